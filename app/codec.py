@@ -1,0 +1,312 @@
+"""The only place that knows shapes: of what Redis holds, and of what nodes send each other.
+
+In Redis everything is made to be read with `redis-cli`: clocks as `A:7 B:3`, versions as
+`TIMESTAMP TYPE`, a line break and the value, operations as netstrings. Between nodes it is
+MessagePack, checked against the types below by msgspec before anything looks inside.
+
+Assumes nothing of the bytes it is given. Guarantees that what it unpacks is well-formed, and that
+unpacking gives back what was packed.
+
+Does not know HTTP, nor what the values mean.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from app.errors import BadBatch
+from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
+from app.write import Delete, Operation, Put, Version, Write, write_problem
+
+PROTOCOL: Final = 1
+"""The version of what nodes send each other."""
+CONTENT_TYPE: Final = "application/vnd.msgpack"
+
+# --- Redis ---------------------------------------------------------------------------------------
+
+
+def pack_operations(operations: Iterable[Operation]) -> bytes:
+    """The operations as netstrings: `3:put,KEY,TYPE,VALUE` or `6:delete,KEY` each."""
+    items: list[bytes] = []
+    for operation in operations:
+        match operation:
+            case Put(key, value, content_type):
+                items += (b"put", key.encode(), content_type.encode(), value)
+            case Delete(key):
+                items += (b"delete", key.encode())
+    return b"".join([b"%d:%b," % (len(item), item) for item in items])
+
+
+def unpack_operations(packed: bytes) -> tuple[Operation, ...]:
+    """The operations that `pack_operations` packed."""
+    items = _netstrings(packed)
+    operations: list[Operation] = []
+    for verb in items:
+        key = next(items).decode()
+        if verb == b"put":
+            content_type = next(items).decode()
+            operations.append(Put(key, next(items), content_type))
+        else:
+            operations.append(Delete(key))
+    return tuple(operations)
+
+
+def _netstrings(packed: bytes) -> Iterator[bytes]:
+    position = 0
+    while position < len(packed):
+        colon = packed.index(b":", position)
+        end = colon + 1 + int(packed[position:colon])
+        yield packed[colon + 1 : end]
+        position = end + 1
+
+
+def unpack_versions(fields: Mapping[bytes, bytes]) -> list[Version]:
+    """The versions in the fields of a `kv:` hash, in no order."""
+    versions = []
+    for field, packed in fields.items():
+        if field != b"deletes":
+            head, _, value = packed.partition(b"\n")
+            timestamp, _, content_type = head.partition(b" ")
+            dot = Dot.parse(field.decode())
+            versions.append(Version(dot, int(timestamp), content_type.decode(), value))
+    return versions
+
+
+def unpack_deletes(fields: Mapping[bytes, bytes]) -> VectorClock:
+    """The deletes noted in the fields of a `kv:` hash."""
+    return VectorClock.parse(fields.get(b"deletes", b"").decode())
+
+
+def unpack_clock(fields: Mapping[bytes, bytes]) -> VectorClock:
+    """The clock in the fields of a hash such as `clock` or `received`."""
+    return VectorClock((actor.decode(), int(sequence)) for actor, sequence in fields.items())
+
+
+def unpack_log_entry(actor: str, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Write:
+    """The write in an entry of `log:{actor}`."""
+    return Write(
+        Dot(actor, int(entry_id.partition(b"-")[0])),
+        VectorClock.parse(fields[b"dependencies"].decode()),
+        int(fields[b"timestamp"]),
+        unpack_operations(fields[b"operations"]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A write in the pending buffer, and when it came, in microseconds since 1970."""
+
+    write: Write
+    since_us: int
+
+
+def unpack_waiting(actor: str, sequence: int, packed: bytes) -> Waiting:
+    """The write in a field of `pending:{actor}`: `SINCE TIMESTAMP DEPENDENCIES`, line break, operations."""
+    head, _, operations = packed.partition(b"\n")
+    since, timestamp, dependencies = head.split(b" ", 2)
+    write = Write(
+        Dot(actor, sequence),
+        VectorClock.parse(dependencies.decode()),
+        int(timestamp),
+        unpack_operations(operations),
+    )
+    return Waiting(write, int(since))
+
+
+# --- between nodes -------------------------------------------------------------------------------
+
+_Sequence = Annotated[int, msgspec.Meta(ge=1, le=SEQUENCE_MAX)]
+_Clock = dict[str, _Sequence]
+
+
+class _PutForm(msgspec.Struct, tag="put", array_like=True, forbid_unknown_fields=True):
+    key: str
+    value: bytes
+    content_type: str
+
+
+class _DeleteForm(msgspec.Struct, tag="delete", array_like=True, forbid_unknown_fields=True):
+    key: str
+
+
+class _WriteForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    actor: str
+    sequence: _Sequence
+    timestamp: int
+    dependencies: _Clock
+    operations: list[_PutForm | _DeleteForm]
+
+
+class _BatchForm(msgspec.Struct, forbid_unknown_fields=True):
+    version: int
+    sender: str
+    receiver: str
+    clock: _Clock
+    writes: list[_WriteForm]
+
+
+class _AnswerForm(msgspec.Struct, forbid_unknown_fields=True):
+    node: str
+    clock: _Clock
+    received: _Clock
+    missing: _Clock
+    applied: int
+    duplicate: int
+    pending: int
+    refused: int
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What `POST /replicate` carries: who sends to whom, the sender's clock, and writes."""
+
+    sender: str
+    receiver: str
+    clock: VectorClock
+    writes: tuple[Write, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the receiver says after a batch: where it stands now, and what became of the writes.
+
+    `received` covers `clock` and, per actor, what waits there without a gap.
+    `now_us` is the receiver's wall clock, microseconds since 1970.
+    """
+
+    node: str
+    clock: VectorClock
+    received: VectorClock
+    missing: VectorClock
+    applied: int
+    duplicate: int
+    pending: int
+    refused: int
+    now_us: int
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_batch_decoder: Final = msgspec.msgpack.Decoder(_BatchForm)
+_answer_decoder: Final = msgspec.msgpack.Decoder(_AnswerForm)
+_version_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
+
+
+def encode_batch(batch: Batch) -> bytes:
+    """The bytes of a batch."""
+    form = _BatchForm(
+        PROTOCOL,
+        batch.sender,
+        batch.receiver,
+        batch.clock.to_dict(),
+        [_write_form(write) for write in batch.writes],
+    )
+    return _encoder.encode(form)
+
+
+def decode_batch(body: bytes) -> Batch:
+    """The batch in `body`, each write of it well-formed.
+
+    Raises BadBatch.
+    """
+    try:
+        form = _batch_decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadBatch(_what_is_wrong(body, error)) from None
+    if form.version != PROTOCOL:
+        raise BadBatch(_other_version(form.version))
+    writes = tuple(map(_write, form.writes))
+    for write in writes:
+        if problem := write_problem(write):
+            raise BadBatch(f"The batch breaks a rule: {problem}. Nothing of it was applied.")
+    return Batch(form.sender, form.receiver, VectorClock(form.clock), writes)
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """The bytes of an answer."""
+    form = _AnswerForm(
+        answer.node,
+        answer.clock.to_dict(),
+        answer.received.to_dict(),
+        answer.missing.to_dict(),
+        answer.applied,
+        answer.duplicate,
+        answer.pending,
+        answer.refused,
+        answer.now_us,
+    )
+    return _encoder.encode(form)
+
+
+def decode_answer(body: bytes) -> Answer:
+    """The answer in `body`.
+
+    Raises BadBatch.
+    """
+    try:
+        form = _answer_decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadBatch(f"The answer cannot be read: {error}.") from None
+    return Answer(
+        form.node,
+        VectorClock(form.clock),
+        VectorClock(form.received),
+        VectorClock(form.missing),
+        form.applied,
+        form.duplicate,
+        form.pending,
+        form.refused,
+        form.now_us,
+    )
+
+
+def _write_form(write: Write) -> _WriteForm:
+    operations: list[_PutForm | _DeleteForm] = []
+    for operation in write.operations:
+        match operation:
+            case Put(key, value, content_type):
+                operations.append(_PutForm(key, value, content_type))
+            case Delete(key):
+                operations.append(_DeleteForm(key))
+    return _WriteForm(
+        write.dot.actor,
+        write.dot.sequence,
+        write.timestamp,
+        write.dependencies.to_dict(),
+        operations,
+    )
+
+
+def _write(form: _WriteForm) -> Write:
+    operations: Sequence[Operation] = [
+        Put(operation.key, operation.value, operation.content_type)
+        if isinstance(operation, _PutForm)
+        else Delete(operation.key)
+        for operation in form.operations
+    ]
+    return Write(
+        Dot(form.actor, form.sequence),
+        VectorClock(form.dependencies),
+        form.timestamp,
+        tuple(operations),
+    )
+
+
+def _what_is_wrong(body: bytes, error: Exception) -> str:
+    """A batch of another version fails on its fields first: look for the version before all."""
+    try:
+        version = _version_decoder.decode(body).get("version")
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        version = PROTOCOL
+    if version != PROTOCOL:
+        return _other_version(version)
+    return f"The batch cannot be read: {error}. Nothing of it was applied."
+
+
+def _other_version(version: object) -> str:
+    return (
+        f"The batch is of protocol version {version!r}, and this node speaks {PROTOCOL}. "
+        "Nothing of it was applied. Run the same release on all nodes."
+    )

@@ -1,0 +1,339 @@
+"""The settings of a node, checked once at start.
+
+What it is: `Config`, one frozen value with a field per setting. The environment name of a field is
+its name in upper case (`node_id` is `NODE_ID`).
+
+What it assumes and guarantees: this is the only reader of the environment. Every problem is found
+before anything starts, and all of them are reported together, each with the name of its setting.
+A security setting that this version does not have is refused, never ignored. Secrets are never
+printed.
+
+What it does not know: what the settings are used for; it opens no file, socket or Redis, except the
+settings file it is told to read.
+
+Where the idea is from: the twelve-factor app (settings come from the environment); etcd raft's
+`Config.validate`.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from app.errors import StartupError
+from app.settings_text import is_setting, mask, read_env_file
+
+NODE_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+CLUSTER_SECRET_MIN_CHARACTERS = 16
+#: What one write may add to a batch besides its value: key, dependencies, framing.
+REPLICATE_SLACK_BYTES = 64 * 1024
+#: Settings of the design which this version does not have yet. They protect something, so a node
+#: that ignored them would be less safe than its operator believes.
+REFUSED = re.compile(r"API_TOKENS|TLS_\w+")
+
+Bytes = Annotated[int, Field(ge=1, le=2**30)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
+
+
+class Config(BaseSettings):
+    """What one node was told. `Config(...)` takes exactly what it is given, `from_env` reads."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True
+    )
+
+    node_id: str = Field(
+        description="This node's name: 1 to 32 letters, digits, `_` or `-`. "
+        "Never give one name to two nodes."
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    peers: Annotated[dict[str, str], NoDecode] = Field(
+        {},
+        description="The other nodes, as `B=http://host:port,C=http://host:port`. "
+        "Absent: a single node.",
+    )
+    redis_url: str | None = Field(
+        None,
+        description="This node's own Redis (`redis://`, `rediss://` or `unix://`). "
+        "Absent: the node runs a redis-server of its own.",
+    )
+    data_dir: Path = Field(
+        Path("data"), description="Where a redis-server of its own keeps data, under `NODE_ID`."
+    )
+    workers: int = Field(
+        1, ge=1, le=64, description="Worker processes that share the port and the Redis."
+    )
+    fsync: Literal["always", "everysec", "trust"] = Field(
+        "always",
+        description="`always`: on disk before a write is answered. `everysec`: faster, but a power "
+        "cut may lose the last second. `trust`: do not check, for a managed Redis that hides its "
+        "configuration.",
+    )
+    cluster_secret: SecretStr | None = Field(
+        None,
+        description="Signs causal contexts and calls between nodes; the same on every node, "
+        f"{CLUSTER_SECRET_MIN_CHARACTERS} characters or more. Absent: nothing is signed.",
+    )
+    faults: bool = Field(
+        False, description="Allow `PUT /faults/{peer}`. For demonstrations and tests only."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Log this and what is more severe."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Log lines for people, or one JSON object a line."
+    )
+
+    value_max_bytes: Bytes = Field(
+        1024 * 1024,
+        description="Bytes. Largest value; Redis and the log hold each value whole in memory.",
+    )
+    batch_max_writes: Count = Field(
+        512, description="Writes. Most that a sender puts into one batch; keeps a retry cheap."
+    )
+    batch_max_bytes: Bytes = Field(
+        1024 * 1024,
+        description="Bytes. A sender closes a batch once it holds this much; "
+        "it may pass it by one write.",
+    )
+    replicate_max_bytes: Bytes = Field(
+        16 * 1024 * 1024,
+        description="Bytes. Largest batch a receiver takes; more is refused with 413. At least "
+        "BATCH_MAX_BYTES + VALUE_MAX_BYTES + 65536, so that what peers send always fits.",
+    )
+    pending_max: Count = Field(
+        100_000,
+        description="Writes. Most that wait in the pending buffer; "
+        "beyond it peers keep them in their logs.",
+    )
+    context_max_bytes: Bytes = Field(
+        8 * 1024,
+        description="Bytes. Longest Causal-Context header; proxies commonly refuse longer ones.",
+    )
+    drain_max: Count = Field(
+        256,
+        description="Writes. Most applied by one script call, so that Redis is not busy for long.",
+    )
+    heartbeat_ms: Milliseconds = Field(
+        500, description="Milliseconds. An idle link carries an empty batch this often."
+    )
+    relay_after_ms: Milliseconds = Field(
+        300,
+        description="Milliseconds. How long a peer may stay behind on another node's writes "
+        "before this node relays them; shorter repeats more, longer heals later.",
+    )
+    retry_min_ms: Milliseconds = Field(
+        50, description="Milliseconds. First pause after a failed exchange; doubles each time."
+    )
+    retry_max_ms: Milliseconds = Field(
+        1000,
+        description="Milliseconds. Longest pause between tries, so a healed link is soon used.",
+    )
+    sweep_ms: Milliseconds = Field(
+        1000,
+        description="Milliseconds. How often the pending buffer is checked for what a crash "
+        "left behind.",
+    )
+    lease_ms: Milliseconds = Field(
+        3000,
+        description="Milliseconds. How long a dead worker's peers wait for another sender. "
+        "Longer than HEARTBEAT_MS.",
+    )
+    peer_timeout_ms: Milliseconds = Field(
+        10_000, description="Milliseconds. An exchange with a peer that takes longer is retried."
+    )
+    redis_timeout_ms: Milliseconds = Field(
+        5000,
+        description="Milliseconds. A Redis that answers no sooner counts as unavailable.",
+    )
+    shutdown_grace_ms: Milliseconds = Field(
+        5000, description="Milliseconds. How long requests in flight may take after SIGTERM."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The environment is read by `from_env` only: a Config made in a test or received by a
+        # worker must not depend on what happens to be set around it.
+        return (init_settings,)
+
+    @classmethod
+    def from_env(cls, env_file: Path | None = None) -> Self:
+        """The settings of the environment, and of `env_file` where the environment is silent.
+
+        Raises StartupError that lists every problem.
+        """
+        file_values, problems = (
+            ({}, []) if env_file is None else read_env_file(env_file, cls, REFUSED)
+        )
+        problems += [
+            f"{name}: this version does not have this setting. It was not ignored, because it "
+            "protects something; take it away to start without that protection."
+            for name, value in sorted({**file_values, **os.environ}.items())
+            if REFUSED.fullmatch(name.upper()) and value
+        ]
+        values: dict[str, Any] = {
+            name.lower(): value for name, value in file_values.items() if is_setting(name, cls)
+        }
+        values |= EnvSettingsSource(cls, case_sensitive=False)()
+        # An empty value is what `NAME=${NAME:-}` leaves behind, so it means absent. Not so for the
+        # secret: an empty one is a mistake that would leave the cluster unprotected.
+        values = {name: v for name, v in values.items() if v != "" or name == "cluster_secret"}
+        try:
+            config = cls(**values)
+            if not problems:
+                return config
+        except ValidationError as error:
+            problems += [_problem(details, values) for details in error.errors()]
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise StartupError(f"The settings cannot be used:\n{listed}")
+
+    def to_json(self) -> str:
+        """Everything, secrets included, in one line: for a worker's stdin and nowhere else."""
+        secret = None if self.cluster_secret is None else self.cluster_secret.get_secret_value()
+        return json.dumps({**self.model_dump(mode="json"), "cluster_secret": secret})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """What `to_json` wrote."""
+        return cls(**json.loads(text))
+
+    @field_validator("log_level", "log_format", "fsync", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("node_id")
+    @classmethod
+    def _is_node_id(cls, value: str) -> str:
+        if not NODE_ID_PATTERN.fullmatch(value):
+            raise ValueError(
+                "must be 1 to 32 letters, digits, `_` or `-`, and begin with a letter or digit"
+            )
+        return value
+
+    @field_validator("peers", mode="before")
+    @classmethod
+    def _parse_peers(cls, value: object) -> object:
+        return parse_peers(value) if isinstance(value, str) else value
+
+    @field_validator("peers")
+    @classmethod
+    def _are_peers(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        checked: dict[str, str] = {}
+        for node, url in value.items():
+            if not NODE_ID_PATTERN.fullmatch(node):
+                raise ValueError(f"`{node}` is not a node id")
+            if node == info.data.get("node_id"):
+                raise ValueError(f"names this node itself (`{node}`); list only the others")
+            if (url := _peer_url(node, url)) in checked.values():
+                raise ValueError(f"`{node}` has the same URL as another node: {url}")
+            checked[node] = url
+        return checked
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis_url(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"(redis|rediss|unix)://.", value):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("cluster_secret")
+    @classmethod
+    def _is_strong(cls, value: SecretStr | None) -> SecretStr | None:
+        secret = None if value is None else value.get_secret_value()
+        if secret is not None and len(secret) < CLUSTER_SECRET_MIN_CHARACTERS:
+            raise ValueError(
+                f"must have {CLUSTER_SECRET_MIN_CHARACTERS} characters or more, not {len(secret)}"
+            )
+        if secret is not None and secret != secret.strip():
+            raise ValueError(
+                "begins or ends with white space, which is easily lost on another node"
+            )
+        return value
+
+    @field_validator("replicate_max_bytes")
+    @classmethod
+    def _takes_what_peers_send(cls, value: int, info: ValidationInfo) -> int:
+        batch, largest = info.data.get("batch_max_bytes"), info.data.get("value_max_bytes")
+        if batch and largest and value < (least := batch + largest + REPLICATE_SLACK_BYTES):
+            raise ValueError(
+                f"must be at least BATCH_MAX_BYTES + VALUE_MAX_BYTES + {REPLICATE_SLACK_BYTES}, "
+                f"which is {least}"
+            )
+        return value
+
+    @field_validator("retry_max_ms")
+    @classmethod
+    def _not_below_retry_min(cls, value: int, info: ValidationInfo) -> int:
+        if value < (least := info.data.get("retry_min_ms", 0)):
+            raise ValueError(f"must not be less than RETRY_MIN_MS, which is {least}")
+        return value
+
+    @field_validator("lease_ms")
+    @classmethod
+    def _outlasts_heartbeat(cls, value: int, info: ValidationInfo) -> int:
+        if value <= (heartbeat := info.data.get("heartbeat_ms", 0)):
+            raise ValueError(f"must be more than HEARTBEAT_MS, which is {heartbeat}")
+        return value
+
+
+def parse_peers(text: str) -> dict[str, str]:
+    """The peers in `B=http://host:port,C=...`. Raises ValueError that quotes the wrong part."""
+    peers: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        node, equals, url = (piece.strip() for piece in part.partition("="))
+        if not (node and equals and url):
+            raise ValueError(f"`{mask(part)}` is not of the form NODE=http://host:port")
+        if node in peers:
+            raise ValueError(f"`{node}` is named twice")
+        peers[node] = url
+    return peers
+
+
+def _peer_url(node: str, url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        parts, usable = urlsplit(""), False
+    if not usable or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError(
+            f"the URL of `{node}` must be http://host:port or https://host:port, with nothing "
+            f"after it: {mask(url)}"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(f"the URL of `{node}` must not hold a password; see CLUSTER_SECRET")
+    return url.rstrip("/")
+
+
+def _problem(details: Any, values: Mapping[str, Any]) -> str:
+    field = str(details["loc"][0])
+    if details["type"] == "missing":
+        return f"{field.upper()}: is required, and is not set"
+    if details["type"] == "value_error":
+        return f"{field.upper()}: {details['ctx']['error']}"
+    message = str(details["msg"]).removeprefix("Input ").replace("should", "must", 1)
+    if field in ("cluster_secret", "redis_url"):
+        return f"{field.upper()}: {message}"
+    return f"{field.upper()}: {message}, not `{mask(str(values.get(field)))}`"

@@ -1,0 +1,146 @@
+"""Everything that can go wrong, by whose fault it is and what became of the request.
+
+    LightconeError
+    ├── StartupError             the node cannot start: a setting, a port, a Redis is wrong
+    ├── InvariantError           a guarantee is in doubt: the node must stop, not guess
+    └── RequestError             one request failed; `outcome` says whether it took effect
+        ├── BadRequest           the caller's mistake, before anything was done
+        │   ├── BadKey
+        │   ├── BadParameter
+        │   ├── BadContext       not a token of ours, or one that was altered
+        │   ├── ForeignContext   a token of another cluster
+        │   ├── BadBatch         a batch that no node of this version would send
+        │   └── BadFault
+        ├── BadSignature         an inter-node call without the cluster's secret
+        ├── UnknownPeer          a sender that is not in PEERS
+        ├── SameNodeId           a sender that has our own NODE_ID
+        ├── Misdirected          a batch meant for another node
+        ├── UnknownActor         a write, or a dependency, of an actor of no member
+        ├── TooLarge
+        ├── NoSuchKey
+        ├── NotCaughtUp          the patience ended before the missing writes came
+        └── RedisUnavailable     Redis is down, full, read-only, loading, slow or not ours
+
+`outcome` follows Maelstrom's definite and indefinite errors: `not_applied` is a promise that the
+request did not and will not take effect; `unknown` makes no promise.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from app.vector_clock import Dot
+
+Outcome = Literal["not_applied", "unknown"]
+
+
+class LightconeError(Exception):
+    """The root: any error that this package raises on purpose."""
+
+
+class StartupError(LightconeError):
+    """The node cannot start. The message is for people and names the setting to change."""
+
+
+class InvariantError(LightconeError):
+    """Something happened that the guarantees rule out. The message names the guarantee."""
+
+
+class RequestError(LightconeError):
+    """One request failed. `detail` says what was wrong and what to do about it."""
+
+    outcome: Outcome = "not_applied"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class BadRequest(RequestError):
+    """The request can never succeed as it stands."""
+
+
+class BadKey(BadRequest):
+    """The key is not UTF-8 of 1 to 512 bytes."""
+
+
+class BadParameter(BadRequest):
+    """A query parameter, a header or a body is not what the interface says."""
+
+
+class BadContext(BadRequest):
+    """The causal context is not a token that a node made."""
+
+
+class ForeignContext(BadRequest):
+    """The causal context names writes of nodes that are not members of this cluster."""
+
+
+class BadBatch(BadRequest):
+    """The batch is truncated, malformed, of another version, or breaks a rule of the protocol."""
+
+
+class BadFault(BadRequest):
+    """The fault is not one that a link can have."""
+
+
+class BadSignature(RequestError):
+    """The inter-node call does not prove knowledge of the cluster's secret."""
+
+
+class UnknownPeer(RequestError):
+    """The peer is not one that this node was told of."""
+
+
+class SameNodeId(RequestError):
+    """The sender claims this node's own id."""
+
+
+class Misdirected(RequestError):
+    """The batch is for another node than this one."""
+
+
+class UnknownActor(RequestError):
+    """A write was made by, or depends on, an actor of no member of this cluster."""
+
+
+class TooLarge(RequestError):
+    """The body, or a header, is larger than its limit."""
+
+
+class NoSuchKey(RequestError):
+    """The key has no version here."""
+
+
+class NotCaughtUp(RequestError):
+    """This node has not applied what the causal context asks for, and the patience has ended.
+
+    `missing` maps each dot that is missing to the seconds for which this node has known of it.
+    """
+
+    def __init__(self, missing: Mapping[Dot, float], waited_s: float) -> None:
+        names = ", ".join(map(str, missing))
+        super().__init__(
+            f"This node has not applied {names} yet, and waited {waited_s:g} s for it. Nothing was "
+            "done. Ask again, with more ?wait=, or ask the node that wrote it."
+        )
+        self.missing = dict(missing)
+
+
+class RedisUnavailable(RequestError):
+    """Redis did not do what was asked. `cause` is its own word for why."""
+
+    def __init__(self, cause: str, *, outcome: Outcome = "not_applied") -> None:
+        became = (
+            "Nothing was changed."
+            if outcome == "not_applied"
+            else "Whether the write was applied is not known: read the key before writing again."
+        )
+        super().__init__(f"This node's Redis cannot serve the request: {cause}. {became}")
+        self.cause = cause
+        self.outcome = outcome
+
+
+def listing(names: Sequence[object], most: int = 5) -> str:
+    """`names` as a phrase, cut after `most` of them."""
+    shown = ", ".join(map(str, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

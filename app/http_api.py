@@ -1,0 +1,479 @@
+"""The node's HTTP interface: routes, checking of requests, and what an error looks like.
+
+Assumes the contract of DESIGN.md, section 7. Guarantees that a request that is refused changes
+nothing and is told why, what became of it, and what to do (G10); that a request with a causal
+context is served only from a state that covers it (G7); and that no peer is waited for (G6).
+
+Does not know Redis, nor how writes travel on.
+"""
+
+import asyncio
+import base64
+import json
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from aiohttp import web
+
+from app import __version__, codec, errors
+from app.board import Board
+from app.buffer import PendingBuffer
+from app.codec import Answer
+from app.config import Config
+from app.context import Contexts
+from app.errors import RequestError, listing
+from app.faults import HEALTHY, parse_fault
+from app.kv_store import KVStore
+from app.log import get_logger
+from app.peers import SIGNATURE_HEADER, Signer
+from app.progress import Progress
+from app.vector_clock import VectorClock, node_of
+from app.write import (
+    DEFAULT_CONTENT_TYPE,
+    Delete,
+    Operation,
+    Put,
+    Version,
+    content_type_problem,
+    key_problem,
+)
+
+log = get_logger(__name__)
+
+CONTEXT_HEADER: Final = "Causal-Context"
+WAIT_DEFAULT_S: Final = 1.0
+WAIT_MAX_S: Final = 30.0
+PENDING_SHOWN_MAX: Final = 1000
+"""Waiting writes that `GET /pending` lists; the total is always exact."""
+_FAULT_MAX_BYTES: Final = 4096
+
+STATUS: Final[dict[type[RequestError], int]] = {
+    errors.BadKey: 400,
+    errors.BadParameter: 400,
+    errors.BadContext: 400,
+    errors.ForeignContext: 400,
+    errors.BadBatch: 400,
+    errors.BadFault: 400,
+    errors.BadSignature: 401,
+    errors.UnknownPeer: 403,
+    errors.NoSuchKey: 404,
+    errors.SameNodeId: 409,
+    errors.TooLarge: 413,
+    errors.Misdirected: 421,
+    errors.UnknownActor: 422,
+    errors.NotCaughtUp: 503,
+    errors.RedisUnavailable: 503,
+}
+"""What each error is in HTTP. Its name, in lower case with hyphens, is the problem type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The parts of a node that requests are about, and a handler for each route."""
+
+    config: Config
+    store: KVStore
+    buffer: PendingBuffer
+    progress: Progress
+    board: Board
+    contexts: Contexts
+    signer: Signer
+    now_us: Callable[[], int]
+    fault_changed: Callable[[str], None]
+
+    def application(self) -> web.Application:
+        """An aiohttp application with all routes."""
+        app = web.Application(middlewares=[_problems])
+        app.router.add_get("/kv/{key:.*}", self.get)  # HEAD too
+        app.router.add_put("/kv/{key:.*}", self.put)
+        app.router.add_delete("/kv/{key:.*}", self.delete)
+        app.router.add_post("/replicate", self.replicate)
+        app.router.add_get("/status", self.status)
+        app.router.add_get("/pending", self.pending)
+        app.router.add_get("/healthz", self.healthz)
+        app.router.add_get("/readyz", self.readyz)
+        if self.config.faults:
+            app.router.add_put("/faults/{peer}", self.put_fault)
+            app.router.add_delete("/faults/{peer}", self.delete_fault)
+        return app
+
+    # --- keys ------------------------------------------------------------------------------------
+
+    async def get(self, request: web.Request) -> web.Response:
+        """The winner's bytes, or with `?siblings=true` all versions as JSON."""
+        key = _key(request)
+        _known_parameters(request, "wait", "siblings")
+        all_siblings = _flag(request, "siblings")
+        context = await self._catch_up(request)
+        reading = await self.store.read(key)
+        token = self.contexts.token(context.merge(reading.context))
+        if not reading.versions:
+            missing = errors.NoSuchKey(f"The key {key!r} has no value at this node.")
+            return _problem(missing, {CONTEXT_HEADER: token})
+        winner = reading.versions[0]
+        headers = {
+            CONTEXT_HEADER: token,
+            "ETag": _etag(reading.versions),
+            "Siblings": str(len(reading.versions)),
+            "Dot": str(winner.dot),
+        }
+        if all_siblings:
+            shown = {
+                "key": key,
+                "winner": str(winner.dot),
+                "siblings": [_version(version) for version in reading.versions],
+            }
+            return web.json_response(shown, headers=headers)
+        headers["Content-Type"] = winner.content_type
+        return web.Response(body=winner.value, headers=headers)
+
+    async def put(self, request: web.Request) -> web.Response:
+        """The key has this value here, durably."""
+        key = _key(request)
+        _known_parameters(request, "wait")
+        content_type = request.headers.get("Content-Type", DEFAULT_CONTENT_TYPE)
+        if problem := content_type_problem(content_type):
+            raise errors.BadParameter(f"Content-Type: {problem}. Nothing was written.")
+        value = await _body(request, self.config.value_max_bytes, "value", "VALUE_MAX_BYTES")
+        return await self._commit(request, Put(key, value, content_type))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """The key has no version that this node knew of."""
+        key = _key(request)
+        _known_parameters(request, "wait")
+        return await self._commit(request, Delete(key))
+
+    async def _commit(self, request: web.Request, operation: Operation) -> web.Response:
+        context = await self._catch_up(request)
+        # Once begun, a commit is not given up when the client goes away: its outcome is Redis'.
+        committed = await asyncio.shield(self.store.commit([operation]))
+        headers = {CONTEXT_HEADER: self.contexts.token(context.with_dot(committed.dot))}
+        if isinstance(operation, Delete):
+            return web.Response(status=204, headers=headers)
+        answer = {
+            "key": operation.key,
+            "dot": str(committed.dot),
+            "clock": committed.clock.to_dict(),
+        }
+        return web.json_response(answer, headers={**headers, "ETag": f'"{committed.dot}"'})
+
+    async def _catch_up(self, request: web.Request) -> VectorClock:
+        """The request's context, once this node covers it.
+
+        Raises NotCaughtUp when the request's patience ends first.
+        """
+        patience_s = _patience_s(request)
+        tokens = request.headers.getall(CONTEXT_HEADER, [])
+        context = self.contexts.parse(",".join(tokens))
+        if context <= self.progress.clock:
+            return context
+        strangers = [a for a in context if node_of(a) not in self._members()]
+        if strangers:
+            raise errors.ForeignContext(
+                f"The Causal-Context names writes of {listing(strangers)}, and this cluster has no "
+                "such node. Nothing was done. Was it given by another cluster?"
+            )
+        missing = await self.progress.reach(context, patience_s, self.store.clock)
+        if missing:
+            # What was asked for may be here and wait: then what it waits for is the news.
+            missing = missing.merge(await self.buffer.missing_for(missing))
+            known = {dot: self.progress.known_for_s(dot) for dot in missing.dots()}
+            raise errors.NotCaughtUp(known, patience_s)
+        return context
+
+    def _members(self) -> set[str]:
+        """The nodes that may have written: those of the settings, and whoever has before."""
+        return {self.config.node_id, *self.config.peers, *map(node_of, self.progress.clock)}
+
+    # --- nodes -----------------------------------------------------------------------------------
+
+    async def replicate(self, request: web.Request) -> web.Response:
+        """Each write of the batch is applied, waits, was known, or is refused; see the counts."""
+        limit = self.config.replicate_max_bytes
+        body = await _body(request, limit, "batch", "REPLICATE_MAX_BYTES")
+        self.signer.check(body, request.headers.get(SIGNATURE_HEADER))
+        batch = codec.decode_batch(body)
+        self._check_sender(batch.sender, batch.receiver)
+        actors = {write.dot.actor for write in batch.writes}
+        actors.update(*(write.dependencies for write in batch.writes))
+        if strangers := sorted(a for a in actors if node_of(a) not in self._members()):
+            raise errors.UnknownActor(
+                f"The batch holds writes of, or writes that depend on, {listing(strangers)}, and "
+                "this node knows no such node. Nothing of it was applied. Add it to PEERS here."
+            )
+        self.progress.miss(batch.clock)
+        received = await asyncio.shield(self.buffer.receive(batch.writes))
+        answer = codec.encode_answer(
+            Answer(
+                self.config.node_id,
+                received.clock,
+                received.clock.merge(received.received),
+                received.missing,
+                received.applied,
+                received.duplicate,
+                received.pending,
+                received.refused,
+                self.now_us(),
+            )
+        )
+        return web.Response(
+            body=answer, content_type=codec.CONTENT_TYPE, headers=self.signer.headers(answer)
+        )
+
+    def _check_sender(self, sender: str, receiver: str) -> None:
+        me = self.config.node_id
+        if sender == me:
+            log.error("same node id", reason=f"another node, or a loop, also has NODE_ID={me}")
+            raise errors.SameNodeId(
+                f"The sender says that it is {me}, and so is this node. Nothing was applied. Every "
+                "node has a NODE_ID of its own; and PEERS must not lead back to the node itself."
+            )
+        if sender not in self.config.peers:
+            raise errors.UnknownPeer(
+                f"This node has no peer {sender!r}. Nothing was applied. Add it to PEERS here."
+            )
+        if receiver != me:
+            raise errors.Misdirected(
+                f"The batch is for {receiver!r}, and this is {me}. Nothing was applied. Correct "
+                f"PEERS at {sender}."
+            )
+
+    # --- looking in ------------------------------------------------------------------------------
+
+    async def status(self, request: web.Request) -> web.Response:
+        """Where this node stands, and how far it sees each peer."""
+        _known_parameters(request)
+        clock = await self.store.clock()
+        waiting = await self.buffer.counts()
+        return web.json_response(
+            {
+                "node": self.config.node_id,
+                "actor": self.store.actor,
+                "version": __version__,
+                "clock": clock.to_dict(),
+                "timestamp": await self.store.timestamp(),
+                "pending": {"total": sum(waiting.values()), "by_actor": waiting},
+                "peers": {peer: await self._peer(peer, clock) for peer in self.config.peers},
+                "limits": {
+                    name: value
+                    for name, value in self.config.model_dump().items()
+                    if name.endswith(("_max", "_max_bytes", "_max_writes"))
+                },
+            }
+        )
+
+    async def _peer(self, peer: str, mine: VectorClock) -> dict[str, Any]:
+        report = await self.board.peer(peer)
+        lacking = mine.beyond(report.clock)
+        now_us = self.now_us()
+        oldest_us = now_us
+        for actor in lacking:
+            for write in await self.store.log_after(actor, report.clock[actor], 1):
+                oldest_us = min(oldest_us, write.timestamp)
+        heard = report.last_contact_us
+        fault = await self.board.fault(peer) if self.config.faults else HEALTHY
+        return {
+            "url": self.config.peers[peer],
+            "reachable": not report.error,
+            "error": report.error or None,
+            "clock": report.clock.to_dict() if heard else None,
+            "lag_writes": sum(s - report.clock[a] for a, s in lacking.items()),
+            "lag_s": round((now_us - oldest_us) / 1e6, 3),
+            "skew_ms": report.skew_us / 1000 if heard else None,
+            "last_contact_s": round((now_us - heard) / 1e6, 3) if heard else None,
+            "fault": None if fault == HEALTHY else fault.to_dict(),
+        }
+
+    async def pending(self, request: web.Request) -> web.Response:
+        """The writes that wait, and which writes each waits for."""
+        _known_parameters(request)
+        counts = await self.buffer.counts()
+        now_us = self.now_us()
+        writes = [
+            {
+                "dot": str(blocked.waiting.write.dot),
+                "dependencies": blocked.waiting.write.dependencies.to_dict(),
+                "waiting_for": [str(dot) for dot in blocked.waiting_for],
+                "waiting_s": round((now_us - blocked.waiting.since_us) / 1e6, 3),
+                "keys": [operation.key for operation in blocked.waiting.write.operations],
+            }
+            for blocked in await self.buffer.blocked(PENDING_SHOWN_MAX)
+        ]
+        return web.json_response({"total": sum(counts.values()), "writes": writes})
+
+    async def healthz(self, _request: web.Request) -> web.Response:
+        """This worker runs."""
+        return web.json_response({"status": "alive"})
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        """This node can serve: its Redis answers, and holds its state."""
+        await self.store.check()
+        return web.json_response({"status": "ready"})
+
+    # --- faults ----------------------------------------------------------------------------------
+
+    async def put_fault(self, request: web.Request) -> web.Response:
+        """The link to the peer has this fault, from the next batch on."""
+        peer = self._linked_peer(request)
+        fault = parse_fault(await _body(request, _FAULT_MAX_BYTES, "fault", None))
+        await self.board.set_fault(peer, fault)
+        self.fault_changed(peer)
+        return web.json_response(fault.to_dict())
+
+    async def delete_fault(self, request: web.Request) -> web.Response:
+        """The link to the peer is healthy, and what was delayed on it is on its way."""
+        peer = self._linked_peer(request)
+        await self.board.set_fault(peer, HEALTHY)
+        self.fault_changed(peer)
+        return web.Response(status=204)
+
+    def _linked_peer(self, request: web.Request) -> str:
+        peer = request.match_info["peer"]
+        if peer not in self.config.peers:
+            raise errors.UnknownPeer(
+                f"This node has no peer {peer!r}: it has {listing(sorted(self.config.peers))}. "
+                "No link was changed."
+            )
+        return peer
+
+
+# --- requests ------------------------------------------------------------------------------------
+
+
+def _key(request: web.Request) -> str:
+    # From the path as it came: aiohttp's decoding hides bytes that are not UTF-8.
+    try:
+        key = unquote_to_bytes(request.rel_url.raw_path.removeprefix("/kv/")).decode()
+    except UnicodeDecodeError:
+        raise errors.BadKey("The key is not UTF-8. Nothing was done.") from None
+    if problem := key_problem(key):
+        raise errors.BadKey(f"The key cannot be used: {problem}. Nothing was done.")
+    return key
+
+
+def _known_parameters(request: web.Request, *known: str) -> None:
+    unknown = sorted(set(request.query) - set(known))
+    if unknown:
+        raise errors.BadParameter(
+            f"Unknown parameter {listing(unknown)}: this request takes "
+            f"{listing(known) if known else 'none'}. Nothing was done."
+        )
+
+
+def _flag(request: web.Request, name: str) -> bool:
+    text = request.query.get(name, "false")
+    if text not in ("true", "false"):
+        raise errors.BadParameter(f"?{name}= is true or false, not {text!r}. Nothing was done.")
+    return text == "true"
+
+
+def _patience_s(request: web.Request) -> float:
+    text = request.query.get("wait")
+    if text is None:
+        return WAIT_DEFAULT_S
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= WAIT_MAX_S:
+        raise errors.BadParameter(
+            f"?wait= is a number of seconds from 0 to {WAIT_MAX_S:g}, not {text!r}. "
+            "Nothing was done."
+        )
+    return seconds
+
+
+async def _body(request: web.Request, limit: int, what: str, setting: str | None) -> bytes:
+    """The whole body, if it is no larger than `limit` bytes."""
+    hint = f" ({setting})" if setting else ""
+    too_large = errors.TooLarge(
+        f"The {what} is larger than this node takes: {limit} bytes{hint}. Nothing was done."
+    )
+    if (request.content_length or 0) > limit:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > limit:
+            raise too_large
+    return bytes(body)
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+def _etag(versions: tuple[Version, ...]) -> str:
+    """Changes whenever the set of siblings does: it names them."""
+    return '"' + ",".join(sorted(str(version.dot) for version in versions)) + '"'
+
+
+def _version(version: Version) -> dict[str, Any]:
+    shown = {
+        "dot": str(version.dot),
+        "timestamp": version.timestamp,
+        "content_type": version.content_type,
+    }
+    try:
+        return {**shown, "text": version.value.decode()}
+    except UnicodeDecodeError:
+        return {**shown, "base64": base64.b64encode(version.value).decode()}
+
+
+def _problem(error: RequestError, headers: dict[str, str] | None = None) -> web.Response:
+    """An RFC 9457 problem for `error`."""
+    name = type(error).__name__
+    words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name)
+    fields: dict[str, Any] = {"outcome": error.outcome}
+    if isinstance(error, errors.NotCaughtUp):
+        fields["missing"] = [
+            {"dot": str(dot), "known_for_s": round(known_for_s, 3)}
+            for dot, known_for_s in error.missing.items()
+        ]
+    return _problem_response(STATUS[type(error)], words.strip(), error.detail, fields, headers)
+
+
+def _problem_response(
+    status: int,
+    title: str,
+    detail: str,
+    fields: dict[str, Any],
+    headers: dict[str, str] | None = None,
+) -> web.Response:
+    problem = {
+        "type": "urn:lightcone:" + title.replace(" ", "-"),
+        "title": title.capitalize(),
+        "status": status,
+        "detail": detail,
+        **fields,
+    }
+    return web.Response(
+        text=json.dumps(problem),
+        status=status,
+        content_type="application/problem+json",
+        headers=headers,
+    )
+
+
+@web.middleware
+async def _problems(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Every failure is a problem that says what became of the request."""
+    try:
+        return await handler(request)
+    except RequestError as error:
+        return _problem(error)
+    except web.HTTPException as error:
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+        title = {404: "not found", 405: "method not allowed"}.get(error.status, error.reason)
+        detail = f"{request.method} {request.path}: {error.reason}. Nothing was done."
+        fields = {"outcome": "not_applied"}
+        return _problem_response(error.status, title.lower(), detail, fields, headers)
+    except Exception as error:
+        log.critical("request failed", method=request.method, path=request.path, exc_info=error)
+        detail = "The node met a state that it does not expect, and logged it."
+        outcome = "not_applied" if request.method in ("GET", "HEAD") else "unknown"
+        return _problem_response(500, "internal", detail, {"outcome": outcome})

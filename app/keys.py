@@ -1,0 +1,88 @@
+"""The names of what a node keeps in Redis, in one place.
+
+Assumes one state machine in one Redis database (or, one day, in one hash slot: `prefix` is there
+for a hash tag such as `{s3}`, DESIGN.md section 9). Guarantees that no user key collides with a
+name of ours, since user keys live under `kv:`.
+
+`docs/redis.md` says what each of these holds.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+LAYOUT: Final = 1
+"""The version of what is under these names. A node refuses a Redis with a layout it can't read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Names of keys and channels, each a method or property of the thing it names."""
+
+    prefix: str = ""
+
+    @property
+    def clock(self) -> str:
+        """Hash: actor -> the highest sequence applied here."""
+        return f"{self.prefix}clock"
+
+    @property
+    def meta(self) -> str:
+        """Hash: whose Redis this is, and the last timestamp."""
+        return f"{self.prefix}meta"
+
+    @property
+    def deletes(self) -> str:
+        """Hash: actor -> the sequence of its last delete that left a key with no version here."""
+        return f"{self.prefix}deletes"
+
+    @property
+    def received(self) -> str:
+        """Hash: actor with waiting writes -> the highest sequence received without a gap."""
+        return f"{self.prefix}received"
+
+    @property
+    def faults(self) -> str:
+        """Hash: peer -> the fault on the link to it, as JSON. Only with FAULTS=1."""
+        return f"{self.prefix}faults"
+
+    @property
+    def applied_channel(self) -> str:
+        """Channel: which sequences were just applied, as the entries of a clock."""
+        return f"{self.prefix}applied"
+
+    @property
+    def faults_channel(self) -> str:
+        """Channel: the name of the peer whose link just changed."""
+        return f"{self.prefix}faults-changed"
+
+    def kv(self, key: str) -> str:
+        """Hash: the versions of a user key, by dot."""
+        return f"{self.kv_stem}{key}"
+
+    def log(self, actor: str) -> str:
+        """Stream: the writes of `actor` applied here; the entry id is `SEQUENCE-0`."""
+        return f"{self.log_stem}{actor}"
+
+    def pending(self, actor: str) -> str:
+        """Hash: the writes of `actor` that came too early, by sequence."""
+        return f"{self.pending_stem}{actor}"
+
+    def peer(self, node: str) -> str:
+        """Hash: what the link to `node` knows of it."""
+        return f"{self.prefix}peer:{node}"
+
+    def lease(self, node: str) -> str:
+        """String with a time to live: which worker sends to `node`."""
+        return f"{self.prefix}lease:{node}"
+
+    @property
+    def kv_stem(self) -> str:
+        return f"{self.prefix}kv:"
+
+    @property
+    def log_stem(self) -> str:
+        return f"{self.prefix}log:"
+
+    @property
+    def pending_stem(self) -> str:
+        return f"{self.prefix}pending:"

@@ -1,0 +1,31 @@
+--[[
+  Vector clocks in Lua: tables from actor to sequence, where an absent actor means 0.
+]]
+local function load_clock(key)
+  local clock, flat = {}, redis.call('HGETALL', key)
+  for i = 1, #flat, 2 do
+    clock[flat[i]] = tonumber(flat[i + 1])
+  end
+  return clock
+end
+
+-- 'A:7 B:3' -> { A = 7, B = 3 }
+local function parse_clock(text)
+  local clock = {}
+  for actor, sequence in string.gmatch(text, '(%S+):(%d+)') do
+    clock[actor] = tonumber(sequence)
+  end
+  return clock
+end
+
+-- The other way. %.0f, because tostring writes large numbers as 1e+15.
+local function clock_text(clock)
+  local parts = {}
+  for actor, sequence in pairs(clock) do
+    if sequence > 0 then
+      parts[#parts + 1] = string.format('%s:%.0f', actor, sequence)
+    end
+  end
+  table.sort(parts)
+  return table.concat(parts, ' ')
+end

@@ -1,0 +1,248 @@
+--[[
+  Receive writes from a peer: apply what is deliverable, keep the rest pending, then drain.
+
+  KEYS[1]  clock         hash  actor -> sequence applied here
+  KEYS[2]  meta          hash  `node`: whose Redis this is; `timestamp`: the last one
+  KEYS[3]  deletes       hash  actor -> its last delete that left a key with no version
+  KEYS[4]  received      hash  actor with waiting writes -> highest sequence without a gap
+
+  ARGV[1]  node          whose Redis this must be
+  ARGV[2]  kv stem       what the names of the user keys begin with
+  ARGV[3]  log stem      ... of the logs
+  ARGV[4]  pending stem  ... of the pending buffer
+  ARGV[5]  channel       where to tell the other workers what was applied
+  ARGV[6]  pending_max   writes that may wait; one more that cannot be applied is refused
+  ARGV[7]  drain_max     waiting writes to apply in this call
+  ARGV[8]  now           microseconds since 1970
+  ARGV[9+] the writes, five each: actor, sequence, timestamp, dependencies, operations
+
+  Returns  applied, duplicate, pending, refused, drained: five counts;
+           more: 1 if drain_max ended the drain, so that another call has more to do;
+           then three clocks as text: clock, received, and missing: for each actor something
+           waits for, the greatest sequence that the first waiting write of any actor lacks.
+           Or nothing (an empty list) if this Redis is not the node's: nothing was changed.
+
+  Atomic, because a crash between value and clock would lose a write or apply it twice (G2, G3).
+
+  Delivery rule (Birman, Schiper, Stephenson 1991): a write is applied when it is its actor's next
+  and the clock covers its dependencies. Only the first waiting write of each actor, its head, can
+  be that, so each step of the drain looks at heads alone: the cost is per write applied and
+  actor, never per write waiting.
+
+  The names of user keys, logs and pending queues are made here: which writes will drain is
+  known to nobody before. All of them share the hash slot of KEYS.
+  Twin: tests/model.py, Node.receive.
+]]
+--@include clocks
+--@include operations
+local clock_key, meta_key, deletes_key, received_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local node, kv_stem, log_stem, pending_stem = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local channel, pending_max, drain_max, now = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
+local first_write, fields_per_write = 9, 5
+
+local owner, last = unpack(redis.call('HMGET', meta_key, 'node', 'timestamp'))
+if owner ~= node then
+  return {}
+end
+
+local clock, received = load_clock(clock_key), load_clock(received_key)
+local deletes = load_clock(deletes_key)
+local latest = tonumber(last or 0)
+local advanced = {} -- the entries of the clock that this call has moved
+
+local waiting = 0
+for actor in pairs(received) do
+  waiting = waiting + redis.call('HLEN', pending_stem .. actor)
+end
+
+local function integer(number)
+  return string.format('%.0f', number)
+end
+
+-- The first dependency that the clock does not cover: actor, sequence; nil if there is none.
+local function lacks(dependencies)
+  for actor, sequence in pairs(dependencies) do
+    if sequence > (clock[actor] or 0) then
+      return actor, sequence
+    end
+  end
+end
+
+-- Replaces, at one key, the versions that the write supersedes (DESIGN.md section 3).
+-- The field `deletes` keeps, beside the versions, the deletes seen here that no version's past is
+-- sure to cover: a reader of the rest has seen them happen (docs/adr/0004).
+local function apply_operation(dot, actor, sequence, stamp, dependencies, verb, key, content_type, value)
+  local kv_key = kv_stem .. key
+  local fields = redis.call('HKEYS', kv_key)
+  local seen_deletes, had_deletes, survivors, superseded = {}, false, 0, {}
+  for _, field in ipairs(fields) do
+    if field == 'deletes' then
+      had_deletes = true
+      seen_deletes = parse_clock(redis.call('HGET', kv_key, field))
+    else
+      local author, number = string.match(field, '^(.+):(%d+)$')
+      if tonumber(number) <= (dependencies[author] or 0) then
+        superseded[#superseded + 1] = field
+      else
+        survivors = survivors + 1
+      end
+    end
+  end
+
+  if verb == 'delete' and survivors == 0 then
+    if #fields > 0 then
+      redis.call('DEL', kv_key)
+      redis.call('HSET', deletes_key, actor, integer(sequence))
+      deletes[actor] = sequence
+    end
+    return
+  end
+
+  if #fields == 0 then
+    -- The key is born after this node saw deletes that the write did not; one may be of this key.
+    for author, number in pairs(deletes) do
+      seen_deletes[author] = number
+    end
+  end
+  for author, number in pairs(seen_deletes) do
+    if number <= (dependencies[author] or 0) then
+      seen_deletes[author] = nil
+    end
+  end
+  if verb == 'put' then
+    redis.call('HSET', kv_key, dot, stamp .. ' ' .. content_type .. '\n' .. value)
+  else
+    seen_deletes[actor] = sequence
+  end
+  if #superseded > 0 then
+    redis.call('HDEL', kv_key, unpack(superseded))
+  end
+  if next(seen_deletes) then
+    redis.call('HSET', kv_key, 'deletes', clock_text(seen_deletes))
+  elseif had_deletes then
+    redis.call('HDEL', kv_key, 'deletes')
+  end
+end
+
+local function apply(actor, sequence, stamp, dependencies_text, dependencies, packed)
+  local dot = actor .. ':' .. integer(sequence)
+  redis.call('XADD', log_stem .. actor, integer(sequence) .. '-0',
+    'timestamp', stamp, 'dependencies', dependencies_text, 'operations', packed)
+  for verb, key, content_type, value in operations(packed) do
+    apply_operation(dot, actor, sequence, stamp, dependencies, verb, key, content_type, value)
+  end
+  latest = math.max(latest, tonumber(stamp))
+  clock[actor], advanced[actor] = sequence, sequence
+end
+
+local applied, duplicate, pending, refused = 0, 0, 0, 0
+for i = first_write, #ARGV, fields_per_write do
+  local actor, sequence, stamp = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
+  local dependencies_text, packed = ARGV[i + 3], ARGV[i + 4]
+  local applied_here = clock[actor] or 0
+  local queue = pending_stem .. actor
+  if sequence <= applied_here then
+    duplicate = duplicate + 1
+  else
+    local dependencies = parse_clock(dependencies_text)
+    if sequence == applied_here + 1 and not lacks(dependencies) then
+      apply(actor, sequence, stamp, dependencies_text, dependencies, packed)
+      if received[actor] and redis.call('HDEL', queue, integer(sequence)) == 1 then
+        waiting = waiting - 1 -- it had waited for a dependency, and came again with it
+      end
+      applied = applied + 1
+    elseif received[actor] and redis.call('HEXISTS', queue, integer(sequence)) == 1 then
+      duplicate = duplicate + 1
+    elseif waiting >= pending_max then
+      refused = refused + 1
+    else
+      redis.call('HSET', queue, integer(sequence),
+        now .. ' ' .. stamp .. ' ' .. dependencies_text .. '\n' .. packed)
+      received[actor] = received[actor] or applied_here
+      waiting, pending = waiting + 1, pending + 1
+    end
+  end
+end
+
+-- Drain. `heads` holds what was read of each queue's head, so that a head is read once a call.
+local drained, more, heads = 0, 0, {}
+
+local function head_of(actor)
+  local sequence = (clock[actor] or 0) + 1
+  local head = heads[actor]
+  if not head or head.sequence ~= sequence then
+    head = { sequence = sequence }
+    local entry = redis.call('HGET', pending_stem .. actor, integer(sequence))
+    if entry then
+      local _, finish, stamp, dependencies_text = string.find(entry, '^%d+ (%d+) ([^\n]*)\n')
+      head.stamp, head.dependencies_text = stamp, dependencies_text
+      head.dependencies = parse_clock(dependencies_text)
+      head.packed = string.sub(entry, finish + 1)
+    end
+    heads[actor] = head
+  end
+  return head
+end
+
+local progress = next(received) ~= nil
+while progress do
+  progress = false
+  for actor in pairs(received) do
+    local head = head_of(actor)
+    while head.packed and not lacks(head.dependencies) do
+      if drained == drain_max then
+        more = 1
+        break
+      end
+      apply(actor, head.sequence, head.stamp, head.dependencies_text, head.dependencies, head.packed)
+      redis.call('HDEL', pending_stem .. actor, integer(head.sequence))
+      drained, progress = drained + 1, true
+      head = head_of(actor)
+    end
+  end
+  progress = progress and more == 0
+end
+
+-- Say what has been received without a gap, and what the heads still lack.
+local missing = {}
+local function miss(actor, sequence)
+  missing[actor] = math.max(missing[actor] or 0, sequence)
+end
+for actor, before in pairs(received) do
+  local queue = pending_stem .. actor
+  if redis.call('EXISTS', queue) == 0 then
+    received[actor] = nil
+    redis.call('HDEL', received_key, actor)
+  else
+    -- Steps are bounded like the drain: what a later call finds is only sent once more till then.
+    local contiguous, steps = math.max(before, clock[actor] or 0), 0
+    while steps < drain_max + (#ARGV - first_write + 1) / fields_per_write
+      and redis.call('HEXISTS', queue, integer(contiguous + 1)) == 1 do
+      contiguous, steps = contiguous + 1, steps + 1
+    end
+    received[actor] = contiguous
+    redis.call('HSET', received_key, actor, integer(contiguous))
+    local head = head_of(actor)
+    if not head.packed then
+      miss(actor, head.sequence)
+    else
+      local author, number = lacks(head.dependencies)
+      if author then
+        miss(author, number)
+      end
+    end
+  end
+end
+
+if next(advanced) then
+  local flat = {}
+  for actor, sequence in pairs(advanced) do
+    flat[#flat + 1] = actor
+    flat[#flat + 1] = integer(sequence)
+  end
+  redis.call('HSET', clock_key, unpack(flat))
+  redis.call('HSET', meta_key, 'timestamp', integer(latest))
+  redis.call('PUBLISH', channel, clock_text(advanced))
+end
+return { applied, duplicate, pending, refused, drained, more,
+  clock_text(clock), clock_text(received), clock_text(missing) }

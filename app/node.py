@@ -1,0 +1,159 @@
+"""A node, put together: the only place that names the concrete parts. It reads like a recipe.
+
+`claim_redis` is done once per start of a node, `run_worker` by each of its workers.
+"""
+
+import asyncio
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import aiohttp
+from aiohttp import web
+
+from app import kv_store, redis_check, redis_link
+from app.board import Board
+from app.buffer import PendingBuffer
+from app.config import Config
+from app.context import Contexts
+from app.errors import RedisUnavailable, StartupError
+from app.http_api import Api
+from app.keys import Keys
+from app.kv_store import KVStore
+from app.log import get_logger
+from app.peers import Exchange, HttpExchange, Signer
+from app.progress import Progress
+from app.replication import Link, Tools
+from app.scripts import Scripts
+
+log = get_logger(__name__)
+
+_REDIS_COMES_WITHIN_S = 20.0
+"""How long a node that starts waits for a Redis that starts beside it, or loads its data."""
+
+
+def wall_clock_us() -> int:
+    """Microseconds since 1970, by this machine's clock."""
+    return time.time_ns() // 1000
+
+
+async def claim_redis(config: Config) -> None:
+    """The Redis of `config` is fit to keep the guarantees, and this node's.
+
+    Raises StartupError.
+    """
+    assert config.redis_url is not None
+    redis = redis_link.connect(config.redis_url, config.redis_timeout_ms)
+    try:
+        async with asyncio.timeout(_REDIS_COMES_WITHIN_S):
+            await redis_check.until_it_answers(redis)
+        await redis_check.check(redis, config.fsync)
+        await kv_store.claim(Scripts(redis, Keys()), config.node_id)
+    except (RedisUnavailable, TimeoutError) as error:
+        cause = error.cause if isinstance(error, RedisUnavailable) else "it does not answer"
+        raise StartupError(
+            f"REDIS_URL: the Redis at {redis_check.shown(config.redis_url)} cannot be used: {cause}"
+        ) from error
+    finally:
+        await redis.aclose()
+
+
+@asynccontextmanager
+async def worker(
+    config: Config, exchange: Exchange | None = None
+) -> AsyncIterator[web.Application]:
+    """One worker's application, with all that runs beside it; both end together.
+
+    `exchange` is the way to peers, over HTTP if none is given.
+    """
+    assert config.redis_url is not None
+    rng = random.Random()
+    name = f"{socket.gethostname()}:{os.getpid()}:{rng.randrange(16**4):04x}"
+    secret = config.cluster_secret.get_secret_value() if config.cluster_secret else None
+    keys = Keys()
+
+    async with AsyncExitStack() as stack:
+        redis = redis_link.connect(config.redis_url, config.redis_timeout_ms)
+        stack.push_async_callback(redis.aclose)
+        scripts = Scripts(redis, keys)
+        progress = Progress()
+        board = Board(redis, keys, scripts, name)
+        actor = await kv_store.claim(scripts, config.node_id)
+        store = KVStore(redis, keys, scripts, progress, actor, wall_clock_us)
+        buffer = PendingBuffer(
+            redis,
+            keys,
+            scripts,
+            progress,
+            config.node_id,
+            wall_clock_us,
+            pending_max=config.pending_max,
+            drain_max=config.drain_max,
+        )
+        progress.advance(await store.clock())
+
+        signer = Signer(secret)
+        if exchange is None:
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+            exchange = HttpExchange(session, signer, config.peer_timeout_ms)
+        tools = Tools(config, store, board, progress, exchange, wall_clock_us, rng)
+        links = {peer: Link(peer, url, tools) for peer, url in config.peers.items()}
+
+        def fault_changed(peer: str) -> None:
+            if peer in links:
+                links[peer].fault_changed()
+
+        api = Api(
+            config,
+            store,
+            buffer,
+            progress,
+            board,
+            Contexts(secret, config.context_max_bytes),
+            signer,
+            wall_clock_us,
+            fault_changed,
+        )
+        background = [
+            board.listen(progress, fault_changed),
+            sweep(buffer, config.sweep_ms / 1000),
+            *(link.run() for link in links.values()),
+        ]
+        # One that fails takes the worker down with it: the supervisor starts a fresh one.
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in background]
+            try:
+                yield api.application()
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+
+async def run_worker(config: Config, sockets: list[socket.socket], stop: asyncio.Event) -> None:
+    """Serve on `sockets` until `stop` is set; then finish what is in flight, and return."""
+    async with worker(config) as application:
+        runner = web.AppRunner(
+            application, access_log=None, shutdown_timeout=config.shutdown_grace_ms / 1000
+        )
+        await runner.setup()
+        try:
+            for sock in sockets:
+                await web.SockSite(runner, sock).start()
+            await stop.wait()
+        finally:
+            await runner.cleanup()
+
+
+async def sweep(buffer: PendingBuffer, every_s: float) -> None:
+    """Apply, every so often and for ever, what is deliverable and was left behind by a crash."""
+    while True:
+        try:
+            swept = await buffer.sweep()
+            if swept.drained:
+                log.info("sweep applied waiting writes", writes=swept.drained)
+        except RedisUnavailable:
+            pass  # the listener on the board says so, once
+        await asyncio.sleep(every_s)

@@ -1,0 +1,97 @@
+"""Whether a Redis is what the guarantees assume (DESIGN.md, section 6), before a node relies on it.
+
+Assumes that it answers `CONFIG GET` and `INFO`, or that `FSYNC=trust` says not to ask. Guarantees
+that a Redis that would forget, evict or refuse writes is turned down, with what to change.
+"""
+
+import asyncio
+import re
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+
+from app.errors import RedisUnavailable, StartupError
+from app.log import get_logger
+from app.redis_link import translated
+
+log = get_logger(__name__)
+
+OLDEST: Final = (6, 2)
+_DURABLE_ENOUGH: Final = {"always": {"always"}, "everysec": {"always", "everysec"}}
+
+
+async def until_it_answers(redis: Redis) -> None:
+    """Redis answers, and has loaded its data.
+
+    Raises RedisUnavailable if it answers that it never will: a wrong password, say.
+    """
+    said = ""
+    while True:
+        try:
+            with translated():
+                await redis.exists("meta")
+                return
+        except RedisUnavailable as error:
+            if not isinstance(error.__cause__, RedisConnectionError | TimeoutError):
+                raise
+            if "AUTH" in error.cause or "WRONGPASS" in error.cause:
+                raise
+            if error.cause != said:
+                said = error.cause
+                log.info("waiting for redis", cause=said)
+            await asyncio.sleep(0.2)
+
+
+async def check(redis: Redis, fsync: Literal["always", "everysec", "trust"]) -> None:
+    """Redis is new enough, a primary, keeps what it is given, and persists as `fsync` says.
+
+    Raises StartupError that lists everything to change; RedisUnavailable.
+    """
+    with translated():
+        info: dict[str, Any] = await redis.info()
+    problems = []
+    version = str(info.get("redis_version", "0"))
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST:
+        problems.append(f"it is version {version}, and the oldest supported is 6.2")
+    if info.get("role", "master") != "master":
+        problems.append("it is a replica: name its primary instead")
+    if fsync != "trust":
+        problems += await _configuration_problems(redis, fsync)
+    if problems:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise StartupError(f"REDIS_URL: this Redis cannot keep the guarantees:\n{listed}")
+
+
+async def _configuration_problems(redis: Redis, fsync: str) -> list[str]:
+    try:
+        config: dict[Any, Any] = {}
+        for name in ("appendonly", "appendfsync", "maxmemory-policy"):
+            config |= await redis.config_get(name)
+    except ResponseError as error:
+        return [f"it hides its configuration ({error}): set FSYNC=trust if you know that it is fit"]
+    except RedisError as error:
+        raise RedisUnavailable(str(error)) from error
+    problems = []
+    if config.get("appendonly") != "yes":
+        problems.append("appendonly is off, so a restart loses writes: set `appendonly yes`")
+    elif config.get("appendfsync") not in _DURABLE_ENOUGH[fsync]:
+        problems.append(
+            f"appendfsync is {config.get('appendfsync')}, less than FSYNC={fsync} promises: set "
+            f"`appendfsync {fsync}`, or FSYNC to what it is"
+        )
+    if config.get("maxmemory-policy") != "noeviction":
+        problems.append(
+            f"maxmemory-policy is {config.get('maxmemory-policy')}, so it may evict acknowledged "
+            "writes: set `maxmemory-policy noeviction`"
+        )
+    return problems
+
+
+def shown(url: str) -> str:
+    """`url` for people: without the password."""
+    parts = urlsplit(url)
+    _, at, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"***@{host}" if at else host).geturl()

@@ -1,0 +1,136 @@
+"""The way to this node's Redis: connecting, and saying what a failure means.
+
+Assumes redis-py. Guarantees that no command is ever sent twice by itself (a write that is repeated
+is two writes), and that every failure of Redis reaches the caller as `RedisUnavailable`, with the
+cause in Redis' own words and an honest outcome.
+
+Does not know what is kept in Redis.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from app.errors import InvariantError, Outcome, RedisUnavailable
+
+CONNECTIONS_MAX: Final = 64
+"""Connections of one worker; requests beyond them wait their turn."""
+
+_NOT_SENT: Final = "the command was not sent"
+
+
+class _NotesWhatWasNotSent(AbstractConnection):
+    """A connection whose failures to connect say so: nothing can have been applied then."""
+
+    async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            await super().connect_check_health(*args, **kwargs)
+        except RedisError as error:
+            error.add_note(_NOT_SENT)
+            raise
+
+
+class _Tcp(_NotesWhatWasNotSent, Connection):
+    pass
+
+
+class _Tls(_NotesWhatWasNotSent, SSLConnection):
+    pass
+
+
+class _Unix(_NotesWhatWasNotSent, UnixDomainSocketConnection):
+    pass
+
+
+_CLASSES: Final[dict[str, type[AbstractConnection]]] = {
+    "redis": _Tcp,
+    "rediss": _Tls,
+    "unix": _Unix,
+}
+
+
+def connect(url: str, timeout_ms: int) -> Redis:
+    """A client for the Redis at `url`. It connects when first used; close it with `aclose`."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=CONNECTIONS_MAX,
+        timeout=timeout_ms / 1000,
+        socket_timeout=timeout_ms / 1000,
+        socket_connect_timeout=timeout_ms / 1000,
+        retry=Retry(NoBackoff(), 0),
+    )
+    # from_url picks the class by the scheme, and leaves no way to name another.
+    pool.connection_class = _CLASSES[urlsplit(url).scheme]
+    return Redis.from_pool(pool)
+
+
+@contextmanager
+def translated(*, changes: bool = False) -> Iterator[None]:
+    """Within it, what redis-py raises becomes RedisUnavailable.
+
+    Its outcome can only be `unknown` where `changes` says that something is changed.
+
+    A script that fails for a reason of its own (a wrong type of key, an error in the script)
+    becomes InvariantError: somebody has changed what only scripts change (G1-G5).
+    """
+    try:
+        yield
+    except RedisError as error:
+        if isinstance(error, ResponseError) and not _refused(error):
+            raise InvariantError(
+                f"Redis holds what our scripts cannot have written: {error}"
+            ) from error
+        outcome = _outcome(error) if changes else "not_applied"
+        raise RedisUnavailable(_cause(error), outcome=outcome) from error
+
+
+_REFUSALS: Final = (
+    "OOM",
+    "MISCONF",
+    "READONLY",
+    "LOADING",
+    "BUSY",
+    "NOAUTH",
+    "NOPERM",
+    "WRONGPASS",
+    "MASTERDOWN",
+    "NOREPLICAS",
+    "CLUSTERDOWN",
+    "NOSCRIPT",
+    "command not allowed",
+    "max number of clients",
+)
+
+
+def _refused(error: RedisError) -> bool:
+    """Whether Redis refused the command for the state it is in, and before it changed anything."""
+    return any(word in str(error) for word in _REFUSALS)
+
+
+def _outcome(error: RedisError) -> Outcome:
+    if _NOT_SENT in getattr(error, "__notes__", ()) or _refused(error):
+        return "not_applied"
+    return "unknown"
+
+
+def _cause(error: RedisError) -> str:
+    match error:
+        case RedisTimeoutError():
+            return f"it did not answer in time ({error})"
+        case RedisConnectionError():
+            return f"the connection failed ({error})"
+    return str(error)

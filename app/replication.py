@@ -1,0 +1,261 @@
+"""Getting writes to the peers: what a peer's clock lacks, in causal order, at least once.
+
+Assumes the log, which holds every write applied here, and a receiver that sorts out repeats.
+Guarantees that every write reaches every reachable peer eventually, with one batch in flight per
+peer: while it is under way the next one gathers, so batches grow with load by themselves. An empty
+batch is the heartbeat. Order is the receiver's business; sending in causal order spares it work.
+
+One worker of a node sends to a given peer, by a lease. If it dies another takes over; an overlap
+only repeats, and repeats are harmless (G2).
+
+Does not know how a batch travels (`peers.py`), nor which writes a peer is to be sent (`relay.py`).
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from heapq import merge
+from typing import Final
+
+from app.board import Board, PeerReport
+from app.codec import Answer, Batch
+from app.config import Config
+from app.errors import InvariantError, RedisUnavailable
+from app.faults import HEALTHY, Fault, FaultyLink
+from app.kv_store import KVStore
+from app.log import get_logger
+from app.peers import Exchange, PeerError
+from app.progress import Progress
+from app.relay import PeerView
+from app.vector_clock import VectorClock, node_of
+from app.write import Put, Write
+
+log = get_logger(__name__)
+
+_FIRST_READ: Final = 16
+"""Writes read from a log at first. They may all be of the largest size, so the read is small; the
+next is as large as the sizes seen so far allow."""
+_POST_EVERY_S: Final = 0.25
+"""A link says what it knows no more often than this, unless the peer comes or goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a link works with; one for all links of a worker."""
+
+    config: Config
+    store: KVStore
+    board: Board
+    progress: Progress
+    exchange: Exchange
+    now_us: Callable[[], int]
+    rng: random.Random
+
+
+class Link:
+    """This node's sending to one peer."""
+
+    def __init__(self, peer: str, url: str, tools: Tools) -> None:
+        config = tools.config
+        self._peer = peer
+        self._url = url
+        self._config = config
+        self._store = tools.store
+        self._board = tools.board
+        self._progress = tools.progress
+        self._exchange = tools.exchange
+        self._now_us = tools.now_us
+        self._rng = tools.rng
+        self._faulty = FaultyLink(tools.rng)
+        # Spread, so that of several nodes that could relay one begins and the others see it.
+        relay_after_s = config.relay_after_ms / 1000 * tools.rng.uniform(1, 1.5)
+        self._view = PeerView(config.node_id, relay_after_s)
+        self._report = PeerReport()
+        self._posted_at = float("-inf")
+        self._wake = asyncio.Event()
+        tools.progress.on_advance(self._wake.set)
+
+    def fault_changed(self) -> None:
+        """The fault on this link is another one now."""
+        self._faulty.changed()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send to the peer whenever this worker holds the lease, for ever."""
+        lease_s = self._config.lease_ms / 1000
+        try:
+            while True:
+                try:
+                    if await self._board.hold_lease(self._peer, self._config.lease_ms):
+                        await self._send_under_lease(lease_s)
+                    else:
+                        await asyncio.sleep(lease_s / 3)
+                except RedisUnavailable as error:
+                    log.warning("redis unavailable", peer=self._peer, cause=error.cause)
+                    await asyncio.sleep(self._config.retry_max_ms / 1000)
+                except InvariantError as error:
+                    log.critical("replication stopped", peer=self._peer, reason=str(error))
+                    await self._post(error=str(error))
+                    await asyncio.sleep(lease_s)
+        finally:
+            await self._release()
+
+    async def _send_under_lease(self, lease_s: float) -> None:
+        """Send, until the lease is lost."""
+        loop = asyncio.get_running_loop()
+        renew_at = loop.time() + lease_s / 3
+        heartbeat_at = loop.time()
+        failures = 0
+        while True:
+            if loop.time() >= renew_at:
+                if not await self._board.hold_lease(self._peer, self._config.lease_ms):
+                    return
+                renew_at = loop.time() + lease_s / 3
+            self._wake.clear()
+            mine = self._progress.clock
+            self._view.notice(mine, loop.time())
+            fault = await self._fault()
+            writes = await self._gather(mine, relay=not fault.no_relay)
+            if not writes and loop.time() < heartbeat_at:
+                ask_at = self._view.ask_at()
+                wait_until = min(heartbeat_at, renew_at, ask_at or heartbeat_at)
+                if wait_until > loop.time():
+                    await self._woken_or(wait_until)
+                    if ask_at is None or loop.time() < ask_at:
+                        continue
+            batch = Batch(self._config.node_id, self._peer, mine, tuple(writes))
+            try:
+                answer = await self._send_once(batch, fault, lease_s)
+            except PeerError as error:
+                failures += 1
+                await self._post(error=str(error))
+                self._view.lost_contact()
+                await asyncio.sleep(self._backoff_s(failures))
+            else:
+                failures = 0
+                heartbeat_at = loop.time() + self._config.heartbeat_ms / 1000
+                await self._take(answer, writes)
+
+    async def _send_once(self, batch: Batch, fault: Fault, lease_s: float) -> Answer:
+        """One exchange, under a lease that is kept alive for as long as it takes."""
+        keeping = asyncio.create_task(self._keep_lease(lease_s))
+        try:
+            return await self._faulty.carry(batch, fault, self._send)
+        finally:
+            keeping.cancel()
+
+    async def _keep_lease(self, lease_s: float) -> None:
+        while True:
+            await asyncio.sleep(lease_s / 3)
+            try:
+                await self._board.hold_lease(self._peer, self._config.lease_ms)
+            except RedisUnavailable:
+                # The exchange goes on: its loss would only mean that it is repeated.
+                continue
+
+    async def _send(self, batch: Batch) -> Answer:
+        sent_us = self._now_us()
+        answer = await self._exchange(self._url, batch)
+        middle_us = (sent_us + self._now_us()) // 2
+        self._report = replace(self._report, skew_us=answer.now_us - middle_us)
+        return answer
+
+    async def _take(self, answer: Answer, writes: list[Write]) -> None:
+        """Learn from an answer."""
+        now = asyncio.get_running_loop().time()
+        relayed = any(node_of(write.dot.actor) != self._config.node_id for write in writes)
+        if relayed and answer.duplicate:
+            self._view.found_duplicates(now)
+        self._view.learn(answer.clock, answer.received, self._progress.clock, now)
+        await self._post(error="", clock=answer.clock, last_contact_us=self._now_us())
+        if answer.refused:
+            # The peer's buffer is full of writes that wait for others: our log keeps them for it.
+            log.warning("peer is full", peer=self._peer, refused=answer.refused)
+            await asyncio.sleep(self._backoff_s(3))
+
+    async def _gather(self, mine: VectorClock, *, relay: bool) -> list[Write]:
+        """What the peer is to be sent now, in causal order, as much as one batch holds."""
+        lacking = self._view.lacks(mine, relay=relay)
+        logs = [
+            await self._read_log(actor, self._view.received[actor], last)
+            for actor, last in lacking.items()
+        ]
+        # A write's timestamp is greater than that of any write in its past.
+        in_order = merge(*logs, key=lambda write: (write.timestamp, write.dot.actor))
+        return _one_batch(in_order, self._config.batch_max_writes, self._config.batch_max_bytes)
+
+    async def _read_log(self, actor: str, after: int, last: int) -> list[Write]:
+        """The writes of `actor` after `after` and up to `last`, as much as one batch holds."""
+        found: list[Write] = []
+        size, count = 0, _FIRST_READ
+        most = min(self._config.batch_max_writes, last - after)
+        while len(found) < most and size < self._config.batch_max_bytes:
+            count = min(count, most - len(found))
+            writes = await self._store.log_after(actor, after + len(found), count)
+            if not writes:
+                break
+            found += writes
+            size += sum(map(_size, writes))
+            count = 1 + (self._config.batch_max_bytes - size) * len(found) // max(size, 1)
+        return found
+
+    async def _fault(self) -> Fault:
+        return await self._board.fault(self._peer) if self._config.faults else HEALTHY
+
+    async def _woken_or(self, deadline: float) -> None:
+        """Return at `deadline`, or sooner when there may be something to send."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    def _backoff_s(self, failures: int) -> float:
+        """How long to pause: doubled each time, capped, and between a half and the whole of it, so
+        that nodes that failed together do not come back together."""
+        longest_ms = min(self._config.retry_min_ms << min(failures, 20), self._config.retry_max_ms)
+        return longest_ms / 1000 * self._rng.uniform(0.5, 1)
+
+    async def _post(
+        self, *, error: str, clock: VectorClock | None = None, last_contact_us: int | None = None
+    ) -> None:
+        """Say what is known of the peer, where that is news."""
+        before, now = self._report, asyncio.get_running_loop().time()
+        self._report = replace(
+            before,
+            error=error,
+            clock=before.clock if clock is None else clock,
+            last_contact_us=before.last_contact_us if last_contact_us is None else last_contact_us,
+        )
+        came_or_went = bool(error) != bool(before.error)
+        if came_or_went:
+            log.info("peer unreachable" if error else "peer reached", peer=self._peer, reason=error)
+        if came_or_went or now - self._posted_at >= _POST_EVERY_S:
+            self._posted_at = now
+            await self._board.post_peer(self._peer, self._report)
+
+    async def _release(self) -> None:
+        try:
+            await self._board.release_lease(self._peer)
+        except RedisUnavailable:
+            return  # it runs out by itself
+
+
+def _one_batch(writes: Iterable[Write], max_writes: int, max_bytes: int) -> list[Write]:
+    """The first of `writes`, until there are `max_writes` or they hold `max_bytes`."""
+    batch: list[Write] = []
+    size = 0
+    for write in writes:
+        if len(batch) == max_writes or size >= max_bytes:
+            break
+        batch.append(write)
+        size += _size(write)
+    return batch
+
+
+def _size(write: Write) -> int:
+    """About how many bytes `write` takes in a batch."""
+    return 64 + sum(
+        64 + len(o.key) + (len(o.value) if isinstance(o, Put) else 0) for o in write.operations
+    )

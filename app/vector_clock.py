@@ -1,0 +1,194 @@
+"""Which writes have been seen, as a value.
+
+A *dot* `A:7` names one write: the seventh of actor `A`. A *vector clock* `{A:7 B:3}` says that
+`A:1..A:7` and `B:1..B:3` have been seen, and nothing else.
+
+Assumes that the sequences of an actor start at 1 and have no gaps. Guarantees one form for one
+value (zeros are never stored), a partial order, and that `merge` is its least upper bound.
+
+Knows nothing of keys, values, nodes or time.
+
+From Fidge and Mattern (1988). What only replicas count in is strictly a *version vector* (Parker
+et al. 1983); the name is the field's habit.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, Self
+
+SEQUENCE_MAX: Final = 2**53 - 1
+"""The greatest sequence: Lua counts in doubles, and these are the integers they hold exactly."""
+
+_ACTOR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}(?:[~.+][A-Za-z0-9]*){0,3}")
+_DOT: Final = re.compile(rf"({_ACTOR.pattern}):([1-9][0-9]{{0,15}})")
+
+
+def is_actor(text: str) -> bool:
+    """Whether `text` can name an actor: a node's id (`A`), or one followed by a suffix (`A~x1`)."""
+    return len(text) <= 64 and _ACTOR.fullmatch(text) is not None
+
+
+def node_of(actor: str) -> str:
+    """The id of the node that writes, or wrote, as `actor`."""
+    return re.split(r"[~.+]", actor, maxsplit=1)[0]
+
+
+class Dot(tuple[str, int]):
+    """The name of one write: `(actor, sequence)`. Prints as `A:7`."""
+
+    __slots__ = ()
+
+    def __new__(cls, actor: str, sequence: int) -> Self:
+        return super().__new__(cls, (actor, sequence))
+
+    def __getnewargs__(self) -> tuple[str, int]:
+        return self.actor, self.sequence
+
+    @property
+    def actor(self) -> str:
+        return self[0]
+
+    @property
+    def sequence(self) -> int:
+        return self[1]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The dot that prints as `text`.
+
+        Raises ValueError if there is none.
+        """
+        match = _DOT.fullmatch(text)
+        if match is None or int(match[2]) > SEQUENCE_MAX or len(match[1]) > 64:
+            raise ValueError(f"{text!r} is not a dot such as A:7")
+        return cls(match[1], int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self[0]}:{self[1]}"
+
+    def __repr__(self) -> str:
+        return f"Dot({self})"
+
+
+class VectorClock(Mapping[str, int]):
+    """An immutable map from actor to the highest sequence seen, contiguous from 1.
+
+    `clock[actor]` is 0 for an actor that was never seen; iteration is over the actors that were.
+    `a <= b` is "b covers a", `a < b` is "a happened before b". Neither holds for clocks that are
+    concurrent, so clocks can be compared but never sorted.
+    """
+
+    __slots__ = ("_entries",)
+
+    _entries: dict[str, int]
+
+    def __init__(self, entries: Mapping[str, int] | Iterable[tuple[str, int]] = ()) -> None:
+        """The clock with these entries; zeros are left out.
+
+        Raises ValueError for a negative sequence.
+        """
+        items = entries.items() if isinstance(entries, Mapping) else entries
+        self._entries = {actor: sequence for actor, sequence in items if sequence}
+        if any(sequence < 0 for sequence in self._entries.values()):
+            raise ValueError("a sequence is never negative")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The clock that `entries_text` printed as `text`, for instance `A:7 B:3`.
+
+        Raises ValueError for anything else, an actor named twice included.
+        """
+        dots = [Dot.parse(part) for part in text.split()]
+        clock = cls(dots)
+        if len(clock) != len(dots):
+            raise ValueError(f"{text!r} names an actor twice")
+        return clock
+
+    def __getitem__(self, actor: str) -> int:
+        return self._entries.get(actor, 0)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, actor: object) -> bool:
+        return actor in self._entries
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, VectorClock):
+            return NotImplemented
+        return self._entries == other._entries
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._entries.items()))
+
+    def __le__(self, other: Self) -> bool:
+        """Whether `other` covers every write that this clock covers."""
+        theirs = other._entries
+        return all(sequence <= theirs.get(actor, 0) for actor, sequence in self._entries.items())
+
+    def __lt__(self, other: Self) -> bool:
+        """Whether this clock happened before `other`."""
+        return self != other and self <= other
+
+    def __ge__(self, other: Self) -> bool:
+        return other <= self
+
+    def __gt__(self, other: Self) -> bool:
+        return other < self
+
+    def concurrent(self, other: Self) -> bool:
+        """Whether neither clock covers the other: each has seen what the other has not."""
+        return not self <= other and not other <= self
+
+    def covers(self, dot: Dot) -> bool:
+        """Whether the write named `dot` has been seen."""
+        return dot.sequence <= self[dot.actor]
+
+    def next_dot(self, actor: str) -> Dot:
+        """The name of the write that `actor` makes next."""
+        return Dot(actor, self[actor] + 1)
+
+    def increment(self, actor: str) -> Self:
+        """This clock after one more write of `actor`."""
+        return self.with_dot(self.next_dot(actor))
+
+    def with_dot(self, dot: Dot) -> Self:
+        """This clock joined with one dot (and so with all earlier ones of its actor)."""
+        if self.covers(dot):
+            return self
+        return type(self)({**self._entries, dot.actor: dot.sequence})
+
+    def merge(self, other: Self) -> Self:
+        """The least clock that covers both: the element-wise maximum."""
+        if other <= self:
+            return self
+        entries = dict(self._entries)
+        for actor, sequence in other._entries.items():
+            if sequence > entries.get(actor, 0):
+                entries[actor] = sequence
+        return type(self)(entries)
+
+    def beyond(self, other: Self) -> Self:
+        """The entries of this clock that `other` does not cover: what `other` lacks."""
+        return type(self)((a, s) for a, s in self._entries.items() if s > other[a])
+
+    def dots(self) -> list[Dot]:
+        """The last dot of each actor, by actor."""
+        return [Dot(actor, self._entries[actor]) for actor in sorted(self._entries)]
+
+    def entries_text(self) -> str:
+        """The entries by actor, as stored and sent: `A:7 B:3`, empty for the empty clock."""
+        return " ".join(map(str, self.dots()))
+
+    def to_dict(self) -> dict[str, int]:
+        """The entries by actor, for JSON."""
+        return {dot.actor: dot.sequence for dot in self.dots()}
+
+    def __str__(self) -> str:
+        return f"{{{self.entries_text()}}}"
+
+    def __repr__(self) -> str:
+        return f"VectorClock({self})"

@@ -1,0 +1,124 @@
+"""One write, as every node sees it: immutable, named by its dot, carrying its causal past.
+
+Assumes nothing. Guarantees that a `Write` that exists is well-formed: its own actor's dependency
+is the write before it, its operations are about different keys, and its numbers fit the store.
+
+Does not know where writes are kept or how they travel.
+
+A write's dependencies are the vector clock of its origin just before it (DESIGN.md, section 3):
+the whole causal past of the node, which makes the delivery rule of Birman, Schiper and Stephenson
+(1991) applicable as it stands.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock, is_actor
+
+KEY_MAX_BYTES: Final = 512
+CONTENT_TYPE_MAX_BYTES: Final = 255
+OPERATIONS_MAX: Final = 1000
+"""Operations in one write. A script hands them to Redis in one piece; Lua unpacks about 8,000."""
+TIMESTAMP_MAX: Final = 2**53 - 1
+"""Microseconds since 1970 that a double holds exactly: until the year 2255."""
+DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Gives `key` a version with this value."""
+
+    key: str
+    value: bytes
+    content_type: str = DEFAULT_CONTENT_TYPE
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Removes the versions of `key` that the write's dependencies cover."""
+
+    key: str
+
+
+Operation = Put | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One write. Several operations under one dot are applied together or not yet.
+
+    `timestamp` is a hybrid logical clock in microseconds since 1970: greater than that of every
+    write in the dependencies.
+    """
+
+    dot: Dot
+    dependencies: VectorClock
+    timestamp: int
+    operations: tuple[Operation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a put left at a key: its value, and the dot and timestamp of the write."""
+
+    dot: Dot
+    timestamp: int
+    content_type: str
+    value: bytes
+
+
+def winner_first(versions: Sequence[Version]) -> list[Version]:
+    """The siblings with the winner first: by timestamp, then actor, greatest first (G5)."""
+    return sorted(versions, key=lambda v: (v.timestamp, v.dot.actor), reverse=True)
+
+
+def key_problem(key: str) -> str | None:
+    """What is wrong with `key`, or None: keys are 1 to 512 bytes of UTF-8."""
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        return "a key is UTF-8"
+    if not 1 <= size <= KEY_MAX_BYTES:
+        return f"a key is 1 to {KEY_MAX_BYTES} bytes of UTF-8, and this one has {size}"
+    return None
+
+
+def content_type_problem(content_type: str) -> str | None:
+    """What is wrong with `content_type`, or None: it is 1 to 255 printable ASCII characters."""
+    if not 1 <= len(content_type) <= CONTENT_TYPE_MAX_BYTES:
+        return f"a content type has 1 to {CONTENT_TYPE_MAX_BYTES} characters"
+    if not (content_type.isascii() and content_type.isprintable()):
+        return "a content type is printable ASCII"
+    return None
+
+
+def write_problem(write: Write) -> str | None:
+    """Which rule `write` breaks, or None."""
+    dot, dependencies = write.dot, write.dependencies
+    if not is_actor(dot.actor):
+        return f"{dot.actor!r} is not an actor"
+    if not 1 <= dot.sequence <= SEQUENCE_MAX:
+        return f"the sequence {dot.sequence} is not in 1..{SEQUENCE_MAX}"
+    if dependencies[dot.actor] != dot.sequence - 1:
+        return f"{dot} must depend on the write before it, and names {dependencies[dot.actor]}"
+    for actor, sequence in dependencies.items():
+        if not is_actor(actor) or not 1 <= sequence <= SEQUENCE_MAX:
+            return f"{dot} depends on {actor}:{sequence}, which cannot be"
+    if not 1 <= write.timestamp <= TIMESTAMP_MAX:
+        return f"{dot} has the timestamp {write.timestamp}, which is not in 1..{TIMESTAMP_MAX}"
+    return operations_problem(write.operations)
+
+
+def operations_problem(operations: Sequence[Operation]) -> str | None:
+    """Which rule `operations` break, or None: some, not too many, each key once and valid."""
+    if not 1 <= len(operations) <= OPERATIONS_MAX:
+        return f"a write has 1 to {OPERATIONS_MAX} operations, and this one has {len(operations)}"
+    if len({operation.key for operation in operations}) != len(operations):
+        return "a write names each key once"
+    for operation in operations:
+        if problem := key_problem(operation.key):
+            return problem
+        if isinstance(operation, Put) and (problem := content_type_problem(operation.content_type)):
+            return problem
+    return None

@@ -1,0 +1,206 @@
+"""What nodes answer, as values.
+
+What it is: `Written` and `Version`, which are about keys, and the shapes of what a node says of
+itself: `Status`, `Pending`, `Fault`. The functions below turn an `Answer` into one of them.
+
+What it assumes and guarantees: an answer that lacks something raises LookupError, TypeError or
+ValueError here, and never passes as half a value. What a node says of itself is handed on as it
+came: those types name the fields, they do not check them.
+
+What it does not know: how an answer came, and what to do when it is not understood.
+
+Where the idea is from: the HTTP interface of the nodes, word for word.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.message import Message
+from typing import Any, TypedDict, cast
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer, read to its end. `node` is the URL of the node that gave it."""
+
+    node: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object. Raises ValueError when it is none."""
+        read = json.loads(self.body)
+        if not isinstance(read, dict):
+            raise ValueError("not a JSON object")
+        return read
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A write that took effect. `clock` is the node's clock just after it, `node` its URL."""
+
+    key: str
+    dot: str
+    clock: Mapping[str, int]
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a key. `siblings` counts the versions side by side, this one included.
+
+    `etag` names all of them; `node` is the URL of the node that served the read.
+    """
+
+    key: str
+    value: bytes
+    content_type: str
+    dot: str
+    etag: str
+    siblings: int
+    node: str
+
+    @property
+    def text(self) -> str:
+        """The value as text, in the charset of its content type, or else in UTF-8.
+
+        Raises ValueError when the value is not text of that charset.
+        """
+        header = Message()
+        header["Content-Type"] = self.content_type
+        charset = header.get_param("charset", "utf-8")
+        try:
+            return self.value.decode(str(charset))
+        except LookupError:
+            raise ValueError(f"unknown charset in {self.content_type!r}") from None
+
+
+class PendingCount(TypedDict):
+    """How many writes wait in a node's buffer."""
+
+    total: int
+    by_actor: dict[str, int]
+
+
+class Fault(TypedDict, total=False):
+    """What is wrong, on purpose, with the link from a node to one peer."""
+
+    delay_ms: int
+    jitter_ms: int
+    drop: float
+    duplicate: float
+    reorder: float
+    cut: bool
+    no_relay: bool
+
+
+class PeerStatus(TypedDict):
+    """A node's view of one of its peers."""
+
+    url: str
+    reachable: bool
+    clock: dict[str, int] | None
+    lag_writes: int | None
+    lag_s: float
+    skew_ms: float | None
+    last_contact_s: float | None
+    error: str | None
+    faults: Fault | None
+
+
+class Status(TypedDict):
+    """A node's view of itself and of its peers."""
+
+    node: str
+    actor: str
+    version: str
+    clock: dict[str, int]
+    timestamp: object
+    pending: PendingCount
+    peers: dict[str, PeerStatus]
+    limits: dict[str, Any]
+
+
+class PendingWrite(TypedDict):
+    """A write that came too early, and exactly which writes it waits for."""
+
+    dot: str
+    dependencies: dict[str, int]
+    waiting_for: list[str]
+    waiting_s: float
+    keys: list[str]
+
+
+class Pending(TypedDict):
+    """The pending buffer of a node."""
+
+    total: int
+    writes: list[PendingWrite]
+
+
+def written(answer: Answer) -> Written:
+    """The answer to a put."""
+    said = answer.json()
+    clock = {str(actor): int(sequence) for actor, sequence in said["clock"].items()}
+    return Written(str(said["key"]), str(said["dot"]), clock, answer.node)
+
+
+def version(key: str, answer: Answer) -> Version | None:
+    """The answer to a get: the winner, or None when the key has no version there."""
+    if answer.status == 404:
+        return None
+    return Version(
+        key=key,
+        value=answer.body,
+        content_type=answer.headers["Content-Type"],
+        dot=answer.headers["Dot"],
+        etag=answer.headers["ETag"],
+        siblings=int(answer.headers["Siblings"]),
+        node=answer.node,
+    )
+
+
+def versions(key: str, answer: Answer) -> list[Version]:
+    """The answer to a get with all siblings, the winner first."""
+    if answer.status == 404:
+        return []
+    siblings = answer.json()["siblings"]
+    return [
+        Version(
+            key=key,
+            value=_value(sibling),
+            content_type=str(sibling["content_type"]),
+            dot=str(sibling["dot"]),
+            etag=answer.headers["ETag"],
+            siblings=len(siblings),
+            node=answer.node,
+        )
+        for sibling in siblings
+    ]
+
+
+def status(answer: Answer) -> Status:
+    """The answer to a question for the status."""
+    return cast(Status, answer.json())
+
+
+def pending(answer: Answer) -> Pending:
+    """The answer to a question for the pending buffer."""
+    return cast(Pending, answer.json())
+
+
+def fault(answer: Answer) -> Fault:
+    """The answer to a fault that was set."""
+    return cast(Fault, answer.json())
+
+
+def nothing(answer: Answer) -> None:
+    """An answer that says no more than that it is done."""
+
+
+def _value(sibling: Mapping[str, Any]) -> bytes:
+    if "text" in sibling:
+        return str(sibling["text"]).encode()
+    return base64.b64decode(sibling["base64"], validate=True)

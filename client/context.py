@@ -1,0 +1,57 @@
+"""What a session has seen, as the tokens it carries.
+
+What it is: `Context`, the set of `Causal-Context` tokens of one session. Every request carries all
+of them; every answer brings one that replaces those which its request carried.
+
+What it assumes and guarantees: a node's answer covers all tokens that came with the request. Then
+the tokens held here always cover everything the session has seen, however many requests of the
+session are under way at once and in whatever order they are answered: a token that a request did
+not carry is never dropped by that request's answer. With n requests under way there are never more
+than n tokens beside those the session began with, so a limit on the first is a limit on the second.
+
+What it does not know: what is inside a token. Only nodes read them.
+
+Where the idea is from: causal contexts of Dynamo and Riak; client-side session tokens as in Bayou.
+"""
+
+import asyncio
+
+from client.errors import BadInput
+
+#: Requests of one session under way at once; more wait their turn. A header has room for some
+#: 8 KiB, and a token with a signature and a few actors takes about 100 bytes.
+UNDER_WAY_MAX = 32
+
+#: One place for the header's name: requests carry it, answers bring it.
+HEADER = "Causal-Context"
+
+
+class Context:
+    """The tokens of one session, which only ever come to cover more."""
+
+    def __init__(self, printed: str = "") -> None:
+        """The context holds what `str()` of another context printed.
+
+        Raises BadInput when it cannot be one.
+        """
+        if not (printed.isascii() and printed.isprintable()):
+            raise BadInput(
+                "A context is printable ASCII, as `session.context` gave it; nothing was sent."
+            )
+        # A dict is an ordered set: the header should look the same from one request to the next.
+        self._tokens = {token: None for part in printed.split(",") if (token := part.strip())}
+        #: To be held while a request is under way.
+        self.turn = asyncio.Semaphore(UNDER_WAY_MAX)
+
+    def carried(self) -> tuple[str, ...]:
+        """The tokens that a request sent now must carry."""
+        return tuple(self._tokens)
+
+    def answered(self, carried: tuple[str, ...], token: str) -> None:
+        """The answer to a request that carried these tokens is part of what was seen."""
+        for old in carried:
+            self._tokens.pop(old, None)
+        self._tokens[token] = None
+
+    def __str__(self) -> str:
+        return ",".join(self._tokens)

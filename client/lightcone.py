@@ -1,0 +1,334 @@
+"""Reading and writing, as a session that any node can serve.
+
+What it is: `Lightcone`, the first session and the pool of connections under it, and `Session`, one
+reader and writer that carries what it has seen from node to node.
+
+What it assumes and guarantees: nodes are listed nearest first. Whichever nodes serve the requests
+of one session, it reads its own writes, reads and writes monotonically, and its writes follow its
+reads (G7); requests of one session that are under way together are not ordered among themselves. A
+read goes on to the next node when one fails. A write goes on only when it certainly took no effect;
+else OutcomeUnknown leaves the decision to the caller. A cancelled write has an unknown outcome too.
+
+What it does not know: what is in a context, and how writes travel between nodes.
+
+Where the idea is from: httpx for the shape; session guarantees as in Bayou (Terry et al. 1994).
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+from urllib.parse import quote
+
+from client import answers
+from client.answers import Answer, Fault, Pending, Status, Version, Written
+from client.context import Context
+from client.errors import BadInput
+from client.failover import Route
+from client.nodes import Resting, node_urls
+from client.transport import Request, Transport
+
+Result = TypeVar("Result")
+
+#: A request is given up after this, over all its tries.
+TIMEOUT_S = 10.0
+#: A node may make a request wait this long until it has seen what the session has seen.
+PATIENCE_S = 1.0
+TIMEOUT_MAX_S = 3600.0
+#: What a node accepts as patience.
+PATIENCE_MAX_S = 30.0
+KEY_MAX_BYTES = 512
+
+
+class Session:
+    """One reader and writer. Made by `Lightcone`, `session` and `at`."""
+
+    def __init__(
+        self, route: Route, context: Context, *, timeout_s: float, patience_s: float
+    ) -> None:
+        self._route = route
+        self._context = context
+        self._timeout_s = _checked_seconds("timeout_s", timeout_s, TIMEOUT_MAX_S)
+        self._patience_s = _checked_seconds("patience_s", patience_s, PATIENCE_MAX_S)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The addresses of the nodes that serve this session, nearest first."""
+        return self._route.nodes
+
+    @property
+    def context(self) -> str:
+        """What the session has seen, to be handed to `session(context=...)`, here or elsewhere."""
+        return str(self._context)
+
+    def session(
+        self,
+        *,
+        context: str = "",
+        timeout_s: float | None = None,
+        patience_s: float | None = None,
+    ) -> "Session":
+        """Another session, over the same connections, that has seen this context and no more.
+
+        Raises BadInput when the context is none.
+        """
+        return Session(
+            self._route.among(self._route.nodes),
+            Context(context),
+            timeout_s=self._timeout_s if timeout_s is None else timeout_s,
+            patience_s=self._patience_s if patience_s is None else patience_s,
+        )
+
+    def at(self, *nodes: str) -> "Session":
+        """This very session, served by these nodes only: what either sees, both have seen.
+
+        Raises BadInput for what is not an address.
+        """
+        return Session(
+            self._route.among(node_urls(nodes)),
+            self._context,
+            timeout_s=self._timeout_s,
+            patience_s=self._patience_s,
+        )
+
+    async def put(
+        self,
+        key: str,
+        value: bytes | str,
+        content_type: str | None = None,
+        *,
+        patience_s: float | None = None,
+    ) -> Written:
+        """The key has this value at one node, durably, over every version the node had.
+
+        Without a content type, text is `text/plain; charset=utf-8` and bytes are
+        `application/octet-stream`.
+        Raises BadInput, NotApplied, OutcomeUnknown.
+        """
+        body, plain_type = _value(value)
+        return await self._ask(
+            Request(
+                name=f"put {key!r}",
+                method="PUT",
+                path=_key_path(key),
+                read=answers.written,
+                headers={"Content-Type": _checked_type(content_type) or plain_type},
+                body=body,
+                is_write=True,
+            ),
+            patience_s,
+        )
+
+    async def get(self, key: str, *, patience_s: float | None = None) -> Version | None:
+        """The winner among the versions of the key, or None when it has none.
+
+        Raises BadInput, NotApplied.
+        """
+        return await self._ask(
+            Request(
+                name=f"get {key!r}",
+                method="GET",
+                path=_key_path(key),
+                read=lambda answer: answers.version(key, answer),
+            ),
+            patience_s,
+        )
+
+    async def siblings(self, key: str, *, patience_s: float | None = None) -> list[Version]:
+        """All versions of the key that stand side by side, the winner first.
+
+        Raises BadInput, NotApplied.
+        """
+        return await self._ask(
+            Request(
+                name=f"siblings {key!r}",
+                method="GET",
+                path=_key_path(key),
+                query={"siblings": "true"},
+                read=lambda answer: answers.versions(key, answer),
+            ),
+            patience_s,
+        )
+
+    async def delete(self, key: str, *, patience_s: float | None = None) -> None:
+        """The key has no version at one node, durably. It need not have had any.
+
+        Raises BadInput, NotApplied, OutcomeUnknown.
+        """
+        await self._ask(
+            Request(
+                name=f"delete {key!r}",
+                method="DELETE",
+                path=_key_path(key),
+                read=answers.nothing,
+                is_write=True,
+            ),
+            patience_s,
+        )
+
+    async def status(self, node: str | None = None) -> Status:
+        """What this node, or else the nearest that answers, says of itself and of its peers.
+
+        Raises BadInput, NotApplied.
+        """
+        return await self._about(node, "status", "/status", answers.status)
+
+    async def pending(self, node: str | None = None) -> Pending:
+        """What waits in the buffer of this node, or else of the nearest that answers, and for what.
+
+        Raises BadInput, NotApplied.
+        """
+        return await self._about(node, "pending", "/pending", answers.pending)
+
+    async def ready(self, node: str | None = None) -> bool:
+        """Whether this node, or else any node of the session, says that it can serve."""
+        asked = self if node is None else self.at(node)
+        request = _question("ready", "/readyz", answers.nothing)
+        return await asked._route.any_serves(request)
+
+    async def set_fault(self, node: str, peer: str, **fault: Unpack[Fault]) -> Fault:
+        """The link from the node at this address to the peer of this id has just these faults.
+
+        Raises BadInput (also where the cluster does not allow faults), NotApplied, OutcomeUnknown.
+        """
+        request = Request(
+            name=f"fault to {peer}",
+            method="PUT",
+            path=_fault_path(peer),
+            read=answers.fault,
+            body=json.dumps(fault).encode(),
+            headers={"Content-Type": "application/json"},
+            is_write=True,
+            in_session=False,
+        )
+        return await self.at(node)._ask(request, None)
+
+    async def heal(self, node: str, peer: str) -> None:
+        """The link from the node at this address to the peer of this id has no fault.
+
+        Raises BadInput (also where the cluster does not allow faults), NotApplied, OutcomeUnknown.
+        """
+        request = Request(
+            name=f"heal to {peer}",
+            method="DELETE",
+            path=_fault_path(peer),
+            read=answers.nothing,
+            is_write=True,
+            in_session=False,
+        )
+        await self.at(node)._ask(request, None)
+
+    async def _about(
+        self, node: str | None, name: str, path: str, read: Callable[[Answer], Result]
+    ) -> Result:
+        asked = self if node is None else self.at(node)
+        return await asked._ask(_question(name, path, read), None)
+
+    async def _ask(self, request: Request[Result], patience_s: float | None) -> Result:
+        if patience_s is None:
+            patience_s = self._patience_s
+        else:
+            patience_s = _checked_seconds("patience_s", patience_s, PATIENCE_MAX_S)
+        return await self._route.ask(
+            request, self._context, timeout_s=self._timeout_s, patience_s=patience_s
+        )
+
+
+class Lightcone(Session):
+    """A session, and the connections that it and all sessions made from it use.
+
+    async with Lightcone(["http://127.0.0.1:8001", "http://127.0.0.1:8002"]) as kv:
+        await kv.put("lunch", "noon?")
+        version = await kv.get("lunch")
+
+    Nodes are listed nearest first. A request ends `timeout_s` seconds after it was made, over all
+    its tries; `patience_s` of them, at most, it waits for a node to see what the session has seen.
+    One session is one reader and writer: give every user of yours a `session()`.
+    Raises BadInput for what is not a list of addresses.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[str],
+        *,
+        context: str = "",
+        timeout_s: float = TIMEOUT_S,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._transport = Transport()
+        super().__init__(
+            Route(node_urls(nodes), self._transport, Resting()),
+            Context(context),
+            timeout_s=timeout_s,
+            patience_s=patience_s,
+        )
+
+    async def __aenter__(self) -> Self:
+        self._transport.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._transport.close()
+
+
+def _question(name: str, path: str, read: Callable[[Answer], Result]) -> Request[Result]:
+    """A question about a node, which no session has part in."""
+    return Request(name=name, method="GET", path=path, read=read, in_session=False)
+
+
+def _key_path(key: str) -> str:
+    if not isinstance(key, str):
+        raise BadInput(f"A key is text, not {type(key).__name__}; nothing was sent.")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise BadInput(f"The key {key!r} is not UTF-8; nothing was sent.") from None
+    if not 1 <= size <= KEY_MAX_BYTES:
+        raise BadInput(
+            f"A key has 1 to {KEY_MAX_BYTES} bytes, and this one has {size}; nothing was sent."
+        )
+    # Slashes are quoted as well, so that no proxy takes `a//b` or `a/../b` for another path.
+    return f"/kv/{_quoted(key)}"
+
+
+def _fault_path(peer: str) -> str:
+    if not peer:
+        raise BadInput("Name the peer, such as B; nothing was sent.")
+    return f"/faults/{_quoted(peer)}"
+
+
+def _quoted(part: str) -> str:
+    quoted = quote(part, safe="")
+    # `quote` leaves dots alone, and these two are not names in a path.
+    return quoted.replace(".", "%2E") if part in (".", "..") else quoted
+
+
+def _value(value: bytes | str) -> tuple[bytes, str]:
+    """The bytes to store, and the content type they have when none is given."""
+    if isinstance(value, str):
+        try:
+            return value.encode(), "text/plain; charset=utf-8"
+        except UnicodeEncodeError:
+            raise BadInput("The text is not UTF-8; give bytes. Nothing was sent.") from None
+    if not isinstance(value, bytes):
+        raise BadInput(f"A value is bytes or text, not {type(value).__name__}; nothing was sent.")
+    return value, "application/octet-stream"
+
+
+def _checked_type(content_type: str | None) -> str | None:
+    if content_type is not None and not (
+        content_type.strip() and content_type.isascii() and content_type.isprintable()
+    ):
+        raise BadInput(f"{content_type!r} is not a content type; nothing was sent.")
+    return content_type
+
+
+def _checked_seconds(name: str, seconds: float, most: float) -> float:
+    if not 0 <= seconds <= most:
+        raise BadInput(f"{name} is 0 to {most:g} seconds, not {seconds!r}; nothing was sent.")
+    return seconds

@@ -1,0 +1,206 @@
+"""One request to one node, and what became of it.
+
+What it is: `Request`, something to ask of a node, and `Transport`, which asks it over a shared pool
+of connections and turns whatever happens into an `Answer` or an error of the right kind.
+
+What it assumes and guarantees: a request is sent at most once. When a write fails here, the error
+says for certain whether it can have taken effect: `NotApplied` when no connection was made or the
+node itself said so, and `OutcomeUnknown` in every other case.
+
+What it does not know: which node to ask next, how often, and what the session has seen.
+
+Where the idea is from: Maelstrom's definite and indefinite errors. "When in doubt, indefinite is
+always safe."
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import aiohttp
+from yarl import URL
+
+from client.answers import Answer
+from client.context import HEADER
+from client.errors import (
+    BadInput,
+    LightconeError,
+    NotApplied,
+    NotCaughtUp,
+    OutcomeUnknown,
+    Unreachable,
+    problem_kind,
+)
+
+Result = TypeVar("Result")
+
+#: A connection that takes longer than this will not come: distant sites are 0.3 s apart.
+CONNECT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request(Generic[Result]):
+    """Something to ask of any node, and how to read its answer."""
+
+    name: str
+    method: str
+    path: str
+    read: Callable[[Answer], Result]
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    #: Whether repeating it could change something a second time.
+    is_write: bool = False
+    #: Whether it is part of a session: it carries the context, and its answer brings one.
+    in_session: bool = True
+
+
+class Transport:
+    """A pool of connections to all nodes, between `open` and `close`."""
+
+    def __init__(self) -> None:
+        self._http: aiohttp.ClientSession | None = None
+
+    def open(self) -> None:
+        """Requests can be sent. To be called where the event loop runs, once."""
+        if self._http is not None:
+            raise RuntimeError("this Lightcone is open, or was: make another one")
+        # A session limits what it has under way, so the pool need not.
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=[_never_repeat],
+        )
+
+    async def close(self) -> None:
+        """All connections are closed."""
+        if self._http is not None:
+            await self._http.close()
+
+    async def send(
+        self,
+        request: Request[Result],
+        node: str,
+        *,
+        carried: tuple[str, ...] = (),
+        wait_s: float = 0.0,
+        budget_s: float,
+    ) -> tuple[Answer, Result]:
+        """The node has served the request.
+
+        Raises BadInput, NotApplied (NotCaughtUp, Unreachable) or, for a write, OutcomeUnknown.
+        """
+        answer = await self._exchange(request, node, carried, wait_s, budget_s)
+        if not _is_served(answer):
+            raise _refusal(request, answer)
+        try:
+            if request.in_session and HEADER not in answer.headers:
+                raise LookupError(HEADER)
+            return answer, request.read(answer)
+        except (LookupError, TypeError, ValueError) as error:
+            raise _failure(
+                request,
+                f"{node} answered {answer.status}, but not as a Lightcone node does ({error!r})",
+            ) from error
+
+    async def _exchange(
+        self,
+        request: Request[Any],
+        node: str,
+        carried: tuple[str, ...],
+        wait_s: float,
+        budget_s: float,
+    ) -> Answer:
+        query, headers = dict(request.query), dict(request.headers)
+        if request.in_session:
+            query["wait"] = f"{wait_s:.3f}"
+            if carried:
+                headers[HEADER] = ",".join(carried)
+        if self._http is None or self._http.closed:
+            raise RuntimeError("not open: use it inside `async with Lightcone([...]) as kv:`")
+        # Shorter than the whole, so that a connection that never came is known to be just that.
+        timeout = aiohttp.ClientTimeout(total=budget_s, connect=min(CONNECT_S, budget_s / 2))
+        try:
+            async with self._http.request(
+                request.method,
+                # Keys are quoted already: yarl must not tidy up a key such as `..`.
+                URL(node + request.path, encoded=True).with_query(query),
+                headers=headers,
+                data=request.body,
+                allow_redirects=False,
+                timeout=timeout,
+            ) as response:
+                body = await response.read()
+                return Answer(node, response.status, response.headers, body)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise Unreachable(f"{node} cannot be reached: {_reason(error)}") from error
+        except TimeoutError as error:
+            raise _failure(request, f"{node} did not answer within {budget_s:.1f} s") from error
+        except aiohttp.ClientError as error:
+            raise _failure(request, f"{node} broke off: {_reason(error)}") from error
+
+
+class _BrokeOff(aiohttp.ClientError):
+    """The connection ended after the request may have been read."""
+
+
+async def _never_repeat(
+    request: aiohttp.ClientRequest,
+    handler: Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]],
+) -> aiohttp.ClientResponse:
+    """aiohttp is kept from sending a PUT or DELETE again when its connection breaks.
+
+    Here that would be a second write, perhaps over somebody else's. Such a failure is turned into
+    one that aiohttp hands on.
+    """
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            raise
+        raise _BrokeOff(_reason(error)) from error
+
+
+def _is_served(answer: Answer) -> bool:
+    if answer.status == 404:
+        # A key that is not there is an answer; a path that is not there is not.
+        return problem_kind(_problem(answer)) == "no-such-key"
+    return answer.status in (200, 204)
+
+
+def _problem(answer: Answer) -> Mapping[str, Any]:
+    try:
+        return answer.json()
+    except ValueError:
+        return {}
+
+
+def _refusal(request: Request[Any], answer: Answer) -> LightconeError:
+    """The error that says what the node said."""
+    problem = _problem(answer)
+    said = problem.get("detail") or problem.get("title") or "no reason given"
+    detail = f"{request.name}: {answer.node} answered {answer.status}: {said}"
+    outcome = problem.get("outcome")
+    if problem_kind(problem) == "not-caught-up" and outcome != "unknown":
+        return NotCaughtUp(detail, problem=problem)
+    if 400 <= answer.status < 500 and outcome != "unknown":
+        return BadInput(detail, problem=problem)
+    if outcome == "not_applied" or not request.is_write:
+        return NotApplied(detail, problem=problem)
+    return OutcomeUnknown(f"{detail}. {_LOOK_FIRST}", problem=problem)
+
+
+def _failure(request: Request[Any], what: str) -> LightconeError:
+    """The error for a request that was sent and got no answer that means anything."""
+    if request.is_write:
+        return OutcomeUnknown(f"{request.name}: {what}. {_LOOK_FIRST}")
+    return Unreachable(f"{request.name}: {what}")
+
+
+_LOOK_FIRST = "The write may have taken effect: read the key before repeating it"
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,127 @@
+"""What several tests need: a Redis, of two kinds, and nodes' stores on top of it."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakeredis import FakeAsyncRedis, FakeServer
+from redis import Redis as BlockingRedis
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from app import kv_store
+from app.buffer import PendingBuffer
+from app.embedded_redis import find_redis_server
+from app.keys import Keys
+from app.kv_store import KVStore
+from app.progress import Progress
+from app.scripts import Scripts
+
+DATABASES = 16
+
+
+@pytest.fixture(scope="session")
+def redis_socket() -> Iterator[Path]:
+    """The socket of a real redis-server that lives as long as the tests do."""
+    directory = Path(tempfile.mkdtemp(prefix="lightcone-"))
+    socket = directory / "redis.sock"
+    process = subprocess.Popen(
+        [find_redis_server().path, "--port", "0", "--unixsocket", "redis.sock"]
+        + ["--save", "", "--databases", str(DATABASES)],
+        cwd=directory,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        with BlockingRedis(unix_socket_path=str(socket)) as redis:
+            while True:
+                try:
+                    redis.ping()
+                    break
+                except RedisConnectionError:
+                    assert process.poll() is None, "redis-server ended while it started"
+        yield socket
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(directory)
+
+
+MakeRedis = Callable[[], Redis]
+
+
+@pytest.fixture(params=["fakeredis", "redis-server"])
+async def make_redis(request: pytest.FixtureRequest) -> AsyncIterator[MakeRedis]:
+    """Makes empty Redis databases: in-process ones, then the same test again on a real server."""
+    made: list[Redis] = []
+
+    def make() -> Redis:
+        redis: Redis
+        if request.param == "fakeredis":
+            redis = FakeAsyncRedis(server=FakeServer())
+        else:
+            socket = request.getfixturevalue("redis_socket")
+            redis = Redis(unix_socket_path=str(socket), db=len(made))
+        made.append(redis)
+        return redis
+
+    if request.param == "redis-server":
+        socket = request.getfixturevalue("redis_socket")
+        with BlockingRedis(unix_socket_path=str(socket)) as blocking:
+            blocking.flushall()
+    yield make
+    for redis in made:
+        await redis.aclose()
+
+
+@dataclass
+class Store:
+    """The store and the buffer of one node, with the Redis below them and a clock to set."""
+
+    node: str
+    redis: Any
+    keys: Keys
+    scripts: Scripts
+    progress: Progress
+    store: KVStore
+    buffer: PendingBuffer
+    time_us: list[int]
+
+    def set_time(self, now_us: int) -> None:
+        """From now on the node's wall clock shows `now_us`."""
+        self.time_us[0] = now_us
+
+
+MakeStore = Callable[..., Any]
+
+
+@pytest.fixture
+def make_store(make_redis: MakeRedis) -> MakeStore:
+    """Makes the stores of nodes: `await make_store("A", pending_max=..., drain_max=...)`."""
+
+    async def make(node: str, *, pending_max: int = 1000, drain_max: int = 256) -> Store:
+        redis, keys, progress, time_us = make_redis(), Keys(), Progress(), [1_000_000]
+        scripts = Scripts(redis, keys)
+        actor = await kv_store.claim(scripts, node)
+
+        def now_us() -> int:
+            return time_us[0]
+
+        store = KVStore(redis, keys, scripts, progress, actor, now_us)
+        buffer = PendingBuffer(
+            redis,
+            keys,
+            scripts,
+            progress,
+            node,
+            now_us,
+            pending_max=pending_max,
+            drain_max=drain_max,
+        )
+        return Store(node, redis, keys, scripts, progress, store, buffer, time_us)
+
+    return make

@@ -1,0 +1,56 @@
+"""lua/claim_node.lua: an empty Redis becomes a node's, and stays it."""
+
+import asyncio
+
+from redis.asyncio import Redis
+
+from app.keys import Keys
+from app.scripts import Scripts
+from tests.conftest import MakeRedis
+
+
+async def contents(redis: Redis) -> dict[bytes, bytes]:
+    """All that Redis holds, as it would be dumped."""
+    return {key: await redis.dump(key) for key in await redis.keys()}
+
+
+async def test_an_empty_redis_is_claimed(make_redis: MakeRedis) -> None:
+    redis = make_redis()
+    meta = await Scripts(redis, Keys()).claim_node("A", "A~x1", 1)
+    assert meta == {"node": "A", "actor": "A~x1", "layout": "1"}
+    assert await redis.keys() == [b"meta"]
+
+
+async def test_a_claim_that_is_repeated_changes_nothing(make_redis: MakeRedis) -> None:
+    redis = make_redis()
+    scripts = Scripts(redis, Keys())
+    await scripts.claim_node("A", "A~x1", 1)
+    await redis.hset("meta", "timestamp", "77")
+    before = await contents(redis)
+    meta = await scripts.claim_node("A", "A", 2)
+    assert meta == {"node": "A", "actor": "A~x1", "layout": "1", "timestamp": "77"}
+    assert await contents(redis) == before
+
+
+async def test_another_node_is_told_whose_it_is_and_changes_nothing(make_redis: MakeRedis) -> None:
+    redis = make_redis()
+    scripts = Scripts(redis, Keys())
+    await scripts.claim_node("A", "A", 1)
+    before = await contents(redis)
+    assert (await scripts.claim_node("B", "B", 1))["node"] == "A"
+    assert await contents(redis) == before
+
+
+async def test_a_database_of_somebody_else_is_not_touched(make_redis: MakeRedis) -> None:
+    redis = make_redis()
+    await redis.set("session:1", "theirs")
+    assert await Scripts(redis, Keys()).claim_node("A", "A", 1) == {}
+    assert await redis.keys() == [b"session:1"]
+
+
+async def test_of_two_nodes_that_start_at_once_one_gets_it(make_redis: MakeRedis) -> None:
+    scripts = Scripts(make_redis(), Keys())
+    metas = await asyncio.gather(*(scripts.claim_node(node, node, 1) for node in "ABABAB"))
+    owners = {meta["node"] for meta in metas}
+    assert len(owners) == 1
+    assert {meta["actor"] for meta in metas} == owners

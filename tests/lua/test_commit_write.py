@@ -1,0 +1,232 @@
+"""lua/commit_write.lua: a local write is named, stamped, applied and logged in one step."""
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError, ResponseError
+
+from app.errors import RedisUnavailable
+from app.scripts import Committed
+from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
+from app.write import Delete, Operation, Put
+from tests.conftest import MakeRedis, MakeStore, Store
+from tests.model import Node
+
+real_redis_only = pytest.mark.parametrize("make_redis", ["redis-server"], indirect=True)
+
+
+async def commit(store: Store, *operations: Operation) -> Committed:
+    """The write of these operations is committed; a put of lunch if none is named."""
+    return await store.store.commit(operations or [Put("lunch", b"noon?")])
+
+
+async def fields(store: Store, key: str) -> set[bytes]:
+    """The fields of the hash of a user key: its dots, and perhaps `deletes`."""
+    return set(await store.redis.hkeys(f"kv:{key}"))
+
+
+async def test_sequences_begin_at_1_and_have_no_gaps(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    committed = [await commit(a) for _ in range(5)]
+    assert [c.dot for c in committed] == [Dot("A", n) for n in range(1, 6)]
+    assert [c.clock for c in committed] == [VectorClock({"A": n}) for n in range(1, 6)]
+    assert await a.redis.hgetall("clock") == {b"A": b"5"}
+
+
+async def test_sequences_stay_exact_where_doubles_end(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await a.redis.hset("clock", "A", SEQUENCE_MAX - 2)
+    assert (await commit(a)).dot == Dot("A", SEQUENCE_MAX - 1)
+    assert (await commit(a)).dot == Dot("A", SEQUENCE_MAX)
+    assert await a.redis.hget("clock", "A") == str(SEQUENCE_MAX).encode()
+    [write] = await a.store.log_after("A", SEQUENCE_MAX - 1, 10)
+    assert write.dependencies == VectorClock({"A": SEQUENCE_MAX - 1})
+
+
+async def test_a_write_depends_on_all_that_was_applied_before_it(make_store: MakeStore) -> None:
+    a, b = await make_store("A"), Node("B")
+    first = await commit(a)
+    await a.buffer.receive([b.write([Put("dinner", b"six?")], 1), b.write([Delete("dinner")], 2)])
+    second = await commit(a)
+    assert second.clock == VectorClock({"A": 2, "B": 2})
+    log = await a.store.log_after("A", 0, 10)
+    assert [write.dependencies for write in log] == [VectorClock(), VectorClock({"A": 1, "B": 2})]
+    assert [write.dot for write in log] == [first.dot, second.dot]
+
+
+async def test_a_timestamp_follows_the_wall_clock_when_that_is_ahead(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    a.set_time(1_700_000_000_000_000)
+    assert (await commit(a)).timestamp == 1_700_000_000_000_000
+    a.set_time(1_700_000_000_000_500)
+    assert (await commit(a)).timestamp == 1_700_000_000_000_500
+
+
+@pytest.mark.parametrize("later", [1_000_000, 999_999, 1], ids=["stands still", "back", "far back"])
+async def test_a_timestamp_is_later_than_all_before_though_the_wall_clock_is_not(
+    make_store: MakeStore, later: int
+) -> None:
+    a = await make_store("A")
+    a.set_time(1_000_000)
+    first = await commit(a)
+    a.set_time(later)
+    second, third = await commit(a), await commit(a)
+    assert (first.timestamp, second.timestamp, third.timestamp) == (1_000_000, 1_000_001, 1_000_002)
+
+
+async def test_a_timestamp_is_later_than_what_came_from_a_node_whose_clock_is_ahead(
+    make_store: MakeStore,
+) -> None:
+    a, b = await make_store("A"), Node("B")
+    await a.buffer.receive([b.write([Put("lunch", b"noon?")], 9_000_000)])
+    assert (await commit(a)).timestamp == 9_000_001
+    assert await a.store.timestamp() == 9_000_001
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"\0", bytes(range(256)), b"3:put,5:lunch,", b"line\nbreak\n", b" ", "çâ".encode()],
+)
+async def test_a_value_may_be_any_bytes(make_store: MakeStore, value: bytes) -> None:
+    a = await make_store("A")
+    await commit(a, Put("lunch", value, "text/plain; charset=utf-8"))
+    [version] = (await a.store.read("lunch")).versions
+    assert (version.value, version.content_type) == (value, "text/plain; charset=utf-8")
+    [logged] = await a.store.log_after("A", 0, 1)
+    assert logged.operations == (Put("lunch", value, "text/plain; charset=utf-8"),)
+
+
+@pytest.mark.parametrize("key", ["é", "a b", "a\nb", "a,b:c", "\0", "deletes", "A:1", "kv:x"])
+async def test_a_key_may_be_any_text(make_store: MakeStore, key: str) -> None:
+    a = await make_store("A")
+    await commit(a, Put(key, b"1"), Put("another", b"2"))
+    assert [v.value for v in (await a.store.read(key)).versions] == [b"1"]
+    await commit(a, Delete(key))
+    assert (await a.store.read(key)).versions == ()
+    assert [v.value for v in (await a.store.read("another")).versions] == [b"2"]
+
+
+async def test_several_operations_share_one_dot(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await commit(a, Put("gone", b"x"))
+    committed = await commit(a, Put("lunch", b"1"), Delete("gone"), Put("dinner", b"2"))
+    assert committed.dot == Dot("A", 2)
+    for key in ("lunch", "dinner"):
+        [version] = (await a.store.read(key)).versions
+        assert (version.dot, version.timestamp) == (committed.dot, committed.timestamp)
+    assert (await a.store.read("gone")).versions == ()
+    [_, logged] = await a.store.log_after("A", 0, 10)
+    assert logged.operations == (Put("lunch", b"1"), Delete("gone"), Put("dinner", b"2"))
+
+
+async def test_as_many_operations_as_a_write_may_have(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await commit(a, *(Put(f"key{n}", b"x") for n in range(1000)))
+    assert (await a.store.read("key999")).versions[0].dot == Dot("A", 1)
+
+
+async def siblings_at(store: Store) -> None:
+    """Lunch has two siblings there, of B and of C, and a delete that they do not know is noted."""
+    b, c, d = Node("B"), Node("C"), Node("D")
+    first = b.write([Put("lunch", b"pizza")], 4)
+    c.receive([first])
+    d.receive([first])
+    concurrent = [
+        b.write([Put("lunch", b"pasta")], 5),
+        c.write([Put("lunch", b"soup")], 6),
+        d.write([Delete("lunch")], 7),
+    ]
+    await store.buffer.receive([first, *concurrent])
+    assert await fields(store, "lunch") == {b"B:2", b"C:1", b"deletes"}
+
+
+async def test_a_put_supersedes_all_siblings_here_and_what_is_noted_of_deletes(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    await siblings_at(a)
+    await commit(a, Put("lunch", b"both"))
+    assert await fields(a, "lunch") == {b"A:1"}
+
+
+async def test_a_delete_removes_all_siblings_here_and_leaves_no_key_behind(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    await siblings_at(a)
+    await commit(a, Delete("lunch"))
+    assert not await a.redis.exists("kv:lunch")
+
+
+async def test_a_delete_of_something_is_noted_once_for_the_node(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await commit(a, Put("lunch", b"noon?"), Put("dinner", b"six?"))
+    await commit(a, Delete("lunch"))
+    assert await a.redis.hgetall("deletes") == {b"A": b"2"}
+    await commit(a, Delete("dinner"))
+    assert await a.redis.hgetall("deletes") == {b"A": b"3"}
+
+
+async def test_a_delete_of_nothing_is_a_write_and_leaves_no_note(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    assert (await commit(a, Delete("lunch"))).dot == Dot("A", 1)
+    assert not await a.redis.exists("deletes", "kv:lunch")
+    [logged] = await a.store.log_after("A", 0, 10)
+    assert logged.operations == (Delete("lunch"),)
+
+
+async def test_an_emptied_redis_is_not_written_to(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await commit(a)
+    await a.redis.flushall()
+    with pytest.raises(RedisUnavailable, match="no longer holds this node's state") as refusal:
+        await commit(a)
+    assert refusal.value.outcome == "not_applied"
+    assert await a.redis.dbsize() == 0
+
+
+async def test_the_redis_of_another_actor_is_not_written_to(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await commit(a)
+    before = {key: await a.redis.dump(key) for key in await a.redis.keys()}
+    assert await a.scripts.commit_write("B", [Put("lunch", b"mine")], 5) is None
+    assert {key: await a.redis.dump(key) for key in await a.redis.keys()} == before
+
+
+async def test_the_write_is_published(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    async with a.redis.pubsub() as channel:
+        await channel.subscribe("applied")
+        assert (await channel.get_message(timeout=20))["type"] == "subscribe"
+        await commit(a)
+        assert (await channel.get_message(timeout=20))["data"] == b"A:1"
+
+
+async def test_the_log_entry_can_be_found_and_read_by_a_person(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    a.set_time(5)
+    await commit(a, Put("lunch", b"noon?", "text/plain"), Delete("dinner"))
+    [(entry_id, entry)] = await a.redis.xrange("log:A")
+    assert entry_id == b"1-0"
+    assert entry == {
+        b"timestamp": b"5",
+        b"dependencies": b"",
+        b"operations": b"3:put,5:lunch,10:text/plain,5:noon?,6:delete,6:dinner,",
+    }
+
+
+@real_redis_only
+async def test_a_full_redis_refuses_the_whole_write(
+    make_store: MakeStore, make_redis: MakeRedis
+) -> None:
+    a = await make_store("A")
+    await commit(a)
+    before = {key: await a.redis.dump(key) for key in await a.redis.keys()}
+    settings: Redis = make_redis()
+    await settings.config_set("maxmemory", "1")
+    try:
+        with pytest.raises((OutOfMemoryError, ResponseError), match="used memory"):
+            await a.scripts.commit_write("A", [Put("lunch", b"x"), Delete("lunch2")], 5)
+    finally:
+        await settings.config_set("maxmemory", "0")
+    assert {key: await a.redis.dump(key) for key in await a.redis.keys()} == before
+    assert (await commit(a)).dot == Dot("A", 2)

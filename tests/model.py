@@ -1,0 +1,127 @@
+"""A node in plain Python: the specification to read first, and the twin that the scripts are
+tested against.
+
+It remembers every write it has applied and works everything out from that, by definition and
+without cleverness. It is slow, and nothing in it is lost or kept by accident.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from app.vector_clock import Dot, VectorClock
+from app.write import Delete, Operation, Put, Version, Write, winner_first
+
+Outcome = Literal["applied", "duplicate", "pending", "refused"]
+
+
+@dataclass
+class Node:
+    """One node of the model."""
+
+    name: str
+    pending_max: int = 1000
+    applied: list[Write] = field(default_factory=list)
+    pending: dict[Dot, Write] = field(default_factory=dict)
+
+    # --- what it knows -------------------------------------------------------------------------
+
+    @property
+    def clock(self) -> VectorClock:
+        """What is applied here: the highest sequence of each actor."""
+        clock = VectorClock()
+        for write in self.applied:
+            clock = clock.with_dot(write.dot)
+        return clock
+
+    @property
+    def received(self) -> VectorClock:
+        """What is applied or waits here, per actor up to the first gap."""
+        received = self.clock
+        while True:
+            more = [dot for dot in self.pending if dot == received.next_dot(dot.actor)]
+            if not more:
+                return received
+            for dot in more:
+                received = received.with_dot(dot)
+
+    @property
+    def timestamp(self) -> int:
+        """The timestamp of the newest write here."""
+        return max((write.timestamp for write in self.applied), default=0)
+
+    def versions(self, key: str) -> list[Version]:
+        """The siblings of `key`, winner first.
+
+        A version is here if its write was applied and no applied write about the same key
+        depends on it.
+        """
+        about = [write for write in self.applied if _operation(write, key)]
+        return winner_first(
+            [
+                Version(write.dot, write.timestamp, put.content_type, put.value)
+                for write in about
+                if isinstance(put := _operation(write, key), Put)
+                and not any(other.dependencies.covers(write.dot) for other in about)
+            ]
+        )
+
+    def is_safe_context(self, key: str, context: VectorClock) -> bool:
+        """Whether a reader of `key` here who goes on with `context` can never be shown a version
+        again that was replaced or deleted here already (G7).
+
+        For each such version the context must cover a write that superseded it: then so has
+        every node that serves the reader.
+        """
+        about = [write for write in self.applied if _operation(write, key)]
+        siblings = {version.dot for version in self.versions(key)}
+        return all(map(context.covers, siblings)) and all(
+            any(
+                other.dependencies.covers(write.dot) and context.covers(other.dot)
+                for other in about
+            )
+            for write in about
+            if isinstance(_operation(write, key), Put) and write.dot not in siblings
+        )
+
+    # --- what it does --------------------------------------------------------------------------
+
+    def write(self, operations: Sequence[Operation], now_us: int) -> Write:
+        """A write of this node's own: it depends on all that is here, and is later than all."""
+        clock = self.clock
+        dot = clock.next_dot(self.name)
+        write = Write(dot, clock, max(now_us, self.timestamp + 1), tuple(operations))
+        self.applied.append(write)
+        return write
+
+    def receive(self, writes: Iterable[Write]) -> list[Outcome]:
+        """What becomes of each write when they come in this order; then the drain."""
+        outcomes = [self._receive(write) for write in writes]
+        while deliverable := [w for w in self.pending.values() if self.is_deliverable(w)]:
+            write = deliverable[0]
+            del self.pending[write.dot]
+            self.applied.append(write)
+        return outcomes
+
+    def is_deliverable(self, write: Write) -> bool:
+        """Birman, Schiper, Stephenson (1991): the actor's next, and nothing is missing before it."""
+        clock = self.clock
+        return write.dot == clock.next_dot(write.dot.actor) and write.dependencies <= clock
+
+    def _receive(self, write: Write) -> Outcome:
+        if self.clock.covers(write.dot):
+            return "duplicate"
+        if self.is_deliverable(write):
+            self.pending.pop(write.dot, None)
+            self.applied.append(write)
+            return "applied"
+        if write.dot in self.pending:
+            return "duplicate"
+        if len(self.pending) >= self.pending_max:
+            return "refused"
+        self.pending[write.dot] = write
+        return "pending"
+
+
+def _operation(write: Write, key: str) -> Operation | None:
+    return next((operation for operation in write.operations if operation.key == key), None)

@@ -1,0 +1,35 @@
+"""What the tests of real processes need: waiting for a condition, and whether a process lives."""
+
+import asyncio
+import inspect
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+#: Far more than anything here takes, for a machine that is busy with something else.
+DEADLINE_S = 40.0
+
+
+async def until(condition: Callable[[], object | Awaitable[object]]) -> None:
+    """The condition holds. Fails with the condition's source when it does not come to hold."""
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + DEADLINE_S
+    while True:
+        result = condition()
+        if await result if inspect.isawaitable(result) else result:
+            return
+        if loop.time() > give_up:
+            raise AssertionError(f"never came true: {inspect.getsource(condition).strip()}")
+        await asyncio.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs. One that has ended but that nobody has asked about does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return not Path("/proc/self").exists()
