@@ -81,6 +81,7 @@ async def worker(
         scripts = Scripts(redis, keys)
         progress = Progress()
         board = Board(redis, keys, scripts, name)
+        await redis_check.until_it_answers(redis)
         actor = await kv_store.claim(scripts, config.node_id)
         store = KVStore(redis, keys, scripts, progress, actor, wall_clock_us)
         buffer = PendingBuffer(

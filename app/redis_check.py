@@ -10,8 +10,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from app.errors import RedisUnavailable, StartupError
 from app.log import get_logger
@@ -26,18 +25,16 @@ _DURABLE_ENOUGH: Final = {"always": {"always"}, "everysec": {"always", "everysec
 async def until_it_answers(redis: Redis) -> None:
     """Redis answers, and has loaded its data.
 
-    Raises RedisUnavailable if it answers that it never will: a wrong password, say.
+    Raises RedisUnavailable if the password is wrong: that does not mend itself.
     """
     said = ""
     while True:
         try:
             with translated():
-                await redis.exists("meta")
+                await redis.ping()
                 return
         except RedisUnavailable as error:
-            if not isinstance(error.__cause__, RedisConnectionError | TimeoutError):
-                raise
-            if "AUTH" in error.cause or "WRONGPASS" in error.cause:
+            if isinstance(error.__cause__, AuthenticationError):
                 raise
             if error.cause != said:
                 said = error.cause

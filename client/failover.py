@@ -41,6 +41,7 @@ READ_TRY_S = 3.0
 ANSWER_S = 0.5
 #: Less patience than this is not worth another round.
 PATIENCE_LEAST_S = 0.01
+TRY_MIN_S = 0.001
 PAUSE_MIN_S = 0.05
 PAUSE_MAX_S = 1.0
 
@@ -106,8 +107,9 @@ class Route:
         while True:
             for node in self.order():
                 started = loop.time()
-                budget_s = deadline - started
-                if failures and budget_s < (ANSWER_S if node in failures else 0):
+                # Never 0, which aiohttp takes for no limit at all.
+                budget_s = max(deadline - started, TRY_MIN_S)
+                if failures and budget_s < (ANSWER_S if node in failures else 2 * TRY_MIN_S):
                     break
                 wait_s = min(patience_s, max(0.0, budget_s - ANSWER_S))
                 try:

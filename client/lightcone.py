@@ -34,6 +34,7 @@ Result = TypeVar("Result")
 TIMEOUT_S = 10.0
 #: A node may make a request wait this long until it has seen what the session has seen.
 PATIENCE_S = 1.0
+TIMEOUT_MIN_S = 0.01
 TIMEOUT_MAX_S = 3600.0
 #: What a node accepts as patience.
 PATIENCE_MAX_S = 30.0
@@ -48,8 +49,8 @@ class Session:
     ) -> None:
         self._route = route
         self._context = context
-        self._timeout_s = _checked_seconds("timeout_s", timeout_s, TIMEOUT_MAX_S)
-        self._patience_s = _checked_seconds("patience_s", patience_s, PATIENCE_MAX_S)
+        self._timeout_s = _checked_seconds("timeout_s", timeout_s, TIMEOUT_MIN_S, TIMEOUT_MAX_S)
+        self._patience_s = _checked_seconds("patience_s", patience_s, 0, PATIENCE_MAX_S)
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -228,7 +229,7 @@ class Session:
         if patience_s is None:
             patience_s = self._patience_s
         else:
-            patience_s = _checked_seconds("patience_s", patience_s, PATIENCE_MAX_S)
+            patience_s = _checked_seconds("patience_s", patience_s, 0, PATIENCE_MAX_S)
         return await self._route.ask(
             request, self._context, timeout_s=self._timeout_s, patience_s=patience_s
         )
@@ -328,7 +329,9 @@ def _checked_type(content_type: str | None) -> str | None:
     return content_type
 
 
-def _checked_seconds(name: str, seconds: float, most: float) -> float:
-    if not 0 <= seconds <= most:
-        raise BadInput(f"{name} is 0 to {most:g} seconds, not {seconds!r}; nothing was sent.")
+def _checked_seconds(name: str, seconds: float, least: float, most: float) -> float:
+    if not least <= seconds <= most:
+        raise BadInput(
+            f"{name} is {least:g} to {most:g} seconds, not {seconds!r}; nothing was sent."
+        )
     return seconds

@@ -129,6 +129,12 @@ def test_a_patience_that_no_node_would_have_is_refused(seconds: float) -> None:
         Lightcone(["http://127.0.0.1:8001"], patience_s=seconds)
 
 
+@pytest.mark.parametrize("seconds", [0, -1, 3601, float("nan")])
+def test_a_deadline_is_some_time_and_not_for_ever(seconds: float) -> None:
+    with pytest.raises(BadInput, match=r"timeout_s is 0\.01 to 3600 seconds"):
+        Lightcone(["http://127.0.0.1:8001"], timeout_s=seconds)
+
+
 async def test_a_client_that_is_not_open_says_so() -> None:
     kv = Lightcone(["http://127.0.0.1:8001"])
     with pytest.raises(RuntimeError, match="async with"):

@@ -1,0 +1,1169 @@
+"""The HTTP interface of one node, with its parts as in production; its peers are this test."""
+
+import asyncio
+import base64
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from socket import SO_LINGER, SOL_SOCKET
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import pytest
+import structlog
+from aiohttp import ClientResponse, web
+from aiohttp.test_utils import TestClient, TestServer
+from redis import Redis as BlockingRedis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from yarl import URL
+
+from app import __version__, codec, node
+from app.codec import Answer, Batch
+from app.config import Config
+from app.embedded_redis import find_redis_server
+from app.peers import SIGNATURE_HEADER, PeerUnreachable, Signer
+from app.vector_clock import VectorClock
+from app.write import Delete, Operation, Put, Write
+from tests.model import Node
+
+SECRET = "a secret of this cluster"
+PEERS = {"B": "http://127.0.0.1:1", "C": "http://127.0.0.1:2"}
+
+Client = TestClient[web.Request, web.Application]
+Logs = list[Any]
+
+
+# --- a node, and what is said to it ----------------------------------------------------------------
+
+
+@pytest.fixture
+def redis_url(redis_socket: Path) -> str:
+    """An empty database of a real redis-server."""
+    with BlockingRedis(unix_socket_path=str(redis_socket)) as redis:
+        redis.flushall()
+    return f"unix://{redis_socket}?db=3"
+
+
+async def nobody(url: str, batch: Batch) -> Answer:
+    """An exchange that reaches no peer."""
+    raise PeerUnreachable(f"there is no {batch.receiver} in this test")
+
+
+@asynccontextmanager
+async def node_a(redis_url: str, **settings: Any) -> AsyncIterator[Client]:
+    """Node A serves, with one worker; the result is a client of it."""
+    config = Config(node_id="A", peers=PEERS, redis_url=redis_url, **settings)
+    async with (
+        node.worker(config, nobody) as application,
+        TestClient(TestServer(application)) as client,
+    ):
+        yield client
+
+
+def path_of(client: Client, path: str) -> URL:
+    """The URL of a path that goes out exactly as it stands here."""
+    return URL(f"{str(client.make_url('/')).rstrip('/')}{path}", encoded=True)
+
+
+def kv(client: Client, key: str, query: str = "") -> URL:
+    return path_of(client, f"/kv/{quote(key, safe='').replace('.', '%2E')}{query}")
+
+
+async def put(client: Client, key: str, value: str | bytes, **options: Any) -> str:
+    """The key has this value now; the result is the token of its writer."""
+    async with client.session.put(kv(client, key), data=value, **options) as response:
+        assert response.status == 200, await response.text()
+        return response.headers["Causal-Context"]
+
+
+def context(*tokens: str) -> dict[str, str]:
+    return {"Causal-Context": ", ".join(tokens)}
+
+
+async def token_of(client: Client, key: str, **headers: str) -> str:
+    """The token of somebody who reads the key."""
+    async with client.session.get(kv(client, key), headers=headers) as response:
+        assert response.status in (200, 404), await response.text()
+        return response.headers["Causal-Context"]
+
+
+async def replicate(
+    client: Client,
+    writes: Iterable[Write] = (),
+    *,
+    sender: str = "B",
+    receiver: str = "A",
+    clock: VectorClock = VectorClock(),  # noqa: B008 (immutable)
+) -> ClientResponse:
+    """A peer sends these writes."""
+    body = codec.encode_batch(Batch(sender, receiver, clock, tuple(writes)))
+    return await client.post("/replicate", data=body)
+
+
+async def replicated(client: Client, *writes: Write) -> Answer:
+    """What the node answers a peer that sends these writes."""
+    response = await replicate(client, writes)
+    assert response.status == 200, await response.text()
+    assert response.content_type == "application/vnd.msgpack"
+    return codec.decode_answer(await response.read())
+
+
+async def clock_of(client: Client) -> dict[str, int]:
+    response = await client.get("/status")
+    clock: dict[str, int] = (await response.json())["clock"]
+    return clock
+
+
+async def problem(
+    response: ClientResponse, status: int, kind: str, outcome: str = "not_applied"
+) -> dict[str, Any]:
+    """The response is this problem, in full; its fields."""
+    text = await response.text()
+    assert response.status == status, text
+    assert response.content_type == "application/problem+json"
+    fields: dict[str, Any] = msgspec.json.decode(text)
+    assert fields["type"] == f"urn:lightcone:{kind}"
+    assert fields["status"] == status
+    assert fields["outcome"] == outcome
+    assert fields["title"]
+    assert fields["detail"]
+    return fields
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """`condition` holds; it may take a while."""
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def logs() -> Iterator[Logs]:
+    """What the node logs while the test runs."""
+    with structlog.testing.capture_logs() as captured:
+        yield captured
+
+
+def grave(logs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [entry for entry in logs if entry["log_level"] in ("error", "critical")]
+
+
+def put_by(author: Node, key: str, value: bytes, content_type: str = "text/plain") -> Write:
+    return author.write([Put(key, value, content_type)], 1_700_000_000_000_000)
+
+
+# --- keys and values -------------------------------------------------------------------------------
+
+
+async def test_a_put_is_answered_with_its_dot_and_the_clock(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await replicated(client, put_by(Node("B"), "tea", b"five"))
+        response = await client.put("/kv/lunch", data=b"noon?")
+        assert response.status == 200
+        answer = await response.json()
+        assert answer == {"key": "lunch", "dot": "A:1", "clock": {"A": 1, "B": 1}}
+        assert response.headers["ETag"] == '"A:1"'
+        assert response.headers["Causal-Context"] == "lc1;A:1"
+
+
+async def test_what_was_put_is_got(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "lunch", b"noon?", headers={"Content-Type": "text/plain; charset=utf-8"})
+        response = await client.get("/kv/lunch")
+        assert response.status == 200
+        assert await response.read() == b"noon?"
+        shown = {name: response.headers[name] for name in ("ETag", "Siblings", "Dot")}
+        assert shown == {"ETag": '"A:1"', "Siblings": "1", "Dot": "A:1"}
+        assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert response.headers["Causal-Context"] == "lc1;A:1"
+
+
+async def test_a_head_is_a_get_without_the_value(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "lunch", b"noon?", headers={"Content-Type": "text/plain"})
+        got, head = await client.get("/kv/lunch"), await client.head("/kv/lunch")
+        assert head.status == 200
+        assert await head.read() == b""
+        names = ("Content-Type", "Content-Length", "ETag", "Siblings", "Dot", "Causal-Context")
+        assert {n: head.headers[n] for n in names} == {n: got.headers[n] for n in names}
+        absent = await client.head("/kv/dinner")
+        assert absent.status == 404
+        assert absent.headers["Causal-Context"] == "lc1;A:1"
+
+
+async def test_a_delete_is_answered_the_same_whether_the_key_was_there_or_not(
+    redis_url: str,
+) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "lunch", b"noon?")
+        for dot in ("A:2", "A:3"):
+            response = await client.delete("/kv/lunch")
+            assert response.status == 204
+            assert await response.read() == b""
+            assert response.headers["Causal-Context"] == f"lc1;{dot}"
+        await problem(await client.get("/kv/lunch"), 404, "no-such-key")
+
+
+async def test_a_key_that_is_absent_is_a_problem_with_a_context(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.get("/kv/lunch")
+        assert "lunch" in (await problem(response, 404, "no-such-key"))["detail"]
+        assert response.headers["Causal-Context"] == "lc1;"
+        await replicated(client, put_by(Node("B"), "tea", b"five"))
+        await put(client, "dinner", b"six?")
+        for query in ("", "?siblings=true"):
+            response = await client.get(f"/kv/lunch{query}")
+            await problem(response, 404, "no-such-key")
+            assert response.headers["Causal-Context"] == "lc1;A:1;B:1"
+
+
+@pytest.mark.parametrize("value", [b"", b"\0", bytes(range(256)), b"\xff" * 100_000])
+async def test_a_value_is_any_bytes(redis_url: str, value: bytes) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "lunch", value)
+        response = await client.get("/kv/lunch")
+        assert await response.read() == value
+        assert response.headers["Content-Type"] == "application/octet-stream"
+        assert response.headers["Content-Length"] == str(len(value))
+
+
+async def test_a_value_may_come_in_chunks(redis_url: str) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"no"
+        yield b"on?"
+
+    async with node_a(redis_url) as client:
+        await client.put("/kv/lunch", data=chunks())
+        assert await (await client.get("/kv/lunch")).read() == b"noon?"
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/plain", "application/json; charset=utf-8", 'a/b; title="x, y"', "odd", "x" * 255],
+)
+async def test_a_content_type_comes_back_as_it_was(redis_url: str, content_type: str) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "lunch", b"{}", headers={"Content-Type": content_type})
+        assert (await client.get("/kv/lunch")).headers["Content-Type"] == content_type
+
+
+async def test_without_a_content_type_a_value_is_bytes(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "lunch", b"noon?", skip_auto_headers=["Content-Type"])
+        response = await client.get("/kv/lunch")
+        assert response.headers["Content-Type"] == "application/octet-stream"
+
+
+@pytest.mark.parametrize("content_type", ["x" * 256, "", "text/é", "text/\x7f"])
+async def test_a_content_type_that_cannot_be_kept_is_refused(
+    redis_url: str, content_type: str
+) -> None:
+    async with node_a(redis_url) as client:
+        request = b"PUT /kv/lunch HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1\r\n"
+        request += b"Content-Type: " + content_type.encode() + b"\r\n\r\nx"
+        reader, writer = await connect(client)
+        writer.write(request)
+        status_line, _, rest = (await reader.read()).partition(b"\r\n")
+        writer.close()
+        assert b" 400 " in status_line
+        if b"problem+json" in rest:  # else aiohttp has refused it before us
+            assert b"urn:lightcone:bad-parameter" in rest
+        assert await clock_of(client) == {}
+
+
+# --- keys ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("a/b", "a//b", "/", "/a", "a/", ".", "..", "../up", "a/../b", "a b", "%2F", "%", "+"),
+        *("?x=1#y", "a&b=c", "é", "日本", "\U0001f355", "\0", "\r\n", "deletes", "A:1", "k" * 512),
+        "é" * 256,
+    ],
+)
+async def test_a_key_is_any_text(redis_url: str, key: str) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, key, b"x")
+        await put(client, "another", b"y")
+        response = await client.session.get(kv(client, key, "?siblings=true"))
+        assert (await response.json())["key"] == key
+        assert (await client.session.delete(kv(client, key))).status == 204
+        await problem(await client.session.get(kv(client, key)), 404, "no-such-key")
+        assert await (await client.get("/kv/another")).read() == b"y"
+
+
+async def test_slashes_and_letters_may_be_encoded_or_not(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        for path in ("/kv/menu/l%C3%A9", "/kv/menu%2Fl%c3%a9", "/kv/m%65nu/l%C3%a9"):
+            await client.session.put(path_of(client, path), data=path)
+            response = await client.session.get(path_of(client, "/kv/menu/l%C3%A9"))
+            assert await response.text() == path
+
+
+async def test_a_plus_in_a_key_is_a_plus(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "a b", b"space")
+        await client.session.put(path_of(client, "/kv/a+b"), data=b"plus")
+        assert await (await client.session.get(kv(client, "a b"))).read() == b"space"
+        assert await (await client.session.get(kv(client, "a+b"))).read() == b"plus"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
+@pytest.mark.parametrize(
+    "path", ["/kv/", "/kv/" + "k" * 513, "/kv/" + "%C3%A9" * 257, "/kv/%FF", "/kv/a%C3", "/kv/%ED%A0%80"]
+)
+async def test_a_key_that_cannot_be_is_refused(redis_url: str, method: str, path: str) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.session.request(method, path_of(client, path))
+        if method == "HEAD":
+            assert response.status == 400
+        else:
+            assert "key" in (await problem(response, 400, "bad-key"))["detail"].lower()
+        assert await clock_of(client) == {}
+
+
+# --- siblings --------------------------------------------------------------------------------------
+
+
+async def concurrent_lunches(client: Client) -> None:
+    """Three nodes have put lunch without knowing of each other; the clock of B is far ahead."""
+    await put(client, "lunch", b"pizza", headers={"Content-Type": "text/plain"})
+    soup = Node("B").write([Put("lunch", b"\xff\x00", "image/x-soup")], 9_000_000_000_000_000)
+    bread = Node("C").write([Put("lunch", "bröd".encode(), "text/plain")], 5)
+    await replicated(client, bread, soup)
+
+
+async def test_a_get_gives_the_winner_and_says_how_many_siblings_there_are(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await concurrent_lunches(client)
+        response = await client.get("/kv/lunch")
+        assert await response.read() == b"\xff\x00"
+        assert response.headers["Content-Type"] == "image/x-soup"
+        assert response.headers["Siblings"] == "3"
+        assert response.headers["Dot"] == "B:1"
+        assert response.headers["ETag"] == '"A:1,B:1,C:1"'
+        assert response.headers["Causal-Context"] == "lc1;A:1;B:1;C:1"
+
+
+async def test_all_siblings_are_shown_as_json_winner_first(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await concurrent_lunches(client)
+        response = await client.get("/kv/lunch?siblings=true")
+        assert response.content_type == "application/json"
+        assert response.headers["ETag"] == '"A:1,B:1,C:1"'
+        assert response.headers["Causal-Context"] == "lc1;A:1;B:1;C:1"
+        shown = await response.json()
+        assert (shown["key"], shown["winner"]) == ("lunch", "B:1")
+        soup, pizza, bread = shown["siblings"]
+        assert soup == {
+            "dot": "B:1",
+            "timestamp": 9_000_000_000_000_000,
+            "content_type": "image/x-soup",
+            "base64": base64.b64encode(b"\xff\x00").decode(),
+        }
+        assert (pizza["dot"], pizza["text"]) == ("A:1", "pizza")
+        expected = {"dot": "C:1", "timestamp": 5, "content_type": "text/plain", "text": "bröd"}
+        assert bread == expected
+
+
+async def test_a_write_supersedes_the_siblings_it_could_see(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await concurrent_lunches(client)
+        await put(client, "lunch", b"all three")
+        response = await client.get("/kv/lunch?siblings=true")
+        [only] = (await response.json())["siblings"]
+        assert (only["dot"], only["text"]) == ("A:2", "all three")
+        assert response.headers["ETag"] == '"A:2"'
+        assert only["timestamp"] > 9_000_000_000_000_000
+
+
+async def test_siblings_false_is_a_plain_get(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "lunch", b"noon?")
+        assert await (await client.get("/kv/lunch?siblings=false")).read() == b"noon?"
+
+
+# --- what is refused -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "query"),
+    [
+        *(("GET", f"?siblings={value}") for value in ("", "1", "TRUE", "yes")),
+        *((m, f"?wait={v}") for m in ("GET", "PUT", "DELETE") for v in ("", "soon", "-1", "31")),
+        *(("GET", f"?wait={value}") for value in ("nan", "inf", "1e9", "0x1")),
+        *((method, "?whatever=1") for method in ("GET", "PUT", "DELETE")),
+        ("PUT", "?siblings=true"),
+        ("DELETE", "?siblings=true"),
+        ("GET", "?stale=true"),
+    ],
+)
+async def test_a_parameter_that_means_nothing_is_refused(
+    redis_url: str, method: str, query: str
+) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.request(method, f"/kv/lunch{query}")
+        name = query[1:].partition("=")[0]
+        assert name in (await problem(response, 400, "bad-parameter"))["detail"]
+        assert await clock_of(client) == {}
+
+
+@pytest.mark.parametrize("wait", ["0", "0.5", "30", "1e1"])
+async def test_patience_is_a_number_of_seconds(redis_url: str, wait: str) -> None:
+    async with node_a(redis_url) as client:
+        assert (await client.put(f"/kv/lunch?wait={wait}", data=b"x")).status == 200
+
+
+@pytest.mark.parametrize("path", ["/status", "/pending"])
+async def test_views_take_no_parameters(redis_url: str, path: str) -> None:
+    async with node_a(redis_url) as client:
+        await problem(await client.get(f"{path}?limit=3"), 400, "bad-parameter")
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["with its length", "in chunks"])
+async def test_a_value_over_the_limit_is_refused(redis_url: str, chunked: bool) -> None:
+    async def in_chunks(value: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(value), 100):
+            yield value[start : start + 100]
+
+    async with node_a(redis_url, value_max_bytes=1000) as client:
+        for size, fits in ((1000, True), (1001, False), (100_000, False)):
+            value = b"x" * size
+            response = await client.put("/kv/lunch", data=in_chunks(value) if chunked else value)
+            if fits:
+                assert response.status == 200
+            else:
+                detail = (await problem(response, 413, "too-large"))["detail"]
+                assert "1000 bytes (VALUE_MAX_BYTES)" in detail
+        assert await (await client.get("/kv/lunch")).read() == b"x" * 1000
+        assert await clock_of(client) == {"A": 1}
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/kv", "/replicate/x", "/status/"])
+async def test_an_unknown_route_is_a_problem(redis_url: str, path: str) -> None:
+    async with node_a(redis_url) as client:
+        await problem(await client.get(path), 404, "not-found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/kv/lunch", {"GET", "HEAD", "PUT", "DELETE"}),
+        ("PATCH", "/kv/lunch", {"GET", "HEAD", "PUT", "DELETE"}),
+        ("GET", "/replicate", {"POST"}),
+        ("PUT", "/status", {"GET", "HEAD"}),
+        ("DELETE", "/pending", {"GET", "HEAD"}),
+        ("POST", "/healthz", {"GET", "HEAD"}),
+        ("POST", "/readyz", {"GET", "HEAD"}),
+    ],
+)
+async def test_a_method_that_a_route_does_not_have_is_a_problem(
+    redis_url: str, method: str, path: str, allowed: set[str]
+) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.request(method, path)
+        await problem(response, 405, "method-not-allowed")
+        assert set(response.headers["Allow"].split(",")) == allowed
+
+
+# --- contexts --------------------------------------------------------------------------------------
+
+
+async def test_a_token_grows_by_what_its_session_writes_and_reads(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await replicated(client, put_by(Node("B"), "tea", b"five"))
+        await put(client, "dinner", b"six?")
+        mine = await put(client, "lunch", b"noon?")
+        assert mine == "lc1;A:2"
+        mine = await token_of(client, "tea", **context(mine))
+        assert mine == "lc1;A:2;B:1"
+        mine = await token_of(client, "dinner", **context(mine))
+        assert mine == "lc1;A:2;B:1"
+        mine = await put(client, "lunch", b"one?", headers=context(mine))
+        assert mine == "lc1;A:3;B:1"
+        response = await client.delete("/kv/lunch", headers=context(mine))
+        assert response.headers["Causal-Context"] == "lc1;A:4;B:1"
+
+
+async def test_several_tokens_are_joined(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        b, c = Node("B"), Node("C")
+        writes = [put_by(b, "tea", b"1"), put_by(b, "tea", b"2"), put_by(c, "soup", b"3")]
+        await replicated(client, *writes)
+        await put(client, "lunch", b"noon?")
+        joined = await token_of(client, "lunch", **context("lc1;B:1;C:1", "lc1;B:2", "lc1;"))
+        assert joined == "lc1;A:1;B:2;C:1"
+        headers = [("Causal-Context", "lc1;B:2"), ("Causal-Context", "lc1;C:1")]
+        response = await client.put("/kv/lunch", data=b"one?", headers=headers)
+        assert response.headers["Causal-Context"] == "lc1;A:2;B:2;C:1"
+
+
+@pytest.mark.parametrize("empty", ["", " ", ",", "lc1;", "lc1;, lc1;"])
+async def test_an_empty_context_asks_for_nothing(redis_url: str, empty: str) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.put("/kv/lunch", data=b"x", headers={"Causal-Context": empty})
+        assert response.headers["Causal-Context"] == "lc1;A:1"
+
+
+async def test_a_session_reads_its_own_writes_of_another_node_once_they_have_come(
+    redis_url: str,
+) -> None:
+    async with node_a(redis_url) as client:
+        question = put_by(Node("B"), "lunch", b"noon?")
+        waiting = asyncio.create_task(
+            client.get("/kv/lunch?wait=30", headers=context("lc1;B:1")).__aenter__()
+        )
+        await problem(
+            await client.get("/kv/lunch?wait=0", headers=context("lc1;B:1")), 503, "not-caught-up"
+        )
+        assert not waiting.done()
+        await replicated(client, question)
+        response = await waiting
+        assert response.status == 200
+        assert await response.read() == b"noon?"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
+async def test_what_the_patience_ends_for_is_named_and_nothing_is_done(
+    redis_url: str, method: str
+) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "lunch", b"noon?")
+        asked = context("lc1;A:1;B:4;C:2")
+        response = await client.request(method, "/kv/lunch?wait=0", headers=asked)
+        assert response.status == 503
+        if method != "HEAD":
+            fields = await problem(response, 503, "not-caught-up")
+            assert {"B:4", "C:2"} <= {missing["dot"] for missing in fields["missing"]}
+            assert "A:1" not in {missing["dot"] for missing in fields["missing"]}
+            assert all(missing["known_for_s"] >= 0 for missing in fields["missing"])
+            assert "B:4" in fields["detail"]
+        assert await clock_of(client) == {"A": 1}
+        assert await (await client.get("/kv/lunch")).read() == b"noon?"
+
+
+async def test_a_refusal_names_what_the_asked_for_write_waits_for(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        b, c = Node("B"), Node("C")
+        b.receive([put_by(c, "tea", b"five")])
+        await replicated(client, put_by(b, "lunch", b"noon?"))
+        response = await client.get("/kv/lunch?wait=0", headers=context("lc1;B:1"))
+        fields = await problem(response, 503, "not-caught-up")
+        assert "C:1" in [missing["dot"] for missing in fields["missing"]]
+        assert "C:1" in fields["detail"]
+
+
+async def test_a_refusal_names_the_gap_that_the_asked_for_write_waits_behind(
+    redis_url: str,
+) -> None:
+    """B:3 is here and waits; what is missing, and what to look for, is B:2."""
+    async with node_a(redis_url) as client:
+        b = Node("B")
+        first, _, third = (put_by(b, "lunch", b"%d" % n) for n in (1, 2, 3))
+        await replicated(client, first, third)
+        response = await client.get("/kv/lunch?wait=0", headers=context("lc1;B:3"))
+        fields = await problem(response, 503, "not-caught-up")
+        assert "B:2" in [missing["dot"] for missing in fields["missing"]]
+
+
+async def test_how_long_a_write_is_missed_counts_from_when_it_was_heard_of(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        response = await replicate(client, clock=VectorClock({"B": 1}))
+        assert response.status == 200
+        ages = []
+        for _ in range(2):
+            response = await client.get("/kv/lunch?wait=0.01", headers=context("lc1;B:1"))
+            [missing] = (await problem(response, 503, "not-caught-up"))["missing"]
+            assert missing["dot"] == "B:1"
+            ages.append(missing["known_for_s"])
+        assert 0 < ages[0] < ages[1]
+
+
+async def test_a_context_of_another_cluster_is_refused(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        for method in ("GET", "PUT", "DELETE"):
+            response = await client.request(method, "/kv/x", headers=context("lc1;A:1;Z:1"))
+            assert "Z" in (await problem(response, 400, "foreign-context"))["detail"]
+        assert await clock_of(client) == {}
+
+
+@pytest.mark.parametrize("stranger", ["lc1;B:1", "lc1;B~x1:1", "lc1;C.3:1"])
+async def test_a_context_of_a_member_is_none_of_another_cluster(
+    redis_url: str, stranger: str
+) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.get("/kv/x?wait=0", headers=context(stranger))
+        await problem(response, 503, "not-caught-up")
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        *("B:1", "lc2;B:1", "lc1", "lc1;B", "lc1;B:", "lc1;B:0", "lc1;B:-1", "lc1;B:01", "lc1;B:x"),
+        *("lc1;B:1;B:2", "lc1;:1", "lc1;B:9007199254740992", "lc1;B:1;s=abc", "LC1;B:1", "null"),
+        *("lc1;B:1,rubbish", "lc1;B:\u0661", "lc1;" + "B" * 65 + ":1"),
+    ],
+)
+async def test_a_context_that_no_node_made_is_refused(redis_url: str, token: str) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.put("/kv/lunch", data=b"x", headers=context(token))
+        await problem(response, 400, "bad-context")
+        assert await clock_of(client) == {}
+
+
+async def test_a_context_over_the_limit_is_refused(redis_url: str) -> None:
+    async with node_a(redis_url, context_max_bytes=100) as client:
+        asked = context(*["lc1;B:1"] * 20)
+        detail = (await problem(await client.get("/kv/x", headers=asked), 413, "too-large"))["detail"]
+        assert "CONTEXT_MAX_BYTES" in detail
+
+
+async def test_in_a_signed_cluster_a_token_is_taken_only_as_it_was_given(redis_url: str) -> None:
+    async with node_a(redis_url, cluster_secret=SECRET) as client:
+        mine = await put(client, "lunch", b"noon?")
+        assert re.fullmatch(r"lc1;A:1;s=[\w-]+", mine)
+        assert await token_of(client, "lunch", **context(mine)) == mine
+        joined = await token_of(client, "absent", **context(mine, mine))
+        assert joined == mine
+        forged = [mine.replace("A:1", "A:2"), mine[:-1], mine.partition(";s=")[0], "lc1;"]
+        for token in [*forged, mine.swapcase(), mine + "x"]:
+            response = await client.get("/kv/lunch", headers=context(token))
+            await problem(response, 400, "bad-context")
+
+
+async def test_a_token_of_another_secret_is_refused(redis_url: str) -> None:
+    async with node_a(redis_url, cluster_secret="another secret entirely") as client:
+        theirs = await put(client, "lunch", b"noon?")
+    async with node_a(redis_url, cluster_secret=SECRET) as client:
+        await problem(await client.get("/kv/x", headers=context(theirs)), 400, "bad-context")
+    async with node_a(redis_url) as client:
+        await problem(await client.get("/kv/x", headers=context(theirs)), 400, "bad-context")
+
+
+# --- replicate -------------------------------------------------------------------------------------
+
+
+async def test_a_batch_is_answered_with_what_became_of_it(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        b = Node("B")
+        first, _, third = (put_by(b, "lunch", b"%d" % n) for n in (1, 2, 3))
+        answer = await replicated(client, first, first, third)
+        became = (answer.applied, answer.duplicate, answer.pending, answer.refused)
+        assert became == (1, 1, 1, 0)
+        assert answer.node == "A"
+        assert answer.clock == answer.received == VectorClock({"B": 1})
+        assert answer.missing == VectorClock({"B": 2})
+        assert answer.now_us > 1_700_000_000_000_000
+        assert await (await client.get("/kv/lunch")).read() == b"1"
+
+
+async def test_what_waits_without_a_gap_counts_as_received(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        b, c = Node("B"), Node("C")
+        b.receive([put_by(c, "tea", b"five")])
+        answer = await replicated(client, put_by(b, "lunch", b"1"), put_by(b, "lunch", b"2"))
+        assert answer.clock == VectorClock()
+        assert answer.received == VectorClock({"B": 2})
+        assert answer.missing == VectorClock({"C": 1})
+
+
+async def test_an_empty_batch_is_a_heartbeat(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "lunch", b"noon?")
+        answer = await replicated(client)
+        assert answer.clock == VectorClock({"A": 1})
+        assert (answer.applied, answer.duplicate, answer.pending, answer.refused) == (0, 0, 0, 0)
+
+
+async def test_writes_are_taken_from_whichever_member_has_them(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        c = Node("C")
+        answer = await replicated(client, put_by(c, "tea", b"five"), c.write([Delete("tea")], 5))
+        assert answer.applied == 2
+        await problem(await client.get("/kv/tea"), 404, "no-such-key")
+
+
+async def test_a_full_buffer_says_so_and_loses_nothing(redis_url: str) -> None:
+    async with node_a(redis_url, pending_max=1) as client:
+        b = Node("B")
+        first, second, third = (put_by(b, "lunch", b"%d" % n) for n in (1, 2, 3))
+        answer = await replicated(client, second, third)
+        assert (answer.pending, answer.refused) == (1, 1)
+        answer = await replicated(client, first, second, third)
+        assert answer.clock == VectorClock({"B": 3})
+
+
+def raw_write(**changes: Any) -> list[Any]:
+    """A write of B as it travels, with some fields changed."""
+    fields: dict[str, Any] = {
+        "actor": "B",
+        "sequence": 1,
+        "timestamp": 5,
+        "dependencies": {},
+        "operations": [["put", "lunch", b"noon?", "text/plain"]],
+    }
+    return list({**fields, **changes}.values())
+
+
+def raw_batch(*writes: list[Any], **changes: Any) -> bytes:
+    """A batch of B for A as it travels, with some fields changed."""
+    fields = {"version": 1, "sender": "B", "receiver": "A", "clock": {}, "writes": list(writes)}
+    return msgspec.msgpack.encode({**fields, **changes})
+
+
+def put_form(key: Any = "lunch", value: Any = b"x", content_type: Any = "text/plain") -> list[Any]:
+    return ["put", key, value, content_type]
+
+
+GOOD = raw_batch(raw_write())
+BAD_BATCHES = {
+    "nothing": b"",
+    "garbage": b"\xc1\xff\x00",
+    "json": b'{"version": 1, "sender": "B", "receiver": "A", "clock": {}, "writes": []}',
+    "truncated": GOOD[:-1],
+    "truncated early": GOOD[:9],
+    "something after it": GOOD + b"\0",
+    "a list": msgspec.msgpack.encode([1, "B", "A", {}, []]),
+    "deeply nested": b"\x91" * 100_000,
+    "a later version": raw_batch(raw_write(), version=2),
+    "a later version with other fields": msgspec.msgpack.encode({"version": 2, "from": "B"}),
+    "version 0": raw_batch(version=0),
+    "a field that is missing": msgspec.msgpack.encode({"version": 1, "sender": "B"}),
+    "a field too many": raw_batch(more=1),
+    "a clock with zero": raw_batch(clock={"B": 0}),
+    "a clock beyond numbers": raw_batch(clock={"B": 2**53}),
+    "sequence 0": raw_batch(raw_write(sequence=0)),
+    "a negative sequence": raw_batch(raw_write(sequence=-1)),
+    "a sequence beyond numbers": raw_batch(raw_write(sequence=2**53)),
+    "a sequence that is a text": raw_batch(raw_write(sequence="1")),
+    "a sequence without the one before": raw_batch(raw_write(sequence=3)),
+    "a dependency on itself": raw_batch(raw_write(dependencies={"B": 1})),
+    "a dependency of zero": raw_batch(raw_write(dependencies={"C": 0})),
+    "a dependency of nobody": raw_batch(raw_write(dependencies={"": 1})),
+    "an actor that cannot be": raw_batch(raw_write(actor="B B")),
+    "an actor with a line break": raw_batch(raw_write(actor="B\n")),
+    "no timestamp": raw_batch(raw_write(timestamp=0)),
+    "a timestamp beyond numbers": raw_batch(raw_write(timestamp=2**53)),
+    "no operations": raw_batch(raw_write(operations=[])),
+    "too many operations": raw_batch(
+        raw_write(operations=[put_form(f"k{n}") for n in range(1001)])
+    ),
+    "one key twice": raw_batch(raw_write(operations=[put_form(), ["delete", "lunch"]])),
+    "an unknown operation": raw_batch(raw_write(operations=[["incr", "lunch"]])),
+    "an empty key": raw_batch(raw_write(operations=[put_form("")])),
+    "a key too long": raw_batch(raw_write(operations=[put_form("k" * 513)])),
+    "a content type with a line break": raw_batch(
+        raw_write(operations=[put_form(content_type="a\nb")])
+    ),
+    "a value that is a number": raw_batch(raw_write(operations=[put_form(value=7)])),
+    "a bad write after a good one": raw_batch(raw_write(), raw_write(sequence=0)),
+    "text that is not utf-8": GOOD.replace(b"lunch", b"lunc\xff"),
+}
+
+
+@pytest.mark.parametrize("body", BAD_BATCHES.values(), ids=BAD_BATCHES.keys())
+async def test_a_batch_that_no_node_would_send_is_refused_as_a_whole(
+    redis_url: str, body: bytes
+) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.post("/replicate", data=body)
+        await problem(response, 400, "bad-batch")
+        assert await clock_of(client) == {}
+        assert (await (await client.get("/pending")).json())["total"] == 0
+
+
+async def test_a_batch_of_another_version_is_told_which_version_is_spoken(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        for name in ("a later version", "a later version with other fields"):
+            response = await client.post("/replicate", data=BAD_BATCHES[name])
+            detail = (await problem(response, 400, "bad-batch"))["detail"]
+            assert "protocol version 2, and this node speaks 1" in detail
+
+
+async def test_the_raw_batch_of_these_tests_is_good(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.post("/replicate", data=GOOD)
+        assert codec.decode_answer(await response.read()).applied == 1
+
+
+@pytest.mark.parametrize(
+    ("batch", "status", "kind", "named"),
+    [
+        (raw_batch(raw_write(actor="Z")), 422, "unknown-actor", "Z"),
+        (raw_batch(raw_write(dependencies={"Z": 3})), 422, "unknown-actor", "Z"),
+        (raw_batch(raw_write(), raw_write(actor="Z~1")), 422, "unknown-actor", "Z~1"),
+        (raw_batch(raw_write(), sender="Z"), 403, "unknown-peer", "Z"),
+        (raw_batch(raw_write(), sender=""), 403, "unknown-peer", "''"),
+        (raw_batch(raw_write(), sender="A"), 409, "same-node-id", "NODE_ID"),
+        (raw_batch(raw_write(), sender="A", receiver="B"), 409, "same-node-id", "NODE_ID"),
+        (raw_batch(raw_write(), receiver="C"), 421, "misdirected", "'C'"),
+    ],
+)
+async def test_a_batch_of_the_wrong_people_is_refused_as_a_whole(
+    redis_url: str, batch: bytes, status: int, kind: str, named: str
+) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.post("/replicate", data=batch)
+        assert named in (await problem(response, status, kind))["detail"]
+        assert await clock_of(client) == {}
+        assert (await (await client.get("/pending")).json())["total"] == 0
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["with its length", "in chunks"])
+async def test_a_batch_over_the_limit_is_refused(redis_url: str, chunked: bool) -> None:
+    limits = {"value_max_bytes": 1, "batch_max_bytes": 1, "replicate_max_bytes": 65_538}
+
+    async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 1000):
+            yield body[start : start + 1000]
+
+    async with node_a(redis_url, **limits) as client:
+        body = raw_batch(raw_write(operations=[put_form(value=b"x" * 65_538)]))
+        response = await client.post("/replicate", data=in_chunks(body) if chunked else body)
+        detail = (await problem(response, 413, "too-large"))["detail"]
+        assert "REPLICATE_MAX_BYTES" in detail
+        assert await clock_of(client) == {}
+
+
+async def test_a_signed_cluster_takes_and_gives_signed_messages_only(redis_url: str) -> None:
+    signer = Signer(SECRET)
+    async with node_a(redis_url, cluster_secret=SECRET) as client:
+        for headers in (
+            {},
+            {SIGNATURE_HEADER: ""},
+            {SIGNATURE_HEADER: "0" * 64},
+            Signer("another secret entirely").headers(GOOD),
+            signer.headers(GOOD + b"x"),
+        ):
+            response = await client.post("/replicate", data=GOOD, headers=headers)
+            await problem(response, 401, "bad-signature")
+        assert await clock_of(client) == {}
+        response = await client.post("/replicate", data=GOOD, headers=signer.headers(GOOD))
+        assert response.status == 200
+        answer = await response.read()
+        signer.check(answer, response.headers[SIGNATURE_HEADER])
+        assert codec.decode_answer(answer).applied == 1
+
+
+async def test_a_signed_message_to_a_node_without_the_secret_is_refused(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        headers = Signer(SECRET).headers(GOOD)
+        response = await client.post("/replicate", data=GOOD, headers=headers)
+        assert "CLUSTER_SECRET" in (await problem(response, 401, "bad-signature"))["detail"]
+        assert await clock_of(client) == {}
+
+
+# --- clients that go away --------------------------------------------------------------------------
+
+
+async def connect(client: Client) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection(client.host, client.port)
+
+
+@pytest.mark.parametrize("how", ["closes", "resets"])
+@pytest.mark.parametrize("request_line", ["PUT /kv/lunch", "POST /replicate"])
+@pytest.mark.parametrize("framing", ["Content-Length: 5000", "Transfer-Encoding: chunked"])
+async def test_a_client_that_goes_away_within_its_body_changes_nothing(
+    redis_url: str, logs: Logs, how: str, request_line: str, framing: str
+) -> None:
+    async with node_a(redis_url) as client:
+        assert client.server.handler is not None
+        connections: Any = client.server.handler
+        before = len(connections.connections)
+        _, writer = await connect(client)
+        head = f"{request_line} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"
+        body = GOOD if "Length" in framing else b"%x\r\n%b" % (2 * len(GOOD), GOOD)
+        writer.write(head.encode() + body)
+        await writer.drain()
+        await until(lambda: len(connections.connections) == before + 1)
+        if how == "resets":
+            no_lingering = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, no_lingering)
+        writer.close()
+        await until(lambda: len(connections.connections) == before)
+        for _ in range(3):  # by then the handler of the lost connection has ended, too
+            assert await clock_of(client) == {}
+        assert (await (await client.get("/pending")).json())["total"] == 0
+    assert grave(logs) == []
+
+
+# --- looking in ------------------------------------------------------------------------------------
+
+
+async def test_the_status_of_a_node_that_reaches_nobody(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "lunch", b"noon?")
+        await put(client, "lunch", b"one?")
+        b = Node("B")
+        put_by(b, "tea", b"1")
+        await replicated(client, put_by(b, "tea", b"2"))
+        status = await (await client.get("/status")).json()
+        assert (status["node"], status["actor"], status["version"]) == ("A", "A", __version__)
+        assert status["clock"] == {"A": 2}
+        assert status["timestamp"] > 1_700_000_000_000_000
+        assert status["pending"] == {"total": 1, "by_actor": {"B": 1}}
+        assert set(status["peers"]) == {"B", "C"}
+        peer = status["peers"]["B"]
+        assert peer["url"] == PEERS["B"]
+        assert peer["reachable"] is False
+        assert peer["error"]
+        assert peer["clock"] is peer["skew_ms"] is peer["last_contact_s"] is None
+        assert peer["lag_s"] >= 0
+        assert {"pending_max", "value_max_bytes", "batch_max_writes"} <= set(status["limits"])
+        assert all(isinstance(limit, int) for limit in status["limits"].values())
+
+
+async def test_the_status_names_the_fields_that_the_contract_names(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        status = await (await client.get("/status")).json()
+        names = "url reachable clock lag_writes lag_s skew_ms last_contact_s error faults"
+        assert set(status["peers"]["B"]) == set(names.split())
+
+
+async def test_the_status_tells_no_secret(redis_url: str) -> None:
+    async with node_a(redis_url, cluster_secret=SECRET) as client:
+        text = await (await client.get("/status")).text()
+        assert SECRET not in text
+        assert "redis" not in text
+
+
+async def test_what_waits_is_shown_with_what_it_waits_for(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        assert await (await client.get("/pending")).json() == {"total": 0, "writes": []}
+        b, c = Node("B"), Node("C")
+        b.receive([put_by(c, "tea", b"five")])
+        operations: list[Operation] = [Put("lunch", b"noon?"), Delete("dinner")]
+        await replicated(client, b.write(operations, 5))
+        shown = await (await client.get("/pending")).json()
+        [write] = shown["writes"]
+        assert shown["total"] == 1
+        assert write.pop("waiting_s") >= 0
+        assert write == {
+            "dot": "B:1",
+            "dependencies": {"C": 1},
+            "waiting_for": ["C:1"],
+            "keys": ["lunch", "dinner"],
+        }
+
+
+async def test_a_node_is_alive_and_ready(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        assert await (await client.get("/healthz")).json() == {"status": "alive"}
+        assert await (await client.get("/readyz")).json() == {"status": "ready"}
+
+
+# --- faults ----------------------------------------------------------------------------------------
+
+
+async def test_without_faults_there_is_no_such_route(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await problem(await client.put("/faults/B", json={"cut": True}), 404, "not-found")
+        await problem(await client.delete("/faults/B"), 404, "not-found")
+
+
+async def test_a_fault_is_set_shown_replaced_and_healed(redis_url: str) -> None:
+    async def shown(client: Client, peer: str) -> Any:
+        status = await (await client.get("/status")).json()
+        return status["peers"][peer].get("faults")
+
+    healthy = {
+        **{"delay_ms": 0, "jitter_ms": 0, "drop": 0.0, "duplicate": 0.0, "reorder": 0.0},
+        **{"cut": False, "no_relay": False},
+    }
+    async with node_a(redis_url, faults=True) as client:
+        assert await shown(client, "B") is None
+        response = await client.put("/faults/B", json={"delay_ms": 20, "drop": 0.5})
+        assert response.status == 200
+        fault = {**healthy, "delay_ms": 20, "drop": 0.5}
+        assert await response.json() == fault
+        assert await shown(client, "B") == fault
+        assert await shown(client, "C") is None
+        await client.put("/faults/B", json={"cut": True})
+        assert await shown(client, "B") == {**healthy, "cut": True}
+        response = await client.delete("/faults/B")
+        assert response.status == 204
+        assert await shown(client, "B") is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"cut", b"[]", b'{"cut": 1}', b'{"drop": 1.1}', b'{"drop": -0.1}', b'{"drop": "1"}'),
+        *(b'{"delay_ms": -1}', b'{"delay_ms": 1.5}', b'{"explode": true}', b'{"delay_ms": 1e9}'),
+        *(b"\xff", b"[" * 4000),
+    ],
+)
+async def test_a_fault_that_cannot_be_is_refused(redis_url: str, body: bytes) -> None:
+    async with node_a(redis_url, faults=True) as client:
+        await problem(await client.put("/faults/B", data=body), 400, "bad-fault")
+
+
+async def test_a_fault_that_is_too_large_is_refused(redis_url: str) -> None:
+    async with node_a(redis_url, faults=True) as client:
+        await problem(await client.put("/faults/B", data=b" " * 10_000), 413, "too-large")
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+@pytest.mark.parametrize("peer", ["A", "Z", "b"])
+async def test_there_is_no_fault_on_a_link_that_is_not(
+    redis_url: str, method: str, peer: str
+) -> None:
+    async with node_a(redis_url, faults=True) as client:
+        response = await client.request(method, f"/faults/{peer}", json={})
+        await problem(response, 403, "unknown-peer")
+
+
+# --- a Redis that fails ----------------------------------------------------------------------------
+
+
+class OwnRedis:
+    """A durable redis-server of the test's own, that it may kill and start again."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"unix://{directory}/redis.sock"
+
+    def client(self) -> BlockingRedis:
+        return BlockingRedis(unix_socket_path=f"{self._directory}/redis.sock")
+
+    def start(self) -> None:
+        """It answers."""
+        self._process = subprocess.Popen(
+            [find_redis_server().path, "--port", "0", "--unixsocket", "redis.sock", "--save", ""]
+            + ["--appendonly", "yes", "--appendfsync", "always"],
+            cwd=self._directory,
+            stdout=subprocess.DEVNULL,
+        )
+        with self.client() as redis:
+            while True:
+                try:
+                    redis.ping()
+                    return
+                except RedisConnectionError:
+                    assert self._process.poll() is None, "redis-server ended while it started"
+
+    def kill(self) -> None:
+        """It is gone, without having had a chance to say so."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def own_redis() -> Iterator[OwnRedis]:
+    directory = Path(tempfile.mkdtemp(prefix="lightcone-"))
+    redis = OwnRedis(directory)
+    redis.start()
+    try:
+        yield redis
+    finally:
+        redis.kill()
+        shutil.rmtree(directory)
+
+
+async def assert_nothing_is_written(client: Client) -> None:
+    """All that would change something is refused, and has changed nothing."""
+    await problem(await client.put("/kv/lunch", data=b"lost?"), 503, "redis-unavailable")
+    await problem(await client.delete("/kv/lunch"), 503, "redis-unavailable")
+    response = await replicate(client, [put_by(Node("B"), "tea", b"five")])
+    await problem(response, 503, "redis-unavailable")
+
+
+async def test_without_its_redis_a_node_is_alive_and_says_what_it_cannot_do(
+    own_redis: OwnRedis, logs: Logs
+) -> None:
+    async with node_a(own_redis.url) as client:
+        await put(client, "lunch", b"noon?")
+        own_redis.kill()
+        await problem(await client.get("/readyz"), 503, "redis-unavailable")
+        assert (await client.get("/healthz")).status == 200
+        await assert_nothing_is_written(client)
+        for path in ("/kv/lunch", "/status", "/pending"):
+            await problem(await client.get(path), 503, "redis-unavailable")
+        own_redis.start()
+        response = await client.get("/readyz")
+        assert response.status == 200, await response.text()
+        assert await (await client.get("/kv/lunch")).read() == b"noon?"
+        assert await put(client, "lunch", b"one?") == "lc1;A:2"
+        assert (await replicated(client, put_by(Node("B"), "tea", b"five"))).applied == 1
+    assert grave(logs) == []
+
+
+async def test_a_node_survives_that_its_redis_goes_and_comes_time_and_again(
+    own_redis: OwnRedis,
+) -> None:
+    async with node_a(own_redis.url, sweep_ms=5, heartbeat_ms=5, retry_max_ms=50) as client:
+        for n in range(1, 4):
+            assert await put(client, "lunch", b"%d" % n) == f"lc1;A:{n}"
+            own_redis.kill()
+            await problem(await client.get("/readyz"), 503, "redis-unavailable")
+            own_redis.start()
+            assert (await client.get("/readyz")).status == 200
+
+
+async def test_a_full_redis_is_read_and_not_written(own_redis: OwnRedis, logs: Logs) -> None:
+    async with node_a(own_redis.url) as client:
+        await put(client, "lunch", b"noon?")
+        with own_redis.client() as redis:
+            redis.config_set("maxmemory", "1")
+            await assert_nothing_is_written(client)
+            assert await (await client.get("/kv/lunch")).read() == b"noon?"
+            assert await clock_of(client) == {"A": 1}
+            redis.config_set("maxmemory", "0")
+        assert await put(client, "lunch", b"one?") == "lc1;A:2"
+    assert grave(logs) == []
+
+
+async def test_a_redis_that_became_a_replica_is_read_and_not_written(
+    own_redis: OwnRedis, logs: Logs
+) -> None:
+    async with node_a(own_redis.url) as client:
+        await put(client, "lunch", b"noon?")
+        with own_redis.client() as redis:
+            redis.replicaof("127.0.0.1", "1")
+            await assert_nothing_is_written(client)
+            assert await (await client.get("/kv/lunch")).read() == b"noon?"
+            assert await clock_of(client) == {"A": 1}
+            redis.replicaof("NO", "ONE")
+        assert await put(client, "lunch", b"one?") == "lc1;A:2"
+    assert grave(logs) == []
+
+
+async def test_scripts_that_redis_forgot_are_no_matter(own_redis: OwnRedis) -> None:
+    async with node_a(own_redis.url) as client:
+        await put(client, "lunch", b"noon?")
+        with own_redis.client() as redis:
+            redis.script_flush()
+        assert await put(client, "lunch", b"one?") == "lc1;A:2"
+        assert (await replicated(client, put_by(Node("B"), "tea", b"five"))).applied == 1
+
+
+async def test_an_emptied_redis_is_not_written(own_redis: OwnRedis) -> None:
+    async with node_a(own_redis.url) as client:
+        await put(client, "lunch", b"noon?")
+        with own_redis.client() as redis:
+            redis.flushall()
+        await assert_nothing_is_written(client)
+        await problem(await client.get("/readyz"), 503, "redis-unavailable")
+        assert (await client.get("/healthz")).status == 200
+
+
+async def test_an_emptied_redis_is_not_read_as_if_nothing_had_ever_been_written(
+    own_redis: OwnRedis,
+) -> None:
+    async with node_a(own_redis.url) as client:
+        mine = await put(client, "lunch", b"noon?")
+        with own_redis.client() as redis:
+            redis.flushall()
+        for headers in ({}, context(mine)):
+            response = await client.get("/kv/lunch", headers=headers)
+            await problem(response, 503, "redis-unavailable")

@@ -1,0 +1,214 @@
+"""Three nodes as they run for people: processes, HTTP, real Redis, killed and cut apart.
+
+What a test here asserts, it asserts of what clients and `redis-cli` can see.
+"""
+
+import asyncio
+import itertools
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from redis.asyncio import Redis
+
+from app.local_cluster import LocalCluster
+from tests.processes import until
+
+pytestmark = pytest.mark.timeout(300)
+
+KILLS = 20
+SHARED_KEYS = 5
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
+        yield session
+
+
+@dataclass
+class Load:
+    """Clients that write for as long as they may, and remember what was acknowledged."""
+
+    urls: dict[str, str]
+    http: aiohttp.ClientSession
+    acknowledged: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Dot -> the key and the value written."""
+    repeated: list[str] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+    _stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self, clients_per_node: int) -> None:
+        await asyncio.gather(
+            *(self._client(url) for url in self.urls.values() for _ in range(clients_per_node))
+        )
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    async def _client(self, url: str) -> None:
+        while not self._stop.is_set():
+            number = next(self.numbers)
+            # Every other write is to a key that all nodes write, the rest to keys of their own.
+            key = f"shared-{number % SHARED_KEYS}" if number % 2 else f"own-{number}"
+            try:
+                async with self.http.put(f"{url}/kv/{key}", data=str(number)) as response:
+                    if response.status == 200:
+                        dot = (await response.json())["dot"]
+                        if dot in self.acknowledged:
+                            self.repeated.append(dot)
+                        self.acknowledged[dot] = (key, str(number))
+            except (aiohttp.ClientError, TimeoutError):
+                await asyncio.sleep(0.01)  # killed under us: the outcome is unknown
+
+
+async def status(http: aiohttp.ClientSession, url: str) -> dict[str, Any]:
+    async with http.get(f"{url}/status") as response:
+        assert response.status == 200, await response.text()
+        answer: dict[str, Any] = await response.json()
+        return answer
+
+
+async def until_equal_clocks(http: aiohttp.ClientSession, cluster: LocalCluster) -> dict[str, int]:
+    """All nodes have applied the same writes, and none waits. Returns their clock."""
+
+    async def equal() -> bool:
+        seen = [await status(http, url) for url in cluster.urls.values()]
+        clocks = [node["clock"] for node in seen]
+        return clocks.count(clocks[0]) == len(clocks) and not any(
+            node["pending"]["total"] for node in seen
+        )
+
+    await until(equal)
+    clock: dict[str, int] = (await status(http, next(iter(cluster.urls.values()))))["clock"]
+    return clock
+
+
+async def redis_contents(cluster: LocalCluster, node: str, pattern: str) -> dict[str, Any]:
+    """What the node's Redis holds under `pattern`, by key: hashes and streams."""
+    socket = cluster.data_dir / node / "redis.sock"
+    contents: dict[str, Any] = {}
+    async with Redis(unix_socket_path=str(socket), decode_responses=True) as redis:
+        async for key in redis.scan_iter(pattern, count=1000):
+            kind = await redis.type(key)
+            contents[key] = (
+                await redis.xrange(key) if kind == "stream" else await redis.hgetall(key)
+            )
+    return contents
+
+
+async def assert_nodes_equal(cluster: LocalCluster) -> None:
+    """The same versions of every key, and under every dot the same write, on all nodes."""
+    for pattern in ("kv:*", "log:*"):
+        contents = [await redis_contents(cluster, node, pattern) for node in cluster.names]
+        if pattern == "kv:*":
+            for versions in itertools.chain.from_iterable(c.values() for c in contents):
+                versions.pop("deletes", None)  # what a reader has seen may differ, versions not
+        assert contents[0], f"nothing under {pattern}"
+        for other in contents[1:]:
+            assert other == contents[0]
+
+
+def log_numbers(log: list[tuple[str, dict[str, str]]]) -> list[int]:
+    return [int(entry_id.removesuffix("-0")) for entry_id, _ in log]
+
+
+async def test_kill_9_of_every_worker_under_load_loses_and_repeats_nothing(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with LocalCluster(tmp_path) as cluster:
+        load = Load(cluster.urls, http)
+        running = asyncio.create_task(load.run(clients_per_node=3))
+        for _, node in zip(range(KILLS), itertools.cycle(cluster.names), strict=False):
+            before = len(load.acknowledged)
+            for worker in (workers := cluster.worker_pids(node)):
+                os.kill(worker, signal.SIGKILL)
+            assert workers, "nothing was killed"
+            await until(lambda n=node, w=workers: set(cluster.worker_pids(n)) - set(w))  # type: ignore[misc]
+            await until(lambda b=before: len(load.acknowledged) > b)  # type: ignore[misc]
+        load.stop()
+        await running
+        clock = await until_equal_clocks(http, cluster)
+
+        assert not load.repeated, "a dot was given twice"
+        for dot, (key, value) in load.acknowledged.items():
+            actor, _, sequence = dot.partition(":")
+            assert int(sequence) <= clock[actor]
+            if key.startswith("own"):
+                async with http.get(f"{cluster.urls['C']}/kv/{key}") as response:
+                    assert (response.status, await response.text()) == (200, value)
+        logs = await redis_contents(cluster, "A", "log:*")
+        for actor, sequence in clock.items():
+            assert log_numbers(logs[f"log:{actor}"]) == list(range(1, sequence + 1))
+        for dot, (key, value) in load.acknowledged.items():
+            actor, _, number = dot.partition(":")
+            operations = logs[f"log:{actor}"][int(number) - 1][1]["operations"]
+            assert operations.endswith(f"{len(value)}:{value},") and f":{key}," in operations
+        await assert_nodes_equal(cluster)
+
+
+async def test_whole_nodes_killed_under_load_come_back_with_everything(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with LocalCluster(tmp_path) as cluster:
+        load = Load(cluster.urls, http)
+        running = asyncio.create_task(load.run(clients_per_node=2))
+        for node in cluster.names:
+            before = len(load.acknowledged)
+            await until(lambda b=before: len(load.acknowledged) > b + 20)  # type: ignore[misc]
+            await cluster.kill(node)
+            await cluster.start(node)
+        load.stop()
+        await running
+        clock = await until_equal_clocks(http, cluster)
+        assert not load.repeated, "a dot was given twice"
+        assert all(int(d.partition(":")[2]) <= clock[d.partition(":")[0]] for d in load.acknowledged)
+        await assert_nodes_equal(cluster)
+
+
+async def test_redis_killed_under_load_is_started_again_and_nothing_acknowledged_is_lost(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with LocalCluster(tmp_path) as cluster:
+        load = Load(cluster.urls, http)
+        running = asyncio.create_task(load.run(clients_per_node=2))
+        for node in cluster.names:
+            before = len(load.acknowledged)
+            await until(lambda b=before: len(load.acknowledged) > b + 20)  # type: ignore[misc]
+            redis = cluster.redis_pid(node)
+            assert redis is not None
+            os.kill(redis, signal.SIGKILL)
+            await until(lambda n=node, r=redis: cluster.redis_pid(n) not in (None, r))  # type: ignore[misc]
+        load.stop()
+        await running
+        clock = await until_equal_clocks(http, cluster)
+        assert not load.repeated, "a dot was given twice"
+        assert all(int(d.partition(":")[2]) <= clock[d.partition(":")[0]] for d in load.acknowledged)
+        await assert_nodes_equal(cluster)
+
+
+async def test_a_cut_between_two_nodes_is_bridged_by_the_third(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with LocalCluster(tmp_path) as cluster:
+        a, c = cluster.urls["A"], cluster.urls["C"]
+        for url, peer in ((a, "C"), (c, "A")):
+            async with http.put(f"{url}/faults/{peer}", json={"cut": True}) as response:
+                assert response.status == 200
+        async with http.put(f"{a}/kv/lunch", data=b"noon?") as response:
+            context = response.headers["Causal-Context"]
+
+        async def seen_at_c() -> bool:
+            headers = {"Causal-Context": context}
+            async with http.get(f"{c}/kv/lunch?wait=5", headers=headers) as response:
+                return (response.status, await response.read()) == (200, b"noon?")
+
+        await until(seen_at_c)
+        peers = (await status(http, a))["peers"]
+        assert not peers["C"]["reachable"]
+        assert peers["C"]["error"] == "the link is cut by a fault"
