@@ -12,7 +12,7 @@ Does not know what any of it is used for.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from redis.asyncio import Redis
@@ -40,7 +40,7 @@ class PeerReport:
     `error` is empty while the peer is reachable. `skew_us` is by how much its wall clock is ahead.
     """
 
-    clock: VectorClock = VectorClock()
+    clock: VectorClock = field(default_factory=VectorClock)
     error: str = "no exchange with it yet"
     last_contact_us: int = 0
     skew_us: int = 0

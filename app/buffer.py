@@ -96,7 +96,7 @@ class PendingBuffer:
         return {actor: count for actor, count in zip(actors, counts, strict=True) if count}
 
     async def blocked(self, limit: int) -> list[Blocked]:
-        """The writes that wait and what each waits for, at most `limit`, the next of each actor first."""
+        """At most `limit` writes that wait, in order for each actor, and what each waits for."""
         with translated():
             clock = codec.unpack_clock(await self._redis.hgetall(self._keys.clock))
             actors = sorted(a.decode() for a in await self._redis.hkeys(self._keys.received))

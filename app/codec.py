@@ -103,7 +103,10 @@ class Waiting:
 
 
 def unpack_waiting(actor: str, sequence: int, packed: bytes) -> Waiting:
-    """The write in a field of `pending:{actor}`: `SINCE TIMESTAMP DEPENDENCIES`, line break, operations."""
+    """The write in a field of `pending:{actor}`.
+
+    It holds `SINCE TIMESTAMP DEPENDENCIES`, a line break, and the operations.
+    """
     head, _, operations = packed.partition(b"\n")
     since, timestamp, dependencies = head.split(b" ", 2)
     write = Write(

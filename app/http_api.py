@@ -87,9 +87,9 @@ class Api:
     def application(self) -> web.Application:
         """An aiohttp application with all routes."""
         app = web.Application(middlewares=[_problems])
-        app.router.add_get("/kv/{key:.*}", self.get)  # HEAD too
-        app.router.add_put("/kv/{key:.*}", self.put)
-        app.router.add_delete("/kv/{key:.*}", self.delete)
+        app.router.add_get("/kv/{key:(?s:.*)}", self.get)  # HEAD too
+        app.router.add_put("/kv/{key:(?s:.*)}", self.put)
+        app.router.add_delete("/kv/{key:(?s:.*)}", self.delete)
         app.router.add_post("/replicate", self.replicate)
         app.router.add_get("/status", self.status)
         app.router.add_get("/pending", self.pending)
@@ -284,7 +284,7 @@ class Api:
             "lag_s": round((now_us - oldest_us) / 1e6, 3),
             "skew_ms": report.skew_us / 1000 if heard else None,
             "last_contact_s": round((now_us - heard) / 1e6, 3) if heard else None,
-            "fault": None if fault == HEALTHY else fault.to_dict(),
+            "faults": None if fault == HEALTHY else fault.to_dict(),
         }
 
     async def pending(self, request: web.Request) -> web.Response:

@@ -8,7 +8,9 @@ name of ours, since user keys live under `kv:`.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Self
+
+from redis.asyncio import Redis
 
 LAYOUT: Final = 1
 """The version of what is under these names. A node refuses a Redis with a layout it can't read."""
@@ -19,6 +21,13 @@ class Keys:
     """Names of keys and channels, each a method or property of the thing it names."""
 
     prefix: str = ""
+    database: int = 0
+
+    @classmethod
+    def of(cls, redis: Redis) -> Self:
+        """The names in the database that `redis` is connected to."""
+        connection: dict[str, Any] = redis.get_connection_kwargs()  # type: ignore[no-untyped-call]
+        return cls(database=int(connection.get("db") or 0))
 
     @property
     def clock(self) -> str:
@@ -47,13 +56,17 @@ class Keys:
 
     @property
     def applied_channel(self) -> str:
-        """Channel: which sequences were just applied, as the entries of a clock."""
-        return f"{self.prefix}applied"
+        """Channel: which sequences were just applied, as the entries of a clock.
+
+        Channels carry the number of the database: unlike keys, all databases of a server share
+        them, and another node's progress taken for ours would break G7.
+        """
+        return f"{self.prefix}applied@{self.database}"
 
     @property
     def faults_channel(self) -> str:
         """Channel: the name of the peer whose link just changed."""
-        return f"{self.prefix}faults-changed"
+        return f"{self.prefix}faults-changed@{self.database}"
 
     def kv(self, key: str) -> str:
         """Hash: the versions of a user key, by dot."""

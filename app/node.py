@@ -51,7 +51,7 @@ async def claim_redis(config: Config) -> None:
         async with asyncio.timeout(_REDIS_COMES_WITHIN_S):
             await redis_check.until_it_answers(redis)
         await redis_check.check(redis, config.fsync)
-        await kv_store.claim(Scripts(redis, Keys()), config.node_id)
+        await kv_store.claim(Scripts(redis, Keys.of(redis)), config.node_id)
     except (RedisUnavailable, TimeoutError) as error:
         cause = error.cause if isinstance(error, RedisUnavailable) else "it does not answer"
         raise StartupError(
@@ -73,11 +73,11 @@ async def worker(
     rng = random.Random()
     name = f"{socket.gethostname()}:{os.getpid()}:{rng.randrange(16**4):04x}"
     secret = config.cluster_secret.get_secret_value() if config.cluster_secret else None
-    keys = Keys()
 
     async with AsyncExitStack() as stack:
         redis = redis_link.connect(config.redis_url, config.redis_timeout_ms)
         stack.push_async_callback(redis.aclose)
+        keys = Keys.of(redis)
         scripts = Scripts(redis, keys)
         progress = Progress()
         board = Board(redis, keys, scripts, name)

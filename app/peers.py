@@ -43,7 +43,7 @@ class Exchange(Protocol):
 
 
 class Signer:
-    """Proves to other nodes that a message is of this cluster. Without a secret it proves nothing."""
+    """Proves to other nodes that a message is of this cluster; without a secret, nothing."""
 
     def __init__(self, secret: str | None) -> None:
         self._key = None if secret is None else secret.encode()

@@ -8,13 +8,16 @@ covered. Does not know what writes hold, nor Redis beyond one hash and one chann
 """
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from app.vector_clock import Dot, VectorClock
 
-_REMEMBERED_MAX = 10_000
-"""Missing dots whose age is remembered; beyond that the oldest are forgotten and seem younger."""
+_MISSED_MAX: Final = 64
+"""Missing sequences of one actor whose age is remembered. Beyond that every other one is
+forgotten, and what lies between seems younger than it is."""
 
 
 @dataclass(eq=False, slots=True)
@@ -29,7 +32,8 @@ class Progress:
     def __init__(self, clock: VectorClock = VectorClock()) -> None:  # noqa: B008 (immutable)
         self._clock = clock
         self._waiters: set[_Waiter] = set()
-        self._first_missed: dict[Dot, float] = {}
+        # For each actor: sequences that are missing, rising, each with when it was first known.
+        self._missed: dict[str, list[tuple[int, float]]] = {}
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -49,23 +53,29 @@ class Progress:
         for waiter in self._waiters:
             if waiter.needs <= self._clock and not waiter.done.done():
                 waiter.done.set_result(None)
-        for dot in [dot for dot in self._first_missed if self._clock.covers(dot)]:
-            del self._first_missed[dot]
+        for actor, missed in list(self._missed.items()):
+            del missed[: bisect_left(missed, (self._clock[actor] + 1, 0.0))]
+            if not missed:
+                del self._missed[actor]
         for listener in self._listeners:
             listener()
 
     def miss(self, missing: VectorClock) -> None:
         """It is known from now on that `missing` has been written and has not come here."""
         now = asyncio.get_running_loop().time()
-        for dot in missing.beyond(self._clock).dots():
-            self._first_missed.setdefault(dot, now)
-        while len(self._first_missed) > _REMEMBERED_MAX:
-            del self._first_missed[next(iter(self._first_missed))]
+        for actor, sequence in missing.beyond(self._clock).items():
+            missed = self._missed.setdefault(actor, [])
+            if not missed or sequence > missed[-1][0]:
+                missed.append((sequence, now))
+            if len(missed) > _MISSED_MAX:
+                del missed[1::2]
 
     def known_for_s(self, dot: Dot) -> float:
-        """For how many seconds it has been known that `dot` is missing."""
+        """For how many seconds it has been known that `dot`, or a later one, is missing."""
         now = asyncio.get_running_loop().time()
-        return now - self._first_missed.get(dot, now)
+        missed = self._missed.get(dot.actor, [])
+        later = missed[bisect_left(missed, (dot.sequence, 0.0)) :]
+        return now - later[0][1] if later else 0.0
 
     async def reach(
         self,

@@ -29,11 +29,15 @@ class PeerView:
     """What a node knows of one peer. Times are seconds of one monotonic clock."""
 
     def __init__(self, node: str, relay_after_s: float) -> None:
-        """The view that `node` has of a peer it has not heard of yet."""
+        """The view that `node` has of a peer it has not heard from yet.
+
+        Such a peer lacks nothing, as far as is known: ask it first.
+        """
         self._node = node
         self._relay_after_s = relay_after_s
         self._behind: dict[str, _Behind] = {}
         self._relaying: set[str] = set()
+        self._heard = False
         self.clock = VectorClock()
         self.received = VectorClock()
 
@@ -45,12 +49,12 @@ class PeerView:
         Taken as it is, also when it is less than before: a peer that lost its state is sent
         again what it lost.
         """
-        self.clock, self.received = clock, received
+        self.clock, self.received, self._heard = clock, received, True
         self.notice(mine, now)
         self._relaying = {
             actor
             for actor, behind in self._behind.items()
-            if actor in self._relaying or now - behind.since >= self._relay_after_s
+            if actor in self._relaying or now >= behind.since + self._relay_after_s
         }
 
     def notice(self, mine: VectorClock, now: float) -> None:
@@ -78,7 +82,7 @@ class PeerView:
         return VectorClock(
             (actor, sequence)
             for actor, sequence in mine.beyond(self.received).items()
-            if node_of(actor) == self._node or (relay and actor in self._relaying)
+            if self._heard and (node_of(actor) == self._node or (relay and actor in self._relaying))
         )
 
     def ask_at(self) -> float | None:

@@ -69,8 +69,8 @@ class Link:
         self._rng = tools.rng
         self._faulty = FaultyLink(tools.rng)
         # Spread, so that of several nodes that could relay one begins and the others see it.
-        relay_after_s = config.relay_after_ms / 1000 * tools.rng.uniform(1, 1.5)
-        self._view = PeerView(config.node_id, relay_after_s)
+        self._relay_after_s = config.relay_after_ms / 1000 * tools.rng.uniform(1, 1.5)
+        self._view = PeerView(config.node_id, self._relay_after_s)
         self._report = PeerReport()
         self._posted_at = float("-inf")
         self._wake = asyncio.Event()
@@ -104,6 +104,8 @@ class Link:
     async def _send_under_lease(self, lease_s: float) -> None:
         """Send, until the lease is lost."""
         loop = asyncio.get_running_loop()
+        # Another worker may have sent for hours: begin by asking where the peer stands.
+        self._view = PeerView(self._config.node_id, self._relay_after_s)
         renew_at = loop.time() + lease_s / 3
         heartbeat_at = loop.time()
         failures = 0

@@ -31,8 +31,11 @@ def redis_socket() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="lightcone-"))
     socket = directory / "redis.sock"
     process = subprocess.Popen(
-        [find_redis_server().path, "--port", "0", "--unixsocket", "redis.sock"]
-        + ["--save", "", "--databases", str(DATABASES)],
+        [
+            str(find_redis_server().path),
+            *("--port", "0", "--unixsocket", "redis.sock"),
+            *("--save", "", "--databases", str(DATABASES)),
+        ],
         cwd=directory,
         stdout=subprocess.DEVNULL,
     )

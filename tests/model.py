@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from app.vector_clock import Dot, VectorClock
-from app.write import Delete, Operation, Put, Version, Write, winner_first
+from app.write import Operation, Put, Version, Write, winner_first
 
 Outcome = Literal["applied", "duplicate", "pending", "refused"]
 
@@ -104,7 +104,7 @@ class Node:
         return outcomes
 
     def is_deliverable(self, write: Write) -> bool:
-        """Birman, Schiper, Stephenson (1991): the actor's next, and nothing is missing before it."""
+        """Birman, Schiper, Stephenson (1991): the actor's next, and its past is here."""
         clock = self.clock
         return write.dot == clock.next_dot(write.dot.actor) and write.dependencies <= clock
 

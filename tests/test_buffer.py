@@ -191,5 +191,3 @@ async def test_the_sweep_changes_nothing_where_nothing_is_deliverable(
     assert swept.drained == 0
     assert swept.missing == clock("A:1")
     assert {key: await d.redis.dump(key) for key in await d.redis.keys()} == before
-
-

@@ -350,7 +350,9 @@ def test_a_body_is_not_echoed_whole() -> None:
     assert len(refusal(changed(write_field(3, {"B": 1, "x" * 100_000: 1})))) < 1000
 
 
-@pytest.mark.parametrize("form", [None, True, 0, 1.5, "", "version", b"", [], {}, [1], {"version": 1}])
+@pytest.mark.parametrize(
+    "form", [None, True, 0, 1.5, "", "version", b"", [], {}, [1], {"version": 1}]
+)
 def test_another_kind_of_value_is_refused(form: object) -> None:
     refusal(msgspec.msgpack.encode(form))
     with pytest.raises(BadBatch):

@@ -17,7 +17,9 @@ signed = Contexts(SECRET, MAX_BYTES)
 kinds = pytest.mark.parametrize("contexts", [open_, signed], ids=["open", "signed"])
 
 SEEN = VectorClock({"A": 7, "B": 3})
-actors = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}([~.+][A-Za-z0-9]{0,4}){0,3}", fullmatch=True)
+actors = st.from_regex(
+    r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}([~.+][A-Za-z0-9]{0,4}){0,3}", fullmatch=True
+)
 clocks = st.dictionaries(actors, st.integers(1, SEQUENCE_MAX), max_size=6).map(VectorClock)
 
 

@@ -317,7 +317,8 @@ async def test_a_plus_in_a_key_is_a_plus(redis_url: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
 @pytest.mark.parametrize(
-    "path", ["/kv/", "/kv/" + "k" * 513, "/kv/" + "%C3%A9" * 257, "/kv/%FF", "/kv/a%C3", "/kv/%ED%A0%80"]
+    "path",
+    ["/kv/", "/kv/" + "k" * 513, "/kv/" + "%C3%A9" * 257, "/kv/%FF", "/kv/a%C3", "/kv/%ED%A0%80"],
 )
 async def test_a_key_that_cannot_be_is_refused(redis_url: str, method: str, path: str) -> None:
     async with node_a(redis_url) as client:
@@ -621,7 +622,9 @@ async def test_a_context_that_no_node_made_is_refused(redis_url: str, token: str
 async def test_a_context_over_the_limit_is_refused(redis_url: str) -> None:
     async with node_a(redis_url, context_max_bytes=100) as client:
         asked = context(*["lc1;B:1"] * 20)
-        detail = (await problem(await client.get("/kv/x", headers=asked), 413, "too-large"))["detail"]
+        detail = (await problem(await client.get("/kv/x", headers=asked), 413, "too-large"))[
+            "detail"
+        ]
         assert "CONTEXT_MAX_BYTES" in detail
 
 

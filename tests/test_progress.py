@@ -8,8 +8,6 @@ import pytest
 from app.progress import Progress
 from app.vector_clock import Dot, VectorClock
 
-REMEMBERED_MAX = 10_000
-
 
 def clock(text: str) -> VectorClock:
     return VectorClock.parse(text)
@@ -240,26 +238,29 @@ async def test_what_is_here_is_not_missed(pass_time: Callable[[float], None]) ->
     assert progress.known_for_s(Dot("B", 1)) == 0
 
 
-async def test_what_is_remembered_of_missing_dots_is_bounded(
+async def test_a_dot_is_known_since_a_later_one_of_its_actor_is(
     pass_time: Callable[[float], None],
 ) -> None:
     progress = Progress()
-    for sequence in range(1, REMEMBERED_MAX + 501):
+    progress.miss(clock("A:7"))
+    pass_time(3)
+    progress.miss(clock("A:9"))
+    pass_time(2)
+    assert progress.known_for_s(Dot("A", 1)) == pytest.approx(5)
+    assert progress.known_for_s(Dot("A", 8)) == pytest.approx(2)
+    assert progress.known_for_s(Dot("A", 10)) == 0
+    progress.advance(clock("A:7"))
+    assert progress.known_for_s(Dot("A", 8)) == pytest.approx(2)
+
+
+async def test_what_is_remembered_is_bounded_and_the_oldest_is_kept(
+    pass_time: Callable[[float], None],
+) -> None:
+    progress = Progress()
+    for sequence in range(1, 10_001):
         progress.miss(VectorClock({"A": sequence}))
-    pass_time(1)
-    remembered = [
-        sequence
-        for sequence in range(1, REMEMBERED_MAX + 501)
-        if progress.known_for_s(Dot("A", sequence)) > 0
-    ]
-    assert remembered == list(range(501, REMEMBERED_MAX + 501)), "the oldest are forgotten"
-
-
-async def test_one_call_with_too_many_dots_is_bounded_too(
-    pass_time: Callable[[float], None],
-) -> None:
-    progress = Progress()
-    many = VectorClock({f"n{i}": 1 for i in range(2 * REMEMBERED_MAX)})
-    progress.miss(many)
-    pass_time(1)
-    assert sum(progress.known_for_s(dot) > 0 for dot in many.dots()) == REMEMBERED_MAX
+        pass_time(1)
+    assert all(len(missed) <= 64 for missed in progress._missed.values())
+    assert progress.known_for_s(Dot("A", 1)) == pytest.approx(10_000)
+    known = [progress.known_for_s(Dot("A", sequence)) for sequence in range(1, 10_001, 100)]
+    assert known == sorted(known, reverse=True)

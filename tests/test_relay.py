@@ -41,13 +41,21 @@ def view() -> View:
 # --- own writes ----------------------------------------------------------------------------------
 
 
-def test_own_writes_are_sent_at_once_to_a_peer_never_heard_of(view: View) -> None:
+def test_a_peer_never_heard_from_is_asked_before_anything_is_sent(view: View) -> None:
+    view.notice("A:3", 0)
+    assert view.lacks("A:3") == ""
+    view.learn("A:1", "A:3", 1)
     assert view.lacks("A:3") == "A:3"
+
+
+def test_own_writes_are_sent_at_once(view: View) -> None:
+    view.learn("", "", 0)
     view.notice("A:3", 0)
     assert view.lacks("A:3") == "A:3"
 
 
 def test_own_writes_of_every_incarnation_are_own(view: View) -> None:
+    view.learn("", "", 0)
     assert view.lacks("A:3 A~x1:2 B:1") == "A:3 A~x1:2"
 
 
@@ -89,6 +97,7 @@ def test_anothers_writes_are_not_relayed_before_the_peer_has_stayed_behind(view:
 
 
 def test_a_peer_that_stays_behind_is_relayed_to_after_an_answer_that_says_so(view: View) -> None:
+    view.learn("", "", 0)
     view.notice("A:1 B:3", 0)
     view.notice("A:1 B:3", 5 * AFTER_S)
     assert view.lacks("A:1 B:3") == "A:1", "old news never starts a relay"
@@ -220,6 +229,7 @@ def test_own_writes_are_always_sent_and_a_peer_that_stays_behind_gets_all(
     """Whatever happened before (G8)."""
     view = PeerView("A", AFTER_S)
     mine, now = VectorClock(), 0.0
+    view.learn(mine, mine, mine, now)
     for (event, value), later in history:
         now += later
         match event:

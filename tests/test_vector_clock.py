@@ -45,7 +45,14 @@ def test_these_cannot_name_an_actor(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("actor", "node"),
-    [("A", "A"), ("A~x1", "A"), ("A.3", "A"), ("A.3~x1", "A"), ("A+1", "A"), ("node-1_b", "node-1_b")],
+    [
+        ("A", "A"),
+        ("A~x1", "A"),
+        ("A.3", "A"),
+        ("A.3~x1", "A"),
+        ("A+1", "A"),
+        ("node-1_b", "node-1_b"),
+    ],
 )
 def test_an_actor_belongs_to_the_node_it_begins_with(actor: str, node: str) -> None:
     assert node_of(actor) == node

@@ -195,7 +195,7 @@ async def test_the_redis_of_another_actor_is_not_written_to(make_store: MakeStor
 async def test_the_write_is_published(make_store: MakeStore) -> None:
     a = await make_store("A")
     async with a.redis.pubsub() as channel:
-        await channel.subscribe("applied")
+        await channel.subscribe("applied@0")
         assert (await channel.get_message(timeout=20))["type"] == "subscribe"
         await commit(a)
         assert (await channel.get_message(timeout=20))["data"] == b"A:1"

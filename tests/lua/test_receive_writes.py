@@ -243,7 +243,7 @@ async def test_the_channel_tells_what_was_applied(make_store: MakeStore) -> None
     a = await make_store("A")
     first, second = notes("B", 2)
     async with a.redis.pubsub() as channel:
-        await channel.subscribe("applied")
+        await channel.subscribe("applied@0")
         assert (await channel.get_message(timeout=20))["type"] == "subscribe"
         await a.buffer.receive([second])
         await a.buffer.receive([first, *notes("C", 3)])

@@ -1,0 +1,545 @@
+"""What each failure of Redis is told as: its cause, and an honest outcome. On real servers, where a
+server can be brought to fail so; else on a small one that fails as it is told."""
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis as BlockingRedis
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from app import redis_link
+from app.embedded_redis import find_redis_server
+from app.errors import InvariantError, Outcome, RedisUnavailable
+from app.keys import Keys
+from app.redis_link import translated
+from app.scripts import Scripts
+from app.write import Put
+
+LONG_MS = 30_000
+SHORT_MS = 50
+OPERATIONS = [Put("lunch", b"noon?", "text/plain")]
+
+Command = Callable[[Redis], Awaitable[object]]
+
+
+# --- real servers --------------------------------------------------------------------------------
+
+
+@contextmanager
+def redis_server(*arguments: str) -> Iterator[str]:
+    """A redis-server with these settings, for one test; the URL of its socket."""
+    directory = Path(tempfile.mkdtemp(prefix="lightcone-"))
+    path = directory / "redis.sock"
+    command = [str(find_redis_server().path), "--port", "0", "--unixsocket", "redis.sock"]
+    process = subprocess.Popen(
+        [*command, "--save", "", *arguments], cwd=directory, stdout=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not _answers(path):
+            assert process.poll() is None, "redis-server ended while it started"
+            assert time.monotonic() < deadline, "redis-server does not answer"
+            time.sleep(0.01)
+        yield f"unix://{path}"
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _answers(path: Path) -> bool:
+    with BlockingRedis(unix_socket_path=str(path)) as redis:
+        try:
+            redis.ping()
+        except AuthenticationError:
+            return True
+        except RedisConnectionError:
+            return False
+        return True
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A redis-server of the test's own: it may do with it as it likes."""
+    with redis_server() as url:
+        yield url
+
+
+@pytest.fixture
+async def redis(url: str) -> AsyncIterator[Redis]:
+    """The node's way to it."""
+    redis = redis_link.connect(url, LONG_MS)
+    yield redis
+    await redis.aclose()
+
+
+@pytest.fixture
+async def admin(url: str) -> AsyncIterator[Any]:
+    """Another way to it, to bring it into the state of the test."""
+    admin: Any = redis_link.connect(url, LONG_MS)
+    yield admin
+    await admin.aclose()
+
+
+async def commit(redis: Redis) -> object:
+    """What the node does: a write by a script."""
+    return await Scripts(redis, Keys()).commit_write("A", OPERATIONS, 1)
+
+
+async def set_(redis: Redis) -> object:
+    """A write by a plain command."""
+    return await redis.set("key", "value")
+
+
+commands = pytest.mark.parametrize("command", [commit, set_])
+
+
+async def claim(redis: Redis) -> None:
+    await Scripts(redis, Keys()).claim_node("A", "A", 1)
+
+
+async def failure(redis: Redis, command: Command, *, changes: bool = True) -> RedisUnavailable:
+    """How it is told that `command` failed."""
+    with pytest.raises(RedisUnavailable) as caught, translated(changes=changes):
+        await command(redis)
+    assert caught.value.cause in caught.value.detail
+    assert caught.value.__cause__ is not None
+    return caught.value
+
+
+async def keys_of(admin: Any) -> set[bytes]:
+    return set(await admin.keys("*"))
+
+
+@commands
+async def test_a_redis_that_is_out_of_memory_has_not_applied_the_write(
+    redis: Redis, admin: Any, command: Command
+) -> None:
+    await claim(redis)
+    await admin.config_set("maxmemory", 1)
+    error = await failure(redis, command)
+    assert "OOM" in error.cause or "maxmemory" in error.cause
+    assert error.outcome == "not_applied"
+    assert "Nothing was changed." in error.detail
+    assert await keys_of(admin) == {b"meta"}
+    await admin.config_set("maxmemory", 0)
+    assert await command(redis), "and goes on when there is memory again"
+
+
+@commands
+async def test_a_replica_has_not_applied_the_write(
+    redis: Redis, admin: Any, command: Command
+) -> None:
+    await claim(redis)
+    await admin.replicaof("127.0.0.1", 1)
+    error = await failure(redis, command)
+    assert "read only replica" in error.cause
+    assert error.outcome == "not_applied"
+    assert await keys_of(admin) == {b"meta"}
+
+
+@commands
+async def test_a_replica_that_has_lost_its_primary_has_not_applied_the_write(
+    redis: Redis, admin: Any, command: Command
+) -> None:
+    await claim(redis)
+    await admin.config_set("replica-serve-stale-data", "no")
+    await admin.replicaof("127.0.0.1", 1)
+    error = await failure(redis, command)
+    assert "MASTER" in error.cause
+    assert error.outcome == "not_applied"
+
+
+@commands
+async def test_a_primary_without_its_replicas_has_not_applied_the_write(
+    redis: Redis, admin: Any, command: Command
+) -> None:
+    await claim(redis)
+    await admin.config_set("min-replicas-to-write", 1)
+    error = await failure(redis, command)
+    assert "replicas" in error.cause
+    assert error.outcome == "not_applied"
+    assert await keys_of(admin) == {b"meta"}
+
+
+@commands
+async def test_a_redis_that_cannot_save_has_not_applied_the_write(
+    redis: Redis, admin: Any, url: str, command: Command
+) -> None:
+    await claim(redis)
+    directory = Path(url.removeprefix("unix://")).parent / "gone"
+    directory.mkdir()
+    await admin.config_set("dir", str(directory))
+    await admin.config_set("save", "3600 1")
+    directory.rmdir()
+    with pytest.raises(ResponseError):
+        await admin.save()
+    await admin.bgsave()
+    async with asyncio.timeout(30):
+        while (await admin.info())["rdb_last_bgsave_status"] == "ok":
+            await asyncio.sleep(0.01)
+    error = await failure(redis, command)
+    assert "MISCONF" in error.cause or "disk" in error.cause
+    assert error.outcome == "not_applied"
+    assert await keys_of(admin) == {b"meta"}
+
+
+@commands
+async def test_a_redis_that_is_busy_with_a_script_has_not_applied_the_write(
+    redis: Redis, admin: Any, command: Command
+) -> None:
+    await claim(redis)
+    await admin.config_set("lua-time-limit", 1)
+    endless = asyncio.create_task(admin.eval("while true do end", 0))
+    try:
+        error = await failure(redis, command)
+        assert "BUSY" in error.cause
+        assert error.outcome == "not_applied"
+    finally:
+        await redis.script_kill()
+    with pytest.raises(ResponseError, match="killed"):
+        await endless
+    assert await keys_of(admin) == {b"meta"}
+
+
+@commands
+async def test_a_user_who_may_not_write_has_not_applied_the_write(
+    redis: Redis, admin: Any, url: str, command: Command
+) -> None:
+    await claim(redis)
+    await admin.acl_setuser(
+        "reader",
+        enabled=True,
+        passwords="+pw",
+        keys="*",
+        commands=["+@read", "+@connection", "-set", "-evalsha", "-script"],
+    )
+    reader = redis_link.connect(url.replace("unix://", "unix://reader:pw@"), LONG_MS)
+    error = await failure(reader, command)
+    await reader.aclose()
+    assert "permission" in error.cause
+    assert error.outcome == "not_applied"
+    assert await keys_of(admin) == {b"meta"}
+
+
+@pytest.mark.parametrize("credentials", ["", ":wrong@", "nobody:secret@"])
+@commands
+async def test_a_missing_or_wrong_password_has_not_applied_the_write(
+    command: Command, credentials: str
+) -> None:
+    with redis_server("--requirepass", "secret") as url:
+        stranger = redis_link.connect(url.replace("unix://", f"unix://{credentials}"), LONG_MS)
+        error = await failure(stranger, command)
+        await stranger.aclose()
+        assert "auth" in error.cause.lower() or "password" in error.cause
+        assert error.outcome == "not_applied"
+
+
+async def test_a_redis_with_too_many_clients_has_not_applied_the_write(
+    redis: Redis, admin: Any
+) -> None:
+    await admin.config_set("maxclients", 1)
+    error = await failure(redis, set_)
+    assert error.outcome == "not_applied"
+    assert await keys_of(admin) == set()
+
+
+@pytest.mark.parametrize("changes", [False, True])
+async def test_a_key_of_the_wrong_type_puts_the_guarantees_in_doubt(
+    redis: Redis, changes: bool
+) -> None:
+    await claim(redis)
+    await redis.set("clock", "not a hash")
+
+    async def read_clock(redis: Redis) -> object:
+        reading: Any = redis
+        return await reading.hgetall("clock")
+
+    for command in (read_clock, commit):
+        with (
+            pytest.raises(InvariantError, match="cannot have written"),
+            translated(changes=changes),
+        ):
+            await command(redis)
+
+
+async def test_a_script_that_fails_puts_the_guarantees_in_doubt(redis: Redis) -> None:
+    failing: Any = redis
+    for script in ("error('broken')", "return redis.call('HGET')", "not lua"):
+        with pytest.raises(InvariantError), translated(changes=True):
+            await failing.eval(script, 0)
+
+
+async def test_scripts_that_redis_forgot_are_loaded_again_and_run_once(
+    redis: Redis, admin: Any
+) -> None:
+    await claim(redis)
+    await commit(redis)
+    await admin.script_flush()
+    await commit(redis)
+    assert await admin.hgetall("clock") == {b"A": b"2"}
+    assert await admin.xlen("log:A") == 2
+
+
+async def test_a_redis_that_is_killed_and_started_again_is_found_again() -> None:
+    with redis_server() as url:
+        path = url.removeprefix("unix://")
+        redis = redis_link.connect(url, LONG_MS)
+        await set_(redis)
+        with BlockingRedis(unix_socket_path=path) as blocking:
+            blocking.shutdown(nosave=True)
+        assert (await failure(redis, set_)).outcome == "not_applied", "nothing listens there"
+        with redis_server("--unixsocket", path):
+            assert await set_(redis)
+        await redis.aclose()
+
+
+# --- servers that are not there ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [False, True])
+async def test_a_connection_that_is_refused_has_not_applied_the_write(
+    tmp_path: Path, changes: bool
+) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        port = bound.getsockname()[1]
+        for url in (
+            f"redis://127.0.0.1:{port}",
+            f"unix://{tmp_path}/none",
+            f"rediss://127.0.0.1:{port}",
+        ):
+            redis = redis_link.connect(url, LONG_MS)
+            error = await failure(redis, set_, changes=changes)
+            await redis.aclose()
+            assert error.outcome == "not_applied"
+            assert "the connection failed" in error.cause
+
+
+# --- a server that fails as it is told -----------------------------------------------------------
+
+HELLO = b"%1\r\n$5\r\nproto\r\n:3\r\n"
+HANDSHAKE = {b"HELLO", b"CLIENT", b"SELECT", b"AUTH"}
+Then = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+class FakeServer:
+    """A Redis that greets as it should, counts commands, and answers each as the test says."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[bytes]] = []
+        self.greetings = 0
+        self.greets = True
+        self.then: Then = say(b"+OK\r\n")
+        self.url = ""
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while command := await _command(reader):
+                if command[0].upper() not in HANDSHAKE:
+                    self.commands.append(command)
+                    await self.then(writer)
+                elif not self.greets:
+                    self.greetings += 1
+                    await self.then(writer)
+                elif command[0].upper() == b"HELLO":
+                    self.greetings += 1
+                    writer.write(HELLO)
+                else:
+                    writer.write(b"+OK\r\n")
+                await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+async def _command(reader: asyncio.StreamReader) -> list[bytes]:
+    head = await reader.readline()
+    items = []
+    for _ in range(int(head[1:] or 0)):
+        size = int((await reader.readline())[1:])
+        items.append((await reader.readexactly(size + 2))[:-2])
+    return items
+
+
+def say(answer: bytes) -> Then:
+    async def then(writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+
+    return then
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def say_nothing(_writer: asyncio.StreamWriter) -> None:
+    return
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeServer]:
+    fake = FakeServer()
+    server = await asyncio.start_server(fake.connected, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    fake.url = f"redis://{host}:{port}/3"
+    yield fake
+    server.close()
+
+
+@pytest.fixture
+async def to_fake(fake: FakeServer) -> AsyncIterator[Redis]:
+    redis = redis_link.connect(fake.url, LONG_MS)
+    yield redis
+    await redis.aclose()
+
+
+outcomes = pytest.mark.parametrize(
+    ("changes", "outcome"), [(True, "unknown"), (False, "not_applied")]
+)
+
+
+@outcomes
+async def test_a_connection_that_ends_in_the_middle_leaves_the_outcome_of_a_change_unknown(
+    fake: FakeServer, to_fake: Redis, changes: bool, outcome: Outcome
+) -> None:
+    fake.then = hang_up
+    error = await failure(to_fake, set_, changes=changes)
+    assert error.outcome == outcome
+    assert "the connection failed" in error.cause
+    assert len(fake.commands) == 1, "it is never sent twice"
+
+
+@outcomes
+@pytest.mark.parametrize("reply", [b"", b"$100\r\nhalf of"], ids=["no answer", "half an answer"])
+async def test_a_redis_that_does_not_answer_in_time_leaves_the_outcome_of_a_change_unknown(
+    fake: FakeServer, changes: bool, outcome: Outcome, reply: bytes
+) -> None:
+    fake.then = say(reply)
+    redis = redis_link.connect(fake.url, SHORT_MS)
+    # A noisy machine may not even greet in so short a time: then nothing was sent.
+    async with asyncio.timeout(30):
+        while not fake.commands:
+            error = await failure(redis, set_, changes=changes)
+    await redis.aclose()
+    assert error.outcome == outcome
+    assert "did not answer in time" in error.cause
+    assert len(fake.commands) == 1, "it is never sent twice"
+
+
+@pytest.mark.parametrize("then", [hang_up, say_nothing])
+async def test_a_redis_that_does_not_greet_has_not_applied_the_write(
+    fake: FakeServer, then: Then
+) -> None:
+    fake.greets, fake.then = False, then
+    redis = redis_link.connect(fake.url, LONG_MS if then is hang_up else SHORT_MS)
+    error = await failure(redis, set_)
+    await redis.aclose()
+    assert error.outcome == "not_applied"
+    assert fake.commands == []
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        b"-LOADING Redis is loading the dataset in memory",
+        b"-MISCONF Errors writing to the AOF file: No space left on device",
+        b"-CLUSTERDOWN The cluster is down",
+        b"-ERR max number of clients reached",
+        b"-OOM command not allowed when used memory > 'maxmemory'.",
+    ],
+)
+@pytest.mark.parametrize("changes", [False, True])
+async def test_what_redis_refuses_is_told_in_its_words_and_not_tried_again(
+    fake: FakeServer, to_fake: Redis, refusal: bytes, changes: bool
+) -> None:
+    fake.then = say(refusal + b"\r\n")
+    error = await failure(to_fake, set_, changes=changes)
+    assert error.outcome == "not_applied"
+    assert refusal.decode().split(maxsplit=1)[1] in error.cause
+    assert len(fake.commands) == 1
+
+
+async def test_a_redis_that_loads_while_it_greets_has_not_applied_the_write(
+    fake: FakeServer, to_fake: Redis
+) -> None:
+    fake.greets, fake.then = False, say(b"-LOADING Redis is loading the dataset in memory\r\n")
+    error = await failure(to_fake, set_)
+    assert error.outcome == "not_applied"
+    assert "loading" in error.cause
+    assert fake.commands == []
+
+
+async def test_an_answer_that_is_no_redis_leaves_the_outcome_of_a_change_unknown(
+    fake: FakeServer, to_fake: Redis
+) -> None:
+    fake.then = say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    assert (await failure(to_fake, set_)).outcome == "unknown"
+    assert len(fake.commands) == 1
+
+
+async def test_a_connection_that_ended_while_nobody_used_it_costs_no_write(
+    fake: FakeServer, to_fake: Redis
+) -> None:
+    ended = asyncio.Event()
+
+    async def answer_and_hang_up(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"+OK\r\n")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    fake.then = answer_and_hang_up
+    assert await set_(to_fake)
+    await ended.wait()
+    await asyncio.sleep(0)  # the other side has seen the end, too
+    fake.then = say(b"+OK\r\n")
+    assert await set_(to_fake)
+    assert fake.greetings == 2
+    assert len(fake.commands) == 2
+
+
+async def test_one_connection_serves_one_command_after_another(
+    fake: FakeServer, to_fake: Redis
+) -> None:
+    for _ in range(5):
+        assert await set_(to_fake)
+    assert fake.greetings == 1
+    assert len(fake.commands) == 5
+
+
+async def test_a_failed_connection_is_not_used_again(fake: FakeServer, to_fake: Redis) -> None:
+    fake.then = hang_up
+    await failure(to_fake, set_)
+    fake.then = say(b"+OK\r\n")
+    assert await set_(to_fake)
+    assert fake.greetings == 2
+
+
+# --- what is not Redis' failure ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), TimeoutError(), asyncio.CancelledError()])
+def test_what_is_no_failure_of_redis_is_left_as_it_is(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught, translated(changes=True):
+        raise error
+    assert caught.value is error
+
+
+def test_what_does_not_fail_is_left_alone() -> None:
+    with translated(changes=True):
+        done = True
+    assert done
