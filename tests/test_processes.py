@@ -140,6 +140,7 @@ async def test_kill_9_of_every_worker_under_load_loses_and_repeats_nothing(
         await running
         clock = await until_equal_clocks(http, cluster)
 
+        assert len(load.acknowledged) > KILLS, "there was no load"
         assert not load.repeated, "a dot was given twice"
         for dot, (key, value) in load.acknowledged.items():
             assert clock_covers(clock, dot)
@@ -197,6 +198,27 @@ async def test_redis_killed_under_load_is_started_again_and_nothing_acknowledged
         assert all(
             int(d.partition(":")[2]) <= clock[d.partition(":")[0]] for d in load.acknowledged
         )
+        await assert_nodes_equal(cluster)
+
+
+async def test_links_that_lose_repeat_and_reorder_under_load_lose_nothing(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    bad = {"delay_ms": 2, "jitter_ms": 20, "drop": 0.3, "duplicate": 0.3, "reorder": 0.3}
+    async with LocalCluster(tmp_path) as cluster:
+        links = [(a, b) for a in cluster.names for b in cluster.names if a != b]
+        for node, peer in links:
+            async with http.put(f"{cluster.urls[node]}/faults/{peer}", json=bad) as response:
+                assert response.status == 200
+        load = Load(cluster.urls, http)
+        running = asyncio.create_task(load.run(clients_per_node=2))
+        await until(lambda: len(load.acknowledged) >= 1500)
+        load.stop()
+        await running
+        # Still bad: repeats alone must bring everything everywhere.
+        clock = await until_equal_clocks(http, cluster)
+        assert not load.repeated, "a dot was given twice"
+        assert all(clock_covers(clock, dot) for dot in load.acknowledged)
         await assert_nodes_equal(cluster)
 
 
