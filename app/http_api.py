@@ -1,4 +1,4 @@
-"""The node's HTTP interface: routes, checking of requests, and what an error looks like.
+"""The node's HTTP interface: the routes, and what each answers.
 
 Assumes the contract of DESIGN.md, section 7. Guarantees that a request that is refused changes
 nothing and is told why, what became of it, and what to do (G10); that a request with a causal
@@ -9,65 +9,34 @@ Does not know Redis, nor how writes travel on.
 
 import asyncio
 import base64
-import json
-import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
-from app import __version__, codec, errors
+from app import __version__, checks, codec, errors
 from app.board import Board
 from app.buffer import PendingBuffer
 from app.codec import Answer
 from app.config import Config
 from app.context import Contexts
-from app.errors import RequestError, listing
+from app.errors import listing
 from app.faults import HEALTHY, parse_fault
 from app.kv_store import KVStore
 from app.log import get_logger
 from app.peers import SIGNATURE_HEADER, Signer
+from app.problems import problem, problems
 from app.progress import Progress
 from app.vector_clock import VectorClock, node_of
-from app.write import (
-    DEFAULT_CONTENT_TYPE,
-    Delete,
-    Operation,
-    Put,
-    Version,
-    content_type_problem,
-    key_problem,
-)
+from app.write import Delete, Operation, Put, Version
 
 log = get_logger(__name__)
 
 CONTEXT_HEADER: Final = "Causal-Context"
-WAIT_DEFAULT_S: Final = 1.0
-WAIT_MAX_S: Final = 30.0
 PENDING_SHOWN_MAX: Final = 1000
 """Waiting writes that `GET /pending` lists; the total is always exact."""
 _FAULT_MAX_BYTES: Final = 4096
-
-STATUS: Final[dict[type[RequestError], int]] = {
-    errors.BadKey: 400,
-    errors.BadParameter: 400,
-    errors.BadContext: 400,
-    errors.ForeignContext: 400,
-    errors.BadBatch: 400,
-    errors.BadFault: 400,
-    errors.BadSignature: 401,
-    errors.UnknownPeer: 403,
-    errors.NoSuchKey: 404,
-    errors.SameNodeId: 409,
-    errors.TooLarge: 413,
-    errors.Misdirected: 421,
-    errors.UnknownActor: 422,
-    errors.NotCaughtUp: 503,
-    errors.RedisUnavailable: 503,
-}
-"""What each error is in HTTP. Its name, in lower case with hyphens, is the problem type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +55,7 @@ class Api:
 
     def application(self) -> web.Application:
         """An aiohttp application with all routes."""
-        app = web.Application(middlewares=[_problems])
+        app = web.Application(middlewares=[problems])
         app.router.add_get("/kv/{key:(?s:.*)}", self.get)  # HEAD too
         app.router.add_put("/kv/{key:(?s:.*)}", self.put)
         app.router.add_delete("/kv/{key:(?s:.*)}", self.delete)
@@ -104,15 +73,15 @@ class Api:
 
     async def get(self, request: web.Request) -> web.Response:
         """The winner's bytes, or with `?siblings=true` all versions as JSON."""
-        key = _key(request)
-        _known_parameters(request, "wait", "siblings")
-        all_siblings = _flag(request, "siblings")
+        key = checks.key(request)
+        checks.known_parameters(request, "wait", "siblings")
+        all_siblings = checks.flag(request, "siblings")
         context = await self._catch_up(request)
         reading = await self.store.read(key)
         token = self.contexts.token(context.merge(reading.context))
         if not reading.versions:
             missing = errors.NoSuchKey(f"The key {key!r} has no value at this node.")
-            return _problem(missing, {CONTEXT_HEADER: token})
+            return problem(missing, {CONTEXT_HEADER: token})
         winner = reading.versions[0]
         headers = {
             CONTEXT_HEADER: token,
@@ -132,18 +101,16 @@ class Api:
 
     async def put(self, request: web.Request) -> web.Response:
         """The key has this value here, durably."""
-        key = _key(request)
-        _known_parameters(request, "wait")
-        content_type = request.headers.get("Content-Type", DEFAULT_CONTENT_TYPE)
-        if problem := content_type_problem(content_type):
-            raise errors.BadParameter(f"Content-Type: {problem}. Nothing was written.")
-        value = await _body(request, self.config.value_max_bytes, "value", "VALUE_MAX_BYTES")
+        key = checks.key(request)
+        checks.known_parameters(request, "wait")
+        content_type = checks.content_type(request)
+        value = await checks.body(request, self.config.value_max_bytes, "value", "VALUE_MAX_BYTES")
         return await self._commit(request, Put(key, value, content_type))
 
     async def delete(self, request: web.Request) -> web.Response:
         """The key has no version that this node knew of."""
-        key = _key(request)
-        _known_parameters(request, "wait")
+        key = checks.key(request)
+        checks.known_parameters(request, "wait")
         return await self._commit(request, Delete(key))
 
     async def _commit(self, request: web.Request, operation: Operation) -> web.Response:
@@ -165,7 +132,7 @@ class Api:
 
         Raises NotCaughtUp when the request's patience ends first.
         """
-        patience_s = _patience_s(request)
+        patience_s = checks.patience_s(request)
         tokens = request.headers.getall(CONTEXT_HEADER, [])
         context = self.contexts.parse(",".join(tokens))
         if context <= self.progress.clock:
@@ -193,7 +160,7 @@ class Api:
     async def replicate(self, request: web.Request) -> web.Response:
         """Each write of the batch is applied, waits, was known, or is refused; see the counts."""
         limit = self.config.replicate_max_bytes
-        body = await _body(request, limit, "batch", "REPLICATE_MAX_BYTES")
+        body = await checks.body(request, limit, "batch", "REPLICATE_MAX_BYTES")
         self.signer.check(body, request.headers.get(SIGNATURE_HEADER))
         batch = codec.decode_batch(body)
         self._check_sender(batch.sender, batch.receiver)
@@ -245,7 +212,7 @@ class Api:
 
     async def status(self, request: web.Request) -> web.Response:
         """Where this node stands, and how far it sees each peer."""
-        _known_parameters(request)
+        checks.known_parameters(request)
         clock = await self.store.clock()
         waiting = await self.buffer.counts()
         return web.json_response(
@@ -289,7 +256,7 @@ class Api:
 
     async def pending(self, request: web.Request) -> web.Response:
         """The writes that wait, and which writes each waits for."""
-        _known_parameters(request)
+        checks.known_parameters(request)
         counts = await self.buffer.counts()
         now_us = self.now_us()
         writes = [
@@ -318,7 +285,7 @@ class Api:
     async def put_fault(self, request: web.Request) -> web.Response:
         """The link to the peer has this fault, from the next batch on."""
         peer = self._linked_peer(request)
-        fault = parse_fault(await _body(request, _FAULT_MAX_BYTES, "fault", None))
+        fault = parse_fault(await checks.body(request, _FAULT_MAX_BYTES, "fault", None))
         await self.board.set_fault(peer, fault)
         self.fault_changed(peer)
         return web.json_response(fault.to_dict())
@@ -340,71 +307,6 @@ class Api:
         return peer
 
 
-# --- requests ------------------------------------------------------------------------------------
-
-
-def _key(request: web.Request) -> str:
-    # From the path as it came: aiohttp's decoding hides bytes that are not UTF-8.
-    try:
-        key = unquote_to_bytes(request.rel_url.raw_path.removeprefix("/kv/")).decode()
-    except UnicodeDecodeError:
-        raise errors.BadKey("The key is not UTF-8. Nothing was done.") from None
-    if problem := key_problem(key):
-        raise errors.BadKey(f"The key cannot be used: {problem}. Nothing was done.")
-    return key
-
-
-def _known_parameters(request: web.Request, *known: str) -> None:
-    unknown = sorted(set(request.query) - set(known))
-    if unknown:
-        raise errors.BadParameter(
-            f"Unknown parameter {listing(unknown)}: this request takes "
-            f"{listing(known) if known else 'none'}. Nothing was done."
-        )
-
-
-def _flag(request: web.Request, name: str) -> bool:
-    text = request.query.get(name, "false")
-    if text not in ("true", "false"):
-        raise errors.BadParameter(f"?{name}= is true or false, not {text!r}. Nothing was done.")
-    return text == "true"
-
-
-def _patience_s(request: web.Request) -> float:
-    text = request.query.get("wait")
-    if text is None:
-        return WAIT_DEFAULT_S
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds <= WAIT_MAX_S:
-        raise errors.BadParameter(
-            f"?wait= is a number of seconds from 0 to {WAIT_MAX_S:g}, not {text!r}. "
-            "Nothing was done."
-        )
-    return seconds
-
-
-async def _body(request: web.Request, limit: int, what: str, setting: str | None) -> bytes:
-    """The whole body, if it is no larger than `limit` bytes."""
-    hint = f" ({setting})" if setting else ""
-    too_large = errors.TooLarge(
-        f"The {what} is larger than this node takes: {limit} bytes{hint}. Nothing was done."
-    )
-    if (request.content_length or 0) > limit:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > limit:
-            raise too_large
-    return bytes(body)
-
-
-# --- answers -------------------------------------------------------------------------------------
-
-
 def _etag(versions: tuple[Version, ...]) -> str:
     """Changes whenever the set of siblings does: it names them."""
     return '"' + ",".join(sorted(str(version.dot) for version in versions)) + '"'
@@ -420,60 +322,3 @@ def _version(version: Version) -> dict[str, Any]:
         return {**shown, "text": version.value.decode()}
     except UnicodeDecodeError:
         return {**shown, "base64": base64.b64encode(version.value).decode()}
-
-
-def _problem(error: RequestError, headers: dict[str, str] | None = None) -> web.Response:
-    """An RFC 9457 problem for `error`."""
-    name = type(error).__name__
-    words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name)
-    fields: dict[str, Any] = {"outcome": error.outcome}
-    if isinstance(error, errors.NotCaughtUp):
-        fields["missing"] = [
-            {"dot": str(dot), "known_for_s": round(known_for_s, 3)}
-            for dot, known_for_s in error.missing.items()
-        ]
-    return _problem_response(STATUS[type(error)], words.strip(), error.detail, fields, headers)
-
-
-def _problem_response(
-    status: int,
-    title: str,
-    detail: str,
-    fields: dict[str, Any],
-    headers: dict[str, str] | None = None,
-) -> web.Response:
-    problem = {
-        "type": "urn:lightcone:" + title.replace(" ", "-"),
-        "title": title.capitalize(),
-        "status": status,
-        "detail": detail,
-        **fields,
-    }
-    return web.Response(
-        text=json.dumps(problem),
-        status=status,
-        content_type="application/problem+json",
-        headers=headers,
-    )
-
-
-@web.middleware
-async def _problems(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Every failure is a problem that says what became of the request."""
-    try:
-        return await handler(request)
-    except RequestError as error:
-        return _problem(error)
-    except web.HTTPException as error:
-        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        title = {404: "not found", 405: "method not allowed"}.get(error.status, error.reason)
-        detail = f"{request.method} {request.path}: {error.reason}. Nothing was done."
-        fields = {"outcome": "not_applied"}
-        return _problem_response(error.status, title.lower(), detail, fields, headers)
-    except Exception as error:
-        log.critical("request failed", method=request.method, path=request.path, exc_info=error)
-        detail = "The node met a state that it does not expect, and logged it."
-        outcome = "not_applied" if request.method in ("GET", "HEAD") else "unknown"
-        return _problem_response(500, "internal", detail, {"outcome": outcome})

@@ -55,13 +55,20 @@ async def nobody(url: str, batch: Batch) -> Answer:
     raise PeerUnreachable(f"there is no {batch.receiver} in this test")
 
 
+class Server(TestServer):
+    """As in production, a handler goes on when its client goes away."""
+
+    async def _make_runner(self, **kwargs: Any) -> web.BaseRunner:
+        return await super()._make_runner(**{**kwargs, "handler_cancellation": False})
+
+
 @asynccontextmanager
 async def node_a(redis_url: str, **settings: Any) -> AsyncIterator[Client]:
     """Node A serves, with one worker; the result is a client of it."""
     config = Config(node_id="A", peers=PEERS, redis_url=redis_url, **settings)
     async with (
         node.worker(config, nobody) as application,
-        TestClient(TestServer(application)) as client,
+        TestClient(Server(application)) as client,
     ):
         yield client
 

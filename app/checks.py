@@ -1,0 +1,90 @@
+"""Reading a request: each function gives one part of it, checked, or says what is wrong with it.
+
+Assumes nothing of what clients send. Guarantees that what is refused here has done nothing.
+
+Does not know what the parts are for.
+"""
+
+import math
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from aiohttp import web
+
+from app import errors
+from app.errors import listing
+from app.write import DEFAULT_CONTENT_TYPE, content_type_problem, key_problem
+
+WAIT_DEFAULT_S: Final = 1.0
+WAIT_MAX_S: Final = 30.0
+
+
+def key(request: web.Request) -> str:
+    """The user key in the path. Raises BadKey."""
+    # From the path as it came: aiohttp's decoding hides bytes that are not UTF-8.
+    try:
+        name = unquote_to_bytes(request.rel_url.raw_path.removeprefix("/kv/")).decode()
+    except UnicodeDecodeError:
+        raise errors.BadKey("The key is not UTF-8. Nothing was done.") from None
+    if problem := key_problem(name):
+        raise errors.BadKey(f"The key cannot be used: {problem}. Nothing was done.")
+    return name
+
+
+def known_parameters(request: web.Request, *known: str) -> None:
+    """The query has no other parameters than these. Raises BadParameter."""
+    unknown = sorted(set(request.query) - set(known))
+    if unknown:
+        raise errors.BadParameter(
+            f"Unknown parameter {listing(unknown)}: this request takes "
+            f"{listing(known) if known else 'none'}. Nothing was done."
+        )
+
+
+def flag(request: web.Request, name: str) -> bool:
+    """Whether the parameter is `true`; it may be absent. Raises BadParameter."""
+    text = request.query.get(name, "false")
+    if text not in ("true", "false"):
+        raise errors.BadParameter(f"?{name}= is true or false, not {text!r}. Nothing was done.")
+    return text == "true"
+
+
+def patience_s(request: web.Request) -> float:
+    """How many seconds the request may wait for its causal context. Raises BadParameter."""
+    text = request.query.get("wait")
+    if text is None:
+        return WAIT_DEFAULT_S
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= WAIT_MAX_S:
+        raise errors.BadParameter(
+            f"?wait= is a number of seconds from 0 to {WAIT_MAX_S:g}, not {text!r}. "
+            "Nothing was done."
+        )
+    return seconds
+
+
+async def body(request: web.Request, limit: int, what: str, setting: str | None) -> bytes:
+    """The whole body, if it is no larger than `limit` bytes. Raises TooLarge."""
+    hint = f" ({setting})" if setting else ""
+    too_large = errors.TooLarge(
+        f"The {what} is larger than this node takes: {limit} bytes{hint}. Nothing was done."
+    )
+    if (request.content_length or 0) > limit:
+        raise too_large
+    received = bytearray()
+    async for chunk in request.content.iter_any():
+        received += chunk
+        if len(received) > limit:
+            raise too_large
+    return bytes(received)
+
+
+def content_type(request: web.Request) -> str:
+    """The type of the value in the body. Raises BadParameter."""
+    text = request.headers.get("Content-Type", DEFAULT_CONTENT_TYPE)
+    if problem := content_type_problem(text):
+        raise errors.BadParameter(f"Content-Type: {problem}. Nothing was written.")
+    return text

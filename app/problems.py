@@ -1,0 +1,96 @@
+"""What an error looks like in HTTP: a problem (RFC 9457) that says what became of the request.
+
+Assumes that whatever goes wrong in a handler is raised. Guarantees that every failure is answered
+with `type`, `title`, `status`, `detail` and `outcome`, and a wait that failed also with `missing`
+(G10). An error that nobody foresaw is logged, and answered as `internal`.
+
+Does not know what the requests are about.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiohttp import web
+
+from app import errors
+from app.errors import RequestError
+from app.log import get_logger
+
+log = get_logger(__name__)
+
+STATUS: Final[dict[type[RequestError], int]] = {
+    errors.BadKey: 400,
+    errors.BadParameter: 400,
+    errors.BadContext: 400,
+    errors.ForeignContext: 400,
+    errors.BadBatch: 400,
+    errors.BadFault: 400,
+    errors.BadSignature: 401,
+    errors.UnknownPeer: 403,
+    errors.NoSuchKey: 404,
+    errors.SameNodeId: 409,
+    errors.TooLarge: 413,
+    errors.Misdirected: 421,
+    errors.UnknownActor: 422,
+    errors.NotCaughtUp: 503,
+    errors.RedisUnavailable: 503,
+}
+"""What each error is in HTTP. Its name, in lower case with hyphens, is the problem type."""
+
+
+def problem(error: RequestError, headers: dict[str, str] | None = None) -> web.Response:
+    """An RFC 9457 problem for `error`."""
+    name = type(error).__name__
+    words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name)
+    fields: dict[str, Any] = {"outcome": error.outcome}
+    if isinstance(error, errors.NotCaughtUp):
+        fields["missing"] = [
+            {"dot": str(dot), "known_for_s": round(known_for_s, 3)}
+            for dot, known_for_s in error.missing.items()
+        ]
+    return _response(STATUS[type(error)], words.strip(), error.detail, fields, headers)
+
+
+def _response(
+    status: int,
+    title: str,
+    detail: str,
+    fields: dict[str, Any],
+    headers: dict[str, str] | None = None,
+) -> web.Response:
+    fields = {
+        "type": "urn:lightcone:" + title.replace(" ", "-"),
+        "title": title.capitalize(),
+        "status": status,
+        "detail": detail,
+        **fields,
+    }
+    return web.Response(
+        text=json.dumps(fields),
+        status=status,
+        content_type="application/problem+json",
+        headers=headers,
+    )
+
+
+@web.middleware
+async def problems(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Every failure is a problem that says what became of the request."""
+    try:
+        return await handler(request)
+    except RequestError as error:
+        return problem(error)
+    except web.HTTPException as error:
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+        title = {404: "not found", 405: "method not allowed"}.get(error.status, error.reason)
+        detail = f"{request.method} {request.path}: {error.reason}. Nothing was done."
+        fields = {"outcome": "not_applied"}
+        return _response(error.status, title.lower(), detail, fields, headers)
+    except Exception as error:
+        log.critical("request failed", method=request.method, path=request.path, exc_info=error)
+        detail = "The node met a state that it does not expect, and logged it."
+        outcome = "not_applied" if request.method in ("GET", "HEAD") else "unknown"
+        return _response(500, "internal", detail, {"outcome": outcome})
