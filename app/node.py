@@ -8,11 +8,13 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp import web
+from redis.asyncio import Redis
 
 from app import kv_store, redis_check, redis_link
 from app.board import Board
@@ -61,21 +63,30 @@ async def claim_redis(config: Config) -> None:
         await redis.aclose()
 
 
-@asynccontextmanager
-async def worker(
-    config: Config, exchange: Exchange | None = None
-) -> AsyncIterator[web.Application]:
-    """One worker's application, with all that runs beside it; both end together.
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a worker takes from the world around it. A simulation has a world of its own.
 
-    `exchange` is the way to peers, over HTTP if none is given.
+    `exchange` is the way to the peers; over HTTP if there is none.
     """
+
+    connect: Callable[[str, int], Redis] = redis_link.connect
+    exchange: Exchange | None = None
+    now_us: Callable[[], int] = wall_clock_us
+    rng: random.Random = field(default_factory=random.Random)
+
+
+@asynccontextmanager
+async def worker(config: Config, world: World | None = None) -> AsyncIterator[web.Application]:
+    """One worker's application, with all that runs beside it; both end together."""
     assert config.redis_url is not None
-    rng = random.Random()
-    name = f"{socket.gethostname()}:{os.getpid()}:{rng.randrange(16**4):04x}"
+    world = world or World()
+    now_us, exchange = world.now_us, world.exchange
+    name = f"{socket.gethostname()}:{os.getpid()}:{world.rng.randrange(16**4):04x}"
     secret = config.cluster_secret.get_secret_value() if config.cluster_secret else None
 
     async with AsyncExitStack() as stack:
-        redis = redis_link.connect(config.redis_url, config.redis_timeout_ms)
+        redis = world.connect(config.redis_url, config.redis_timeout_ms)
         stack.push_async_callback(redis.aclose)
         keys = Keys.of(redis)
         scripts = Scripts(redis, keys)
@@ -83,14 +94,14 @@ async def worker(
         board = Board(redis, keys, scripts, name)
         await redis_check.until_it_answers(redis)
         actor = await kv_store.claim(scripts, config.node_id)
-        store = KVStore(redis, keys, scripts, progress, actor, wall_clock_us)
+        store = KVStore(redis, keys, scripts, progress, actor, now_us)
         buffer = PendingBuffer(
             redis,
             keys,
             scripts,
             progress,
             config.node_id,
-            wall_clock_us,
+            now_us,
             pending_max=config.pending_max,
             drain_max=config.drain_max,
         )
@@ -100,7 +111,7 @@ async def worker(
         if exchange is None:
             session = await stack.enter_async_context(aiohttp.ClientSession())
             exchange = HttpExchange(session, signer, config.peer_timeout_ms)
-        tools = Tools(config, store, board, progress, exchange, wall_clock_us, rng)
+        tools = Tools(config, store, board, progress, exchange, now_us, world.rng)
         links = {peer: Link(peer, url, tools) for peer, url in config.peers.items()}
 
         def fault_changed(peer: str) -> None:
@@ -115,7 +126,7 @@ async def worker(
             board,
             Contexts(secret, config.context_max_bytes),
             signer,
-            wall_clock_us,
+            now_us,
             fault_changed,
         )
         background = [
@@ -129,8 +140,18 @@ async def worker(
             try:
                 yield api.application()
             finally:
-                for task in tasks:
-                    task.cancel()
+                await _end(tasks)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Each task has ended."""
+    unfinished = set(tasks)
+    while unfinished:
+        for task in unfinished:
+            task.cancel()
+        # Asked again and again: in Python 3.11 `asyncio.wait_for`, which redis-py sends commands
+        # with, forgets a cancellation that comes in the moment when it is done (python/cpython#86296).
+        _, unfinished = await asyncio.wait(unfinished, timeout=0.1)
 
 
 async def run_worker(config: Config, sockets: list[socket.socket], stop: asyncio.Event) -> None:

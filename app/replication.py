@@ -14,6 +14,7 @@ Does not know how a batch travels (`peers.py`), nor which writes a peer is to be
 import asyncio
 import random
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from heapq import merge
 from typing import Final
@@ -140,21 +141,16 @@ class Link:
                 await self._take(answer, writes)
 
     async def _send_once(self, batch: Batch, fault: Fault, lease_s: float) -> Answer:
-        """One exchange, under a lease that is kept alive for as long as it takes."""
-        keeping = asyncio.create_task(self._keep_lease(lease_s))
+        """One exchange, under a lease that is kept for as long as it takes."""
+        sending = asyncio.create_task(self._faulty.carry(batch, fault, self._send))
         try:
-            return await self._faulty.carry(batch, fault, self._send)
+            while not (await asyncio.wait([sending], timeout=lease_s / 3))[0]:
+                # If it was lost, or cannot be kept, the exchange goes on: at worst it is repeated.
+                with suppress(RedisUnavailable):
+                    await self._board.hold_lease(self._peer, self._config.lease_ms)
+            return sending.result()
         finally:
-            keeping.cancel()
-
-    async def _keep_lease(self, lease_s: float) -> None:
-        while True:
-            await asyncio.sleep(lease_s / 3)
-            try:
-                await self._board.hold_lease(self._peer, self._config.lease_ms)
-            except RedisUnavailable:
-                # The exchange goes on: its loss would only mean that it is repeated.
-                continue
+            sending.cancel()
 
     async def _send(self, batch: Batch) -> Answer:
         sent_us = self._now_us()
@@ -238,10 +234,8 @@ class Link:
             await self._board.post_peer(self._peer, self._report)
 
     async def _release(self) -> None:
-        try:
+        with suppress(RedisUnavailable):  # then it runs out by itself
             await self._board.release_lease(self._peer)
-        except RedisUnavailable:
-            return  # it runs out by itself
 
 
 def _one_batch(writes: Iterable[Write], max_writes: int, max_bytes: int) -> list[Write]:

@@ -64,21 +64,29 @@ class _Supervisor:
         self._sockets: list[socket.socket] = []
         self._redis: EmbeddedRedis | None = None
         self._workers: dict[int, asyncio.subprocess.Process] = {}
+        self._stopping = False
         self._exit_code = 0
 
     async def run(self, *, until_eof: bool) -> int:
         """The node has run and has ended."""
         work = asyncio.current_task()
         assert work is not None
-        stops = on_stop(work.cancel, self._kill_everything)
+
+        def begin_to_stop() -> None:
+            self._stopping = True
+            work.cancel()
+
+        stops = on_stop(begin_to_stop, self._kill_everything)
         if until_eof:
             _when_standard_input_ends(stops)
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             async with contextlib.AsyncExitStack() as cleanup:
                 await self._start(cleanup)
-                await self._keep_workers()
-        except asyncio.CancelledError:
-            logger.info("stopped")
+                # Asked again, for the wait_for of Python 3.11, which redis-py calls, may forget
+                # that it was cancelled.
+                if not self._stopping:
+                    await self._keep_workers()
+        logger.info("stopped")
         return self._exit_code
 
     async def _start(self, cleanup: contextlib.AsyncExitStack) -> None:

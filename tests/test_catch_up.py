@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from app import codec
 from app.codec import Answer, Batch
 from app.config import Config
-from app.node import worker
+from app.node import World, worker
 from app.peers import PeerUnreachable
 from app.vector_clock import Dot
 from tests.processes import until
@@ -72,7 +72,7 @@ async def three_nodes(
                 heartbeat_ms=100,
                 relay_after_ms=relay_after_ms,
             )
-            application = await stack.enter_async_context(worker(config, links))
+            application = await stack.enter_async_context(worker(config, World(exchange=links)))
             client = TestClient(TestServer(application))
             links.nodes[node] = await stack.enter_async_context(client)
             stack.callback(links.nodes.pop, node)

@@ -67,7 +67,7 @@ async def node_a(redis_url: str, **settings: Any) -> AsyncIterator[Client]:
     """Node A serves, with one worker; the result is a client of it."""
     config = Config(node_id="A", peers=PEERS, redis_url=redis_url, **settings)
     async with (
-        node.worker(config, nobody) as application,
+        node.worker(config, node.World(exchange=nobody)) as application,
         TestClient(Server(application)) as client,
     ):
         yield client

@@ -129,7 +129,8 @@ async def failure(redis: Redis, command: Command, *, changes: bool = True) -> Re
 
 
 async def shut_down(redis: Redis) -> object:
-    return await redis.execute_command("SHUTDOWN", "NOSAVE")
+    server: Any = redis
+    return await server.execute_command("SHUTDOWN", "NOSAVE")
 
 
 async def keys_of(admin: Any) -> set[bytes]:
@@ -517,7 +518,8 @@ async def test_a_connection_that_ended_while_nobody_used_it_costs_no_write(
     fake.then = answer_and_hang_up
     assert await set_(to_fake)
     await ended.wait()
-    await asyncio.sleep(0)  # the other side has seen the end, too
+    for _ in range(20):
+        await asyncio.sleep(0)  # the other side has seen the end, too
     fake.then = say(b"+OK\r\n")
     assert await set_(to_fake)
     assert fake.greetings == 2
@@ -539,6 +541,37 @@ async def test_a_failed_connection_is_not_used_again(fake: FakeServer, to_fake: 
     fake.then = say(b"+OK\r\n")
     assert await set_(to_fake)
     assert fake.greetings == 2
+
+
+async def test_a_write_that_waits_in_vain_for_a_connection_has_not_been_applied(
+    fake: FakeServer,
+) -> None:
+    async with connected(fake.url, LONG_MS) as redis:
+        pool: Any = redis.connection_pool
+        in_use = [await pool.get_connection() for _ in range(redis_link.CONNECTIONS_MAX)]
+        pool.timeout = SHORT_MS / 1000
+        try:
+            error = await failure(redis, set_)
+        finally:
+            for connection in in_use:
+                await pool.release(connection)
+    assert fake.commands == []
+    assert error.outcome == "not_applied"
+
+
+async def test_the_name_of_a_socket_is_no_word_of_redis(fake: FakeServer) -> None:
+    """A NODE_ID, and so the path of a socket, may be a word that begins Redis' refusals."""
+    with tempfile.TemporaryDirectory(prefix="lightcone-BUSY-OOM-") as directory:
+        path = Path(directory) / "redis.sock"
+        fake.then = say_nothing
+        server = await asyncio.start_unix_server(fake.serve, path)
+        error = None
+        async with connected(f"unix://{path}", SHORT_MS) as redis, asyncio.timeout(30):
+            while not fake.commands:
+                error = await failure(redis, set_)
+        server.close()
+    assert error is not None
+    assert error.outcome == "unknown"
 
 
 # --- what is not Redis' failure ------------------------------------------------------------------

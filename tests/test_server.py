@@ -274,6 +274,14 @@ async def test_when_redis_dies_it_is_started_again_and_the_node_goes_on(tmp_path
         assert node.redis_pid() not in (None, killed)
 
 
+async def test_a_signal_ends_it_while_it_starts(tmp_path: Path) -> None:
+    async with started(tmp_path, REDIS_URL=f"unix://{tmp_path}/none") as node:
+        await until(lambda: "waiting for redis" in node.events())
+        node.process.terminate()
+        assert await node.process.wait() == 0
+        assert node.events()[-1] == "stopped"
+
+
 async def test_a_worker_that_can_never_start_ends_the_node(tmp_path: Path) -> None:
     async with running(tmp_path) as node:
         async with Redis(unix_socket_path=str(node.directory / "redis.sock")) as redis:

@@ -4,10 +4,13 @@ import copy
 import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock, is_actor, node_of
+
+# A busy machine is no failure.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # Few actors and small sequences, so that clocks are often equal, ordered or concurrent.
 actors = st.sampled_from(["A", "B", "C"])
@@ -70,11 +73,13 @@ def test_a_dot_prints_as_actor_and_sequence() -> None:
     assert len({dot, Dot("A", 7), Dot("A", 8), Dot("B", 7)}) == 3
 
 
+@patient
 @given(st.builds(Dot, any_actor, any_sequence))
 def test_a_printed_dot_parses_to_itself(dot: Dot) -> None:
     assert Dot.parse(str(dot)) == dot
 
 
+@patient
 @given(st.builds(Dot, any_actor, any_sequence))
 def test_a_dot_survives_copying_and_pickling(dot: Dot) -> None:
     for again in (copy.copy(dot), copy.deepcopy(dot), pickle.loads(pickle.dumps(dot))):
@@ -99,6 +104,7 @@ def test_these_are_no_dots(text: str) -> None:
         Dot.parse(text)
 
 
+@patient
 @given(st.text())
 def test_any_text_is_a_dot_or_a_value_error(text: str) -> None:
     try:
@@ -113,6 +119,7 @@ def test_any_text_is_a_dot_or_a_value_error(text: str) -> None:
 # --- one form for one value ----------------------------------------------------------------------
 
 
+@patient
 @given(st.dictionaries(actors, st.integers(0, 3)))
 def test_zeros_are_never_stored(entries: dict[str, int]) -> None:
     stored = VectorClock(entries)
@@ -171,6 +178,7 @@ def test_a_clock_prints_in_braces_by_actor() -> None:
     assert VectorClock().entries_text() == ""
 
 
+@patient
 @given(any_clock)
 def test_the_text_of_a_clock_parses_to_itself(seen: VectorClock) -> None:
     assert VectorClock.parse(seen.entries_text()) == seen
@@ -190,6 +198,7 @@ def test_an_actor_named_twice_is_refused(text: str) -> None:
         VectorClock.parse(text)
 
 
+@patient
 @given(st.text(alphabet="AB:;~ 0179\n"))
 def test_any_text_is_a_clock_or_a_value_error(text: str) -> None:
     try:
@@ -202,6 +211,7 @@ def test_any_text_is_a_clock_or_a_value_error(text: str) -> None:
 # --- the order -----------------------------------------------------------------------------------
 
 
+@patient
 @given(clocks)
 def test_order_is_reflexive(a: VectorClock) -> None:
     assert a <= a
@@ -210,11 +220,13 @@ def test_order_is_reflexive(a: VectorClock) -> None:
     assert not a > a
 
 
+@patient
 @given(clocks, clocks)
 def test_order_is_antisymmetric(a: VectorClock, b: VectorClock) -> None:
     assert (a <= b and b <= a) == (a == b)
 
 
+@patient
 @given(clocks, clocks, clocks)
 def test_order_is_transitive(a: VectorClock, b: VectorClock, c: VectorClock) -> None:
     b, c = a.merge(b), a.merge(b).merge(c)  # a chain, so that the premise always holds
@@ -222,11 +234,13 @@ def test_order_is_transitive(a: VectorClock, b: VectorClock, c: VectorClock) -> 
     assert a <= c
 
 
+@patient
 @given(clocks, clocks)
 def test_order_is_by_element(a: VectorClock, b: VectorClock) -> None:
     assert (a <= b) == all(a[actor] <= b[actor] for actor in {*a, *b})
 
 
+@patient
 @given(clocks, clocks)
 def test_two_clocks_are_equal_or_ordered_or_concurrent_and_only_one_of_these(
     a: VectorClock, b: VectorClock
@@ -234,6 +248,7 @@ def test_two_clocks_are_equal_or_ordered_or_concurrent_and_only_one_of_these(
     assert [a == b, a < b, a > b, a.concurrent(b)].count(True) == 1
 
 
+@patient
 @given(clocks, clocks)
 def test_the_comparisons_agree_with_each_other(a: VectorClock, b: VectorClock) -> None:
     assert (a < b) == (a <= b and a != b) == (b > a)
@@ -252,22 +267,26 @@ def test_examples_of_the_order() -> None:
 # --- merge ---------------------------------------------------------------------------------------
 
 
+@patient
 @given(clocks, clocks)
 def test_merge_is_commutative(a: VectorClock, b: VectorClock) -> None:
     assert a.merge(b) == b.merge(a)
 
 
+@patient
 @given(clocks, clocks, clocks)
 def test_merge_is_associative(a: VectorClock, b: VectorClock, c: VectorClock) -> None:
     assert a.merge(b).merge(c) == a.merge(b.merge(c))
 
 
+@patient
 @given(clocks)
 def test_merge_is_idempotent_and_the_empty_clock_is_its_unit(a: VectorClock) -> None:
     assert a.merge(a) == a
     assert a.merge(VectorClock()) == VectorClock().merge(a) == a
 
 
+@patient
 @given(clocks, clocks, clocks)
 def test_merge_is_the_least_upper_bound(a: VectorClock, b: VectorClock, c: VectorClock) -> None:
     both = a.merge(b)
@@ -276,6 +295,7 @@ def test_merge_is_the_least_upper_bound(a: VectorClock, b: VectorClock, c: Vecto
     assert (a <= c and b <= c) == (both <= c)
 
 
+@patient
 @given(clocks, clocks)
 def test_merge_changes_neither_clock(a: VectorClock, b: VectorClock) -> None:
     before = a.to_dict(), b.to_dict()
@@ -290,17 +310,20 @@ def test_an_example_of_merge() -> None:
 # --- dots and clocks -----------------------------------------------------------------------------
 
 
+@patient
 @given(clocks, dots)
 def test_a_dot_is_covered_when_its_sequence_has_been_reached(a: VectorClock, dot: Dot) -> None:
     assert a.covers(dot) == (dot.sequence <= a[dot.actor])
     assert a.covers(dot) == (VectorClock([dot]) <= a)
 
 
+@patient
 @given(clocks, dots)
 def test_a_clock_with_a_dot_is_the_least_that_covers_both(a: VectorClock, dot: Dot) -> None:
     assert a.with_dot(dot) == a.merge(VectorClock([dot]))
 
 
+@patient
 @given(clocks, actors)
 def test_increment_adds_the_next_dot_and_nothing_else(a: VectorClock, actor: str) -> None:
     dot = a.next_dot(actor)
@@ -312,6 +335,7 @@ def test_increment_adds_the_next_dot_and_nothing_else(a: VectorClock, actor: str
     assert after.beyond(a) == VectorClock([dot])
 
 
+@patient
 @given(clocks, clocks)
 def test_beyond_is_what_the_other_lacks(a: VectorClock, b: VectorClock) -> None:
     lacking = a.beyond(b)
@@ -325,6 +349,7 @@ def test_an_example_of_beyond() -> None:
     assert clock("A:7 B:3 C:1").beyond(clock("A:5 B:3 D:9")) == clock("A:7 C:1")
 
 
+@patient
 @given(clocks)
 def test_the_dots_of_a_clock_make_the_clock(a: VectorClock) -> None:
     assert VectorClock(a.dots()) == a
