@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from app.errors import BadBatch
-from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
+from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock, is_actor
 from app.write import Delete, Operation, Put, Version, Write, write_problem
 
 PROTOCOL: Final = 1
@@ -122,6 +122,8 @@ def unpack_waiting(actor: str, sequence: int, packed: bytes) -> Waiting:
 
 _Sequence = Annotated[int, msgspec.Meta(ge=1, le=SEQUENCE_MAX)]
 _Clock = dict[str, _Sequence]
+_SHOWN_MAX: Final = 300
+"""Characters of what a peer sent that an error repeats."""
 
 
 class _PutForm(msgspec.Struct, tag="put", array_like=True, forbid_unknown_fields=True):
@@ -223,8 +225,8 @@ def decode_batch(body: bytes) -> Batch:
     writes = tuple(map(_write, form.writes))
     for write in writes:
         if problem := write_problem(write):
-            raise BadBatch(f"The batch breaks a rule: {problem}. Nothing of it was applied.")
-    return Batch(form.sender, form.receiver, VectorClock(form.clock), writes)
+            raise BadBatch(f"The batch breaks a rule: {_cut(problem)}. Nothing of it was applied.")
+    return Batch(form.sender, form.receiver, _clock(form.clock), writes)
 
 
 def encode_answer(answer: Answer) -> bytes:
@@ -254,15 +256,28 @@ def decode_answer(body: bytes) -> Answer:
         raise BadBatch(f"The answer cannot be read: {error}.") from None
     return Answer(
         form.node,
-        VectorClock(form.clock),
-        VectorClock(form.received),
-        VectorClock(form.missing),
+        _clock(form.clock),
+        _clock(form.received),
+        _clock(form.missing),
         form.applied,
         form.duplicate,
         form.pending,
         form.refused,
         form.now_us,
     )
+
+
+def _clock(entries: dict[str, int]) -> VectorClock:
+    for actor in entries:
+        if not is_actor(actor):
+            raise BadBatch(
+                f"A clock names {_cut(repr(actor))}, which is no actor. Nothing of it was applied."
+            )
+    return VectorClock(entries)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
 
 
 def _write_form(write: Write) -> _WriteForm:
@@ -305,11 +320,12 @@ def _what_is_wrong(body: bytes, error: Exception) -> str:
         version = PROTOCOL
     if version != PROTOCOL:
         return _other_version(version)
-    return f"The batch cannot be read: {error}. Nothing of it was applied."
+    return f"The batch cannot be read: {_cut(str(error))}. Nothing of it was applied."
 
 
 def _other_version(version: object) -> str:
+    shown = _cut(repr(version)) if isinstance(version, int | float | str | None) else "unknown"
     return (
-        f"The batch is of protocol version {version!r}, and this node speaks {PROTOCOL}. "
+        f"The batch is of protocol version {shown}, and this node speaks {PROTOCOL}. "
         "Nothing of it was applied. Run the same release on all nodes."
     )

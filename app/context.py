@@ -60,7 +60,7 @@ class Contexts:
         if self._key is None:
             if has_signature:
                 raise _bad(token, "it is signed, and this node has no CLUSTER_SECRET")
-        elif not hmac.compare_digest(signature.encode(), self._signature(text).encode()):
+        elif not hmac.compare_digest(_bytes(signature), self._signature(text).encode()):
             raise _bad(token, "its signature is not of this cluster's CLUSTER_SECRET")
         version, _, entries = text.partition(";")
         if version != _VERSION:
@@ -72,8 +72,13 @@ class Contexts:
 
     def _signature(self, text: str) -> str:
         assert self._key is not None
-        digest = hmac.digest(self._key, text.encode(), hashlib.sha256)[:_SIGNATURE_BYTES]
+        digest = hmac.digest(self._key, _bytes(text), hashlib.sha256)[:_SIGNATURE_BYTES]
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def _bytes(text: str) -> bytes:
+    # Bytes of a header that are not UTF-8 come as lone surrogates.
+    return text.encode(errors="surrogatepass")
 
 
 def _bad(token: str, why: str) -> BadContext:

@@ -150,7 +150,7 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
         for task in unfinished:
             task.cancel()
         # Asked again and again: in Python 3.11 `asyncio.wait_for`, which redis-py sends commands
-        # with, forgets a cancellation that comes in the moment when it is done (python/cpython#86296).
+        # with, forgets a cancellation that comes just when it is done (python/cpython#86296).
         _, unfinished = await asyncio.wait(unfinished, timeout=0.1)
 
 

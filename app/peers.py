@@ -66,7 +66,9 @@ class Signer:
                     "The call is signed, and this node has no CLUSTER_SECRET. Nothing was applied. "
                     "Give all nodes the same."
                 )
-        elif not hmac.compare_digest((signature or "").encode(), self._signature(body).encode()):
+        elif not hmac.compare_digest(
+            (signature or "").encode(errors="surrogatepass"), self._signature(body).encode()
+        ):
             raise BadSignature(
                 f"The call's {SIGNATURE_HEADER} is not of this cluster's CLUSTER_SECRET. Nothing "
                 "was applied. Give all nodes the same."
@@ -125,6 +127,6 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 def _why(status: int, reply: bytes) -> str:
     try:
         detail = msgspec.json.decode(reply, type=dict[str, object]).get("detail")
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         detail = None
     return f"it answered {status}: {detail or 'and gave no reason'}"

@@ -7,7 +7,6 @@ that a Redis that would forget, evict or refuse writes is turned down, with what
 import asyncio
 import re
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
@@ -34,12 +33,19 @@ async def until_it_answers(redis: Redis) -> None:
                 await redis.ping()
                 return
         except RedisUnavailable as error:
-            if isinstance(error.__cause__, AuthenticationError):
+            if _wrong_password(error):
                 raise
             if error.cause != said:
                 said = error.cause
                 log.info("waiting for redis", cause=said)
             await asyncio.sleep(0.2)
+
+
+def _wrong_password(error: BaseException | None) -> bool:
+    # redis-py wraps what fails while it connects.
+    while error is not None and not isinstance(error, AuthenticationError):
+        error = error.__cause__
+    return error is not None
 
 
 async def check(redis: Redis, fsync: Literal["always", "everysec", "trust"]) -> None:
@@ -89,6 +95,5 @@ async def _configuration_problems(redis: Redis, fsync: str) -> list[str]:
 
 def shown(url: str) -> str:
     """`url` for people: without the password."""
-    parts = urlsplit(url)
-    _, at, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"***@{host}" if at else host).geturl()
+    without_user = re.sub(r"(?<=://)[^/?#]*@", "***@", url)
+    return re.sub(r"(?<=[?&]password=)[^&#]*", "***", without_user)

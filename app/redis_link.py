@@ -21,9 +21,20 @@ from redis.asyncio.connection import (
 )
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from app.errors import InvariantError, Outcome, RedisUnavailable
 
@@ -56,6 +67,19 @@ class _Unix(_NotesWhatWasNotSent, UnixDomainSocketConnection):
     pass
 
 
+class _Pool(BlockingConnectionPool):
+    """A pool whose failure to give a connection says that nothing was sent."""
+
+    async def get_connection(self, *args: Any, **kwargs: Any) -> AbstractConnection:
+        get: Any = super().get_connection
+        try:
+            connection: AbstractConnection = await get(*args, **kwargs)
+        except RedisError as error:
+            error.add_note(_NOT_SENT)
+            raise
+        return connection
+
+
 _CLASSES: Final[dict[str, type[AbstractConnection]]] = {
     "redis": _Tcp,
     "rediss": _Tls,
@@ -65,13 +89,16 @@ _CLASSES: Final[dict[str, type[AbstractConnection]]] = {
 
 def connect(url: str, timeout_ms: int) -> Redis:
     """A client for the Redis at `url`. It connects when first used; close it with `aclose`."""
-    pool = BlockingConnectionPool.from_url(
+    pool = _Pool.from_url(
         url,
         max_connections=CONNECTIONS_MAX,
         timeout=timeout_ms / 1000,
         socket_timeout=timeout_ms / 1000,
         socket_connect_timeout=timeout_ms / 1000,
         retry=Retry(NoBackoff(), 0),
+        # With them on ("auto" is the default for TCP) a connection that ended while it was idle is
+        # not noticed, and the next command is lost on it.
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
     # from_url picks the class by the scheme, and leaves no way to name another.
     pool.connection_class = _CLASSES[urlsplit(url).scheme]
@@ -112,13 +139,29 @@ _REFUSALS: Final = (
     "CLUSTERDOWN",
     "NOSCRIPT",
     "command not allowed",
-    "max number of clients",
+)
+
+
+_REFUSAL_CLASSES: Final = (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
 )
 
 
 def _refused(error: RedisError) -> bool:
     """Whether Redis refused the command for the state it is in, and before it changed anything."""
-    return any(word in str(error) for word in _REFUSALS)
+    # redis-py takes the code off the text of the errors that it has a class for.
+    if isinstance(error, _REFUSAL_CLASSES):
+        return True
+    if str(error) == "max number of clients reached":
+        return True
+    # Nothing but Redis' own words is searched: what else failed may name a path or a host.
+    return isinstance(error, ResponseError) and any(word in str(error) for word in _REFUSALS)
 
 
 def _outcome(error: RedisError) -> Outcome:

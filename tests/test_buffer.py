@@ -31,7 +31,7 @@ def in_short(blocked: list[Blocked]) -> list[tuple[str, list[str]]]:
     return [(str(b.waiting.write.dot), [str(dot) for dot in b.waiting_for]) for b in blocked]
 
 
-# --- what waits, and for what ----------------------------------------------------------------------
+# --- what waits, and for what ---------------------------------------------------------------------
 
 
 async def test_an_empty_buffer_holds_nothing(make_store: MakeStore) -> None:
@@ -83,7 +83,7 @@ async def test_the_first_that_wait_are_shown_when_there_are_many(make_store: Mak
     assert await d.buffer.counts() == {"B": 11, "C": 2}
 
 
-# --- what has to come first ------------------------------------------------------------------------
+# --- what has to come first -----------------------------------------------------------------------
 
 
 async def test_what_waits_leads_to_the_write_that_everything_waits_for(
@@ -122,7 +122,7 @@ async def test_a_waiting_write_beyond_a_gap_leads_to_the_gap(make_store: MakeSto
     assert await d.buffer.missing_for(clock("B:9")) == clock("B:3")
 
 
-# --- progress --------------------------------------------------------------------------------------
+# --- progress -------------------------------------------------------------------------------------
 
 
 async def test_what_was_received_moves_the_progress_of_the_worker(make_store: MakeStore) -> None:
@@ -148,7 +148,7 @@ async def test_the_limit_holds_over_all_actors_together(make_store: MakeStore) -
     assert await d.buffer.counts() == {}
 
 
-# --- the sweep -------------------------------------------------------------------------------------
+# --- the sweep ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("received", ["0", "1", "2"])

@@ -39,7 +39,7 @@ Client = TestClient[web.Request, web.Application]
 Logs = list[Any]
 
 
-# --- a node, and what is said to it ----------------------------------------------------------------
+# --- a node, and what is said to it ---------------------------------------------------------------
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def put_by(author: Node, key: str, value: bytes, content_type: str = "text/plain
     return author.write([Put(key, value, content_type)], 1_700_000_000_000_000)
 
 
-# --- keys and values -------------------------------------------------------------------------------
+# --- keys and values ------------------------------------------------------------------------------
 
 
 async def test_a_put_is_answered_with_its_dot_and_the_clock(redis_url: str) -> None:
@@ -284,7 +284,7 @@ async def test_a_content_type_that_cannot_be_kept_is_refused(
         assert await clock_of(client) == {}
 
 
-# --- keys ------------------------------------------------------------------------------------------
+# --- keys -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ async def test_a_key_that_cannot_be_is_refused(redis_url: str, method: str, path
         assert await clock_of(client) == {}
 
 
-# --- siblings --------------------------------------------------------------------------------------
+# --- siblings -------------------------------------------------------------------------------------
 
 
 async def concurrent_lunches(client: Client) -> None:
@@ -398,7 +398,7 @@ async def test_siblings_false_is_a_plain_get(redis_url: str) -> None:
         assert await (await client.get("/kv/lunch?siblings=false")).read() == b"noon?"
 
 
-# --- what is refused -------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -481,7 +481,7 @@ async def test_a_method_that_a_route_does_not_have_is_a_problem(
         assert set(response.headers["Allow"].split(",")) == allowed
 
 
-# --- contexts --------------------------------------------------------------------------------------
+# --- contexts -------------------------------------------------------------------------------------
 
 
 async def test_a_token_grows_by_what_its_session_writes_and_reads(redis_url: str) -> None:
@@ -657,7 +657,7 @@ async def test_a_token_of_another_secret_is_refused(redis_url: str) -> None:
         await problem(await client.get("/kv/x", headers=context(theirs)), 400, "bad-context")
 
 
-# --- replicate -------------------------------------------------------------------------------------
+# --- replicate ------------------------------------------------------------------------------------
 
 
 async def test_a_batch_is_answered_with_what_became_of_it(redis_url: str) -> None:
@@ -870,7 +870,7 @@ async def test_a_signed_message_to_a_node_without_the_secret_is_refused(redis_ur
         assert await clock_of(client) == {}
 
 
-# --- clients that go away --------------------------------------------------------------------------
+# --- clients that go away -------------------------------------------------------------------------
 
 
 async def connect(client: Client) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -904,7 +904,7 @@ async def test_a_client_that_goes_away_within_its_body_changes_nothing(
     assert grave(logs) == []
 
 
-# --- looking in ------------------------------------------------------------------------------------
+# --- looking in -----------------------------------------------------------------------------------
 
 
 async def test_the_status_of_a_node_that_reaches_nobody(redis_url: str) -> None:
@@ -976,7 +976,7 @@ async def test_a_node_that_is_told_to_end_ends_whatever_it_was_about_to_do(redis
                 await asyncio.sleep(0)
 
 
-# --- faults ----------------------------------------------------------------------------------------
+# --- faults ---------------------------------------------------------------------------------------
 
 
 async def test_without_faults_there_is_no_such_route(redis_url: str) -> None:
@@ -1037,7 +1037,7 @@ async def test_there_is_no_fault_on_a_link_that_is_not(
         await problem(response, 403, "unknown-peer")
 
 
-# --- a Redis that fails ----------------------------------------------------------------------------
+# --- a Redis that fails ---------------------------------------------------------------------------
 
 
 class OwnRedis:
@@ -1054,8 +1054,8 @@ class OwnRedis:
     def start(self) -> None:
         """It answers."""
         self._process = subprocess.Popen(
-            [find_redis_server().path, "--port", "0", "--unixsocket", "redis.sock", "--save", ""]
-            + ["--appendonly", "yes", "--appendfsync", "always"],
+            [str(find_redis_server().path), "--port", "0", "--unixsocket", "redis.sock"]
+            + ["--save", "", "--appendonly", "yes", "--appendfsync", "always"],
             cwd=self._directory,
             stdout=subprocess.DEVNULL,
         )

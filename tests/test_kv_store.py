@@ -29,7 +29,7 @@ async def receive(store: Store, *writes: Write) -> None:
     assert (received.pending, received.refused) == (0, 0)
 
 
-# --- commit ----------------------------------------------------------------------------------------
+# --- commit ---------------------------------------------------------------------------------------
 
 
 async def test_a_commit_moves_the_progress_of_its_worker(make_store: MakeStore) -> None:
@@ -47,7 +47,7 @@ async def test_what_was_committed_is_found(make_store: MakeStore) -> None:
     assert await a.store.read("lunch") == Reading((version,), clock("A:1"))
 
 
-# --- what a reader has seen (DESIGN.md, section 3) -------------------------------------------------
+# --- what a reader has seen (DESIGN.md, section 3) ------------------------------------------------
 
 
 async def test_who_finds_a_key_has_seen_its_version_and_no_more(make_store: MakeStore) -> None:
@@ -100,7 +100,7 @@ async def test_who_finds_a_survivor_of_a_delete_has_seen_the_delete(make_store: 
     assert (await a.store.read("lunch")).context == clock("A:1"), "a write covers the delete"
 
 
-# --- the log ---------------------------------------------------------------------------------------
+# --- the log --------------------------------------------------------------------------------------
 
 
 async def test_the_log_is_read_from_any_place_a_part_at_a_time(make_store: MakeStore) -> None:
@@ -133,7 +133,7 @@ async def test_a_log_without_what_is_asked_for_is_a_broken_invariant(make_store:
     assert [write.dot for write in await a.store.log_after("A", 2, 10)] == [Dot("A", 3)]
 
 
-# --- whose Redis it is -----------------------------------------------------------------------------
+# --- whose Redis it is ----------------------------------------------------------------------------
 
 
 async def test_an_empty_redis_becomes_the_nodes_and_stays_it(make_redis: MakeRedis) -> None:
@@ -151,7 +151,7 @@ async def test_a_node_goes_on_under_the_name_that_it_writes_as(make_redis: MakeR
 async def test_the_redis_of_another_node_is_refused(make_redis: MakeRedis) -> None:
     scripts = Scripts(make_redis(), Keys())
     await kv_store.claim(scripts, "A")
-    with pytest.raises(StartupError, match="REDIS_URL: .* belongs to node A, and NODE_ID is B"):
+    with pytest.raises(StartupError, match=r"REDIS_URL: .* belongs to node A, and NODE_ID is B"):
         await kv_store.claim(scripts, "B")
     assert await kv_store.claim(scripts, "A") == "A"
 
@@ -159,7 +159,7 @@ async def test_the_redis_of_another_node_is_refused(make_redis: MakeRedis) -> No
 async def test_a_redis_with_somebody_elses_data_is_refused(make_redis: MakeRedis) -> None:
     redis = make_redis()
     await redis.set("theirs", "1")
-    with pytest.raises(StartupError, match="REDIS_URL: .* not Lightcone's.*database of its own"):
+    with pytest.raises(StartupError, match=r"REDIS_URL: .* not Lightcone's.*database of its own"):
         await kv_store.claim(Scripts(redis, Keys()), "A")
     assert await redis.keys() == [b"theirs"]
 
@@ -169,8 +169,9 @@ async def test_data_of_another_layout_is_refused(
     make_redis: MakeRedis, meta: dict[str, str]
 ) -> None:
     redis = make_redis()
-    await redis.hset("meta", mapping={"actor": "A", **meta})
-    with pytest.raises(StartupError, match="REDIS_URL: the data is of layout .*reads layout 1"):
+    for field, value in {"actor": "A", **meta}.items():
+        await redis.hset("meta", field, value)
+    with pytest.raises(StartupError, match=r"REDIS_URL: the data is of layout .*reads layout 1"):
         await kv_store.claim(Scripts(redis, Keys()), "A")
 
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,7 +100,7 @@ async def test_an_empty_batch_is_answered_too(make_store: MakeStore) -> None:
 
 
 async def test_names_of_keys_may_have_a_prefix(make_redis: MakeRedis) -> None:
-    redis = make_redis()
+    redis: Any = make_redis()
     scripts = Scripts(redis, Keys("{s3}"))
     await scripts.claim_node("A", "A", 1)
     await scripts.commit_write("A", [Put("lunch", b"noon?")], 5)

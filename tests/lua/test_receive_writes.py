@@ -19,13 +19,13 @@ from app.progress import Progress
 from app.scripts import Received, Scripts
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import Delete, Put, Write, winner_first
-from tests.conftest import MakeRedis, MakeStore, Store
+from tests.conftest import MakeStore, Store
 from tests.model import Node
 
 real_redis_only = pytest.mark.parametrize("make_redis", ["redis-server"], indirect=True)
 
 
-# --- what the tests speak of -----------------------------------------------------------------------
+# --- what the tests speak of ----------------------------------------------------------------------
 
 
 def counts(received: Received) -> dict[str, int]:
@@ -109,7 +109,7 @@ async def step(store: Store, writes: Sequence[Write] = (), drain_max: int = 1) -
     return received
 
 
-# --- duplicate, apply, pending ---------------------------------------------------------------------
+# --- duplicate, apply, pending --------------------------------------------------------------------
 
 
 async def test_the_next_write_of_an_actor_is_applied(make_store: MakeStore) -> None:
@@ -305,7 +305,7 @@ async def test_the_redis_of_another_node_is_not_written_to(make_store: MakeStore
     assert await a.redis.keys() == [b"meta"]
 
 
-# --- the order of application ----------------------------------------------------------------------
+# --- the order of application ---------------------------------------------------------------------
 
 
 async def test_at_every_step_of_a_drain_nothing_is_applied_before_its_dependencies(
@@ -371,7 +371,7 @@ async def batches_give_the_same_state(
     await redis.aclose()
 
 
-# --- limits ----------------------------------------------------------------------------------------
+# --- limits ---------------------------------------------------------------------------------------
 
 
 async def test_a_full_buffer_refuses_and_still_applies_what_is_deliverable(
@@ -451,7 +451,7 @@ async def test_the_buffer_drains_on_until_there_is_no_more(make_store: MakeStore
     assert received.clock == clock("B:8")
 
 
-# --- what the answer says --------------------------------------------------------------------------
+# --- what the answer says -------------------------------------------------------------------------
 
 
 async def test_received_is_how_far_there_is_no_gap(make_store: MakeStore) -> None:
@@ -505,7 +505,7 @@ async def test_missing_names_the_greatest_of_what_several_lack_of_one_actor(
     assert received.drained == 1
 
 
-# --- cost ------------------------------------------------------------------------------------------
+# --- cost -----------------------------------------------------------------------------------------
 
 
 async def commands_of(store: Store, writes: Sequence[Write], drain_max: int = 256) -> int:
@@ -588,7 +588,7 @@ async def test_draining_twice_as_many_writes_costs_twice_as_much(make_store: Mak
     assert costs[2000] - costs[300] == 17 * per_hundred
 
 
-# --- siblings --------------------------------------------------------------------------------------
+# --- siblings -------------------------------------------------------------------------------------
 
 
 def three_lunches() -> list[Write]:
@@ -647,7 +647,7 @@ async def test_a_write_supersedes_only_the_siblings_that_it_knew(make_store: Mak
     assert [v.value for v in (await a.store.read("lunch")).versions] == [b"better soup", b"bread"]
 
 
-# --- deletes ---------------------------------------------------------------------------------------
+# --- deletes --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
