@@ -96,14 +96,15 @@ class PendingBuffer:
         return {actor: count for actor, count in zip(actors, counts, strict=True) if count}
 
     async def blocked(self, limit: int) -> list[Blocked]:
-        """At most `limit` writes that wait, in order for each actor, and what each waits for."""
+        """At most `limit` writes that wait, the next of each actor, and what each waits for."""
         with translated():
             clock = codec.unpack_clock(await self._redis.hgetall(self._keys.clock))
             actors = sorted(a.decode() for a in await self._redis.hkeys(self._keys.received))
+            share = max(1, limit // max(1, len(actors)))
             found: list[Blocked] = []
-            for actor in actors:
+            for actor in actors[:limit]:
                 sequences = sorted(map(int, await self._redis.hkeys(self._keys.pending(actor))))
-                sequences = sequences[: limit - len(found)]
+                sequences = sequences[:share]
                 if not sequences:
                     continue
                 entries: list[Any] = await self._redis.hmget(

@@ -67,7 +67,7 @@ def patience_s(request: web.Request) -> float:
 
 
 async def body(request: web.Request, limit: int, what: str, setting: str | None) -> bytes:
-    """The whole body, if it is no larger than `limit` bytes. Raises TooLarge."""
+    """The whole body, if it is no larger than `limit` bytes. Raises TooLarge, BadParameter."""
     hint = f" ({setting})" if setting else ""
     too_large = errors.TooLarge(
         f"The {what} is larger than this node takes: {limit} bytes{hint}. Nothing was done."
@@ -75,10 +75,13 @@ async def body(request: web.Request, limit: int, what: str, setting: str | None)
     if (request.content_length or 0) > limit:
         raise too_large
     received = bytearray()
-    async for chunk in request.content.iter_any():
-        received += chunk
-        if len(received) > limit:
-            raise too_large
+    try:
+        async for chunk in request.content.iter_any():
+            received += chunk
+            if len(received) > limit:
+                raise too_large
+    except (ConnectionError, web.RequestPayloadError):
+        raise errors.BadParameter(f"The {what} broke off. Nothing was done.") from None
     return bytes(received)
 
 

@@ -120,8 +120,10 @@ class Config(BaseSettings):
         description="Writes. Most that wait in the pending buffer; "
         "beyond it peers keep them in their logs.",
     )
-    context_max_bytes: Bytes = Field(
+    context_max_bytes: int = Field(
         8 * 1024,
+        ge=64,
+        le=64 * 1024,
         description="Bytes. Longest Causal-Context header; proxies commonly refuse longer ones.",
     )
     drain_max: Count = Field(

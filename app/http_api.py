@@ -146,8 +146,9 @@ class Api:
         missing = await self.progress.reach(context, patience_s, self.store.clock)
         if missing:
             # What was asked for may be here and wait: then what it waits for is the news.
-            missing = missing.merge(await self.buffer.missing_for(missing))
-            known = {dot: self.progress.known_for_s(dot) for dot in missing.dots()}
+            needed = await self.buffer.missing_for(missing)
+            dots = dict.fromkeys([*needed.dots(), *missing.dots()])
+            known = {dot: self.progress.known_for_s(dot) for dot in dots}
             raise errors.NotCaughtUp(known, patience_s)
         return context
 

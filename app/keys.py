@@ -41,7 +41,7 @@ class Keys:
 
     @property
     def deletes(self) -> str:
-        """Hash: actor -> the sequence of its last delete that left a key with no version here."""
+        """Hash: actor -> the sequence of its last delete that came to a key with versions here."""
         return f"{self.prefix}deletes"
 
     @property

@@ -23,8 +23,8 @@ from app.vector_clock import VectorClock
 from app.write import Operation, Version, Write, winner_first
 
 NOT_OURS: Final = (
-    "it no longer holds this node's state (was it emptied, or another one put in its place?); "
-    "restart the node when the right Redis is back"
+    "it no longer holds what this node has applied (was it emptied, put back from a copy, or "
+    "another one put in its place?); restart the node when the right Redis is back"
 )
 
 
@@ -65,7 +65,9 @@ class KVStore:
         Raises RedisUnavailable.
         """
         with translated(changes=True):
-            committed = await self._scripts.commit_write(self.actor, operations, self._now_us())
+            committed = await self._scripts.commit_write(
+                self.actor, operations, self._now_us(), self._progress.clock[self.actor]
+            )
         if committed is None:
             raise RedisUnavailable(NOT_OURS)
         self._progress.advance(committed.clock)
@@ -76,16 +78,20 @@ class KVStore:
 
         Raises RedisUnavailable.
         """
+        known = self._progress.clock
         # In this order on one connection, so that the clock is never older than an absence that
         # it has to vouch for: absence may be a delete's work.
         with translated():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.hgetall(self._keys.kv(key))
                 pipeline.hgetall(self._keys.clock)
-                fields, clock = await pipeline.execute()
+                fields, entries = await pipeline.execute()
+        clock = codec.unpack_clock(entries)
+        if not known <= clock:
+            raise RedisUnavailable(NOT_OURS)
         versions = tuple(winner_first(codec.unpack_versions(fields)))
         if not versions:
-            return Reading((), codec.unpack_clock(clock))
+            return Reading((), clock)
         context = codec.unpack_deletes(fields)
         for version in versions:
             context = context.with_dot(version.dot)

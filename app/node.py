@@ -158,7 +158,11 @@ async def run_worker(config: Config, sockets: list[socket.socket], stop: asyncio
     """Serve on `sockets` until `stop` is set; then finish what is in flight, and return."""
     async with worker(config) as application:
         runner = web.AppRunner(
-            application, access_log=None, shutdown_timeout=config.shutdown_grace_ms / 1000
+            application,
+            access_log=None,
+            shutdown_timeout=config.shutdown_grace_ms / 1000,
+            # Above our own limit, so that it is us who refuse, and say why.
+            max_field_size=2 * config.context_max_bytes,
         )
         await runner.setup()
         try:

@@ -73,9 +73,10 @@ class Scripts:
         self._release_lease = redis.register_script(source("release_lease"))
 
     async def commit_write(
-        self, actor: str, operations: Sequence[Operation], now_us: int
+        self, actor: str, operations: Sequence[Operation], now_us: int, known: int = 0
     ) -> Committed | None:
-        """Commit a local write (`lua/commit_write.lua`). None: Redis is not the actor's."""
+        """Commit a local write (`lua/commit_write.lua`). None: Redis is not the actor's, or no
+        longer has its write `known`."""
         keys = self._keys
         reply: list[Any] = await self._commit_write(
             keys=[
@@ -85,7 +86,13 @@ class Scripts:
                 keys.log(actor),
                 *(keys.kv(operation.key) for operation in operations),
             ],
-            args=[actor, now_us, codec.pack_operations(operations), keys.applied_channel],
+            args=[
+                actor,
+                now_us,
+                codec.pack_operations(operations),
+                keys.applied_channel,
+                known,
+            ],
         )
         if not reply:
             return None

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app import kv_store
 from app.buffer import PendingBuffer
-from app.embedded_redis import find_redis_server
+from app.embedded_redis import find_redis_server, redis_servers
 from app.keys import Keys
 from app.kv_store import KVStore
 from app.progress import Progress
@@ -25,14 +26,14 @@ from app.scripts import Scripts
 DATABASES = 16
 
 
-@pytest.fixture(scope="session")
-def redis_socket() -> Iterator[Path]:
-    """The socket of a real redis-server that lives as long as the tests do."""
+@contextmanager
+def running_redis(program: Path) -> Iterator[Path]:
+    """The socket of a redis-server that runs, for tests, with nothing on disk."""
     directory = Path(tempfile.mkdtemp(prefix="lightcone-"))
     socket = directory / "redis.sock"
     process = subprocess.Popen(
         [
-            str(find_redis_server().path),
+            str(program),
             *("--port", "0", "--unixsocket", "redis.sock"),
             *("--save", "", "--databases", str(DATABASES)),
         ],
@@ -54,26 +55,46 @@ def redis_socket() -> Iterator[Path]:
         shutil.rmtree(directory)
 
 
+@pytest.fixture(scope="session")
+def redis_socket() -> Iterator[Path]:
+    """The socket of the redis-server that a node would run, for as long as the tests run."""
+    with running_redis(find_redis_server().path) as socket:
+        yield socket
+
+
+SERVERS = {f"redis {'.'.join(map(str, s.version))}": s.path for s in redis_servers()}
+
+
+@pytest.fixture(scope="session")
+def redis_sockets() -> Iterator[dict[str, Path]]:
+    """The sockets of one running redis-server of each version on this machine."""
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(running_redis(program)) for name, program in SERVERS.items()
+        }
+
+
 MakeRedis = Callable[[], Redis]
 
 
-@pytest.fixture(params=["fakeredis", "redis-server"])
-async def make_redis(request: pytest.FixtureRequest) -> AsyncIterator[MakeRedis]:
-    """Makes empty Redis databases: in-process ones, then the same test again on a real server."""
+@pytest.fixture(params=["fakeredis", *SERVERS])
+async def make_redis(
+    request: pytest.FixtureRequest, redis_sockets: dict[str, Path]
+) -> AsyncIterator[MakeRedis]:
+    """Makes empty Redis databases: in-process ones, and again on every real server there is."""
+    socket = redis_sockets.get(request.param)
     made: list[Redis] = []
 
     def make() -> Redis:
         redis: Redis
-        if request.param == "fakeredis":
+        if socket is None:
             redis = FakeAsyncRedis(server=FakeServer())
         else:
-            socket = request.getfixturevalue("redis_socket")
             redis = Redis(unix_socket_path=str(socket), db=len(made))
         made.append(redis)
         return redis
 
-    if request.param == "redis-server":
-        socket = request.getfixturevalue("redis_socket")
+    if socket is not None:
         with BlockingRedis(unix_socket_path=str(socket)) as blocking:
             blocking.flushall()
     yield make

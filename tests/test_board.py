@@ -14,11 +14,11 @@ from app.progress import Progress
 from app.scripts import Scripts
 from app.vector_clock import VectorClock
 from app.write import Put
-from tests.conftest import MakeRedis, MakeStore, Store
+from tests.conftest import SERVERS, MakeRedis, MakeStore, Store
 
 LONG_MS = 600_000
 
-real_redis_only = pytest.mark.parametrize("make_redis", ["redis-server"], indirect=True)
+real_redis_only = pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
 
 
 def worker(store: Store, name: str) -> Board:
@@ -138,7 +138,7 @@ async def listening(store: Store) -> AsyncIterator[Listener]:
 
 async def until_subscribed(store: Store, listeners: int) -> None:
     async with asyncio.timeout(30):
-        while dict(await store.redis.pubsub_numsub("applied")).get(b"applied", 0) < listeners:
+        while (await store.redis.pubsub_numsub(store.keys.applied_channel))[0][1] < listeners:
             await asyncio.sleep(0.005)
 
 
@@ -160,7 +160,7 @@ async def test_it_is_the_channel_that_tells(make_store: MakeStore) -> None:
     """What is nowhere in Redis is heard, so that no refresh can have read it."""
     a = await make_store("A")
     async with listening(a) as listener:
-        await a.redis.publish("applied", "B:7 C:2")
+        await a.redis.publish(a.keys.applied_channel, "B:7 C:2")
         await until(listener.has("B:7 C:2"))
         assert listener.progress.clock == VectorClock({"B": 7, "C": 2})
 
@@ -190,7 +190,7 @@ async def test_a_listener_that_lost_its_connection_listens_again(make_store: Mak
             killed = await a.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             assert killed == 1
             await until_subscribed(a, 1)
-            await a.redis.publish("applied", f"B:{n}")
+            await a.redis.publish(a.keys.applied_channel, f"B:{n}")
             await until(listener.has(f"B:{n}"))
 
 

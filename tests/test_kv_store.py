@@ -186,7 +186,7 @@ async def test_the_check_passes_while_the_state_is_there(make_store: MakeStore) 
     a = await make_store("A")
     await a.store.check()
     await a.redis.flushall()
-    with pytest.raises(RedisUnavailable, match="no longer holds this node's state") as refusal:
+    with pytest.raises(RedisUnavailable, match="no longer holds what this node has applied") as refusal:
         await a.store.check()
     assert refusal.value.outcome == "not_applied"
 
@@ -197,7 +197,7 @@ async def test_the_check_fails_when_another_nodes_redis_is_put_in_place(
     a = await make_store("A")
     await a.redis.flushall()
     await kv_store.claim(a.scripts, "B")
-    with pytest.raises(RedisUnavailable, match="no longer holds this node's state"):
+    with pytest.raises(RedisUnavailable, match="no longer holds what this node has applied"):
         await a.store.check()
 
 

@@ -3,7 +3,7 @@
 
   KEYS[1]  clock        hash    actor -> sequence applied here
   KEYS[2]  meta         hash    `actor`: who writes here; `timestamp`: the last one
-  KEYS[3]  deletes      hash    actor -> its last delete that left a key with no version
+  KEYS[3]  deletes      hash    actor -> its last delete that came to a key with versions
   KEYS[4]  log:{actor}  stream  entry id SEQUENCE-0
   KEYS[5+] kv:{key}     hash    one per operation, in order
 
@@ -11,10 +11,12 @@
   ARGV[2]  now          microseconds since 1970, by the worker's wall clock
   ARGV[3]  operations   netstrings (operations.inc.lua)
   ARGV[4]  channel      where to tell the other workers
+  ARGV[5]  known        the last sequence that the worker knows to be the actor's
 
   Returns  sequence, timestamp, then the clock after the write as text;
-           or nothing (an empty list) if this Redis does not belong to `actor`, and nothing was
-           changed: it was emptied or replaced under a running node (G4).
+           or nothing (an empty list) if this Redis does not belong to `actor`, or has lost writes
+           that the worker has seen, and nothing was changed: it was emptied, replaced or put back
+           under a running node, and would give dots again that name other writes (G4).
 
   Atomic, because a crash between value, log and clock would lose the write, or let another
   have its dot (G3, G4). The first command that writes is XADD, which Redis refuses when it is
@@ -27,6 +29,7 @@
 --@include operations
 local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local actor, now, packed, channel = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local known = tonumber(ARGV[5])
 
 local owner, last = unpack(redis.call('HMGET', meta_key, 'actor', 'timestamp'))
 if owner ~= actor then
@@ -35,6 +38,9 @@ end
 
 local clock = load_clock(clock_key)
 local sequence = (clock[actor] or 0) + 1
+if sequence <= known then
+  return {}
+end
 local dot = string.format('%s:%.0f', actor, sequence)
 -- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014).
 local timestamp = string.format('%.0f', math.max(now, tonumber(last or 0) + 1))

@@ -3,7 +3,7 @@
 
   KEYS[1]  clock         hash  actor -> sequence applied here
   KEYS[2]  meta          hash  `node`: whose Redis this is; `timestamp`: the last one
-  KEYS[3]  deletes       hash  actor -> its last delete that left a key with no version
+  KEYS[3]  deletes       hash  actor -> its last delete that came to a key with versions
   KEYS[4]  received      hash  actor with waiting writes -> highest sequence without a gap
 
   ARGV[1]  node          whose Redis this must be
@@ -89,12 +89,13 @@ local function apply_operation(dot, actor, sequence, stamp, dependencies, verb, 
     end
   end
 
+  if verb == 'delete' and #fields > 0 then
+    -- Remembered also when versions survive: they may be deleted later, and their key be born again.
+    redis.call('HSET', deletes_key, actor, integer(sequence))
+    deletes[actor] = sequence
+  end
   if verb == 'delete' and survivors == 0 then
-    if #fields > 0 then
-      redis.call('DEL', kv_key)
-      redis.call('HSET', deletes_key, actor, integer(sequence))
-      deletes[actor] = sequence
-    end
+    redis.call('DEL', kv_key)
     return
   end
 

@@ -8,10 +8,10 @@ from app.errors import RedisUnavailable
 from app.scripts import Committed
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import Delete, Operation, Put
-from tests.conftest import MakeRedis, MakeStore, Store
+from tests.conftest import SERVERS, MakeRedis, MakeStore, Store
 from tests.model import Node
 
-real_redis_only = pytest.mark.parametrize("make_redis", ["redis-server"], indirect=True)
+real_redis_only = pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
 
 
 async def commit(store: Store, *operations: Operation) -> Committed:
@@ -178,7 +178,7 @@ async def test_an_emptied_redis_is_not_written_to(make_store: MakeStore) -> None
     a = await make_store("A")
     await commit(a)
     await a.redis.flushall()
-    with pytest.raises(RedisUnavailable, match="no longer holds this node's state") as refusal:
+    with pytest.raises(RedisUnavailable, match="no longer holds what this node has applied") as refusal:
         await commit(a)
     assert refusal.value.outcome == "not_applied"
     assert await a.redis.dbsize() == 0
