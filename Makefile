@@ -4,7 +4,7 @@ python := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check format lock clean
+.PHONY: help setup run demo test check format docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,9 @@ format: setup ## Write the code in its standard form, and mend what can be mende
 	$(python) -m ruff check --fix-only .
 	$(python) -m ruff format .
 
+docs: setup ## Write the table of settings into docs/settings.md, from the code.
+	$(python) -m tools.settings_page
+
 lock: ## Write the newest fitting versions, with hashes, to the lock files. Needs uv.
 	tools/lock
 
@@ -39,3 +42,34 @@ clean: ## Take away .venv, caches and the data of local nodes.
 	rm -rf .venv data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf .coverage htmlcov build dist *.egg-info
 	find app client tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- containers: deploy/, run with `docker compose` or docker-compose, whichever there is ---------
+
+NODE ?= node1
+.PHONY: up down logs ps redis-cli demo-docker test-docker
+
+up: ## Build the image, start nodes A, B, C and their Redis as containers, and wait until ready.
+	@tools/docker-up
+
+down: ## Stop the containers and take them away; the data stays in its volumes.
+	@tools/compose down
+
+logs: ## Follow the logs of the containers; one of them with ARGS=node1.
+	@tools/compose logs --follow --tail 100 $(ARGS)
+
+ps: ## List the containers and their health.
+	@tools/compose ps
+
+redis-cli: ## Open redis-cli inside the Redis of NODE=node1, or run it: ARGS='HGETALL clock'.
+	@[ -t 0 ] && tty= || tty=-T; \
+		tools/compose exec $$tty $(patsubst node%,redis%,$(NODE)) redis-cli $(ARGS)
+
+demo-docker: setup ## Start containers of their own, run the demonstration against them, take them away.
+	@tools/docker-demo $(ARGS)
+
+test-docker: setup ## Run the tests of containers; ARGS go to pytest. Skips where no Docker engine answers.
+	@if docker version >/dev/null 2>&1; then \
+		tools/standin-images && $(python) -m pytest tests/docker $(ARGS); \
+	else \
+		echo "test-docker: skipped, for no Docker engine answers"; \
+	fi
