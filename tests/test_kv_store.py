@@ -186,7 +186,9 @@ async def test_the_check_passes_while_the_state_is_there(make_store: MakeStore) 
     a = await make_store("A")
     await a.store.check()
     await a.redis.flushall()
-    with pytest.raises(RedisUnavailable, match="no longer holds what this node has applied") as refusal:
+    with pytest.raises(
+        RedisUnavailable, match="no longer holds what this node has applied"
+    ) as refusal:
         await a.store.check()
     assert refusal.value.outcome == "not_applied"
 

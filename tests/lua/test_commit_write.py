@@ -178,7 +178,9 @@ async def test_an_emptied_redis_is_not_written_to(make_store: MakeStore) -> None
     a = await make_store("A")
     await commit(a)
     await a.redis.flushall()
-    with pytest.raises(RedisUnavailable, match="no longer holds what this node has applied") as refusal:
+    with pytest.raises(
+        RedisUnavailable, match="no longer holds what this node has applied"
+    ) as refusal:
         await commit(a)
     assert refusal.value.outcome == "not_applied"
     assert await a.redis.dbsize() == 0

@@ -293,7 +293,9 @@ async def test_a_redis_that_was_emptied_is_not_written_to(make_store: MakeStore)
     a = await make_store("A")
     await a.buffer.receive(notes("B", 1))
     await a.redis.flushall()
-    with pytest.raises(RedisUnavailable, match="no longer holds what this node has applied") as refusal:
+    with pytest.raises(
+        RedisUnavailable, match="no longer holds what this node has applied"
+    ) as refusal:
         await a.buffer.receive(notes("B", 2))
     assert refusal.value.outcome == "not_applied"
     assert await a.redis.dbsize() == 0
