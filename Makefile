@@ -7,7 +7,7 @@ ARGS ?=
 .PHONY: help setup run demo test check format docs lock clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Make .venv with the locked dependencies; done again only when the lock changes.
 	@tools/setup

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 from redis.asyncio import Redis
 
 from app import kv_store, redis_check, redis_link
@@ -33,6 +34,10 @@ from app.scripts import Scripts
 
 log = get_logger(__name__)
 
+_FAREWELL_S = 0.5
+"""How long a node that ends still answers on connections that are open, so that busy clients learn
+with an answer that theirs ends. To close at once would leave some not knowing what became of the
+request that they had just sent."""
 _REDIS_COMES_WITHIN_S = 20.0
 """How long a node that starts waits for a Redis that starts beside it, or loads its data."""
 
@@ -157,6 +162,7 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
 async def run_worker(config: Config, sockets: list[socket.socket], stop: asyncio.Event) -> None:
     """Serve on `sockets` until `stop` is set; then finish what is in flight, and return."""
     async with worker(config) as application:
+        application.middlewares.append(_farewell(stop))
         runner = web.AppRunner(
             application,
             access_log=None,
@@ -166,11 +172,28 @@ async def run_worker(config: Config, sockets: list[socket.socket], stop: asyncio
         )
         await runner.setup()
         try:
-            for sock in sockets:
-                await web.SockSite(runner, sock).start()
+            sites = [web.SockSite(runner, sock) for sock in sockets]
+            for site in sites:
+                await site.start()
             await stop.wait()
+            for site in sites:
+                await site.stop()
+            await asyncio.sleep(min(_FAREWELL_S, config.shutdown_grace_ms / 1000))
         finally:
             await runner.cleanup()
+
+
+def _farewell(stop: asyncio.Event) -> Middleware:
+    """Once `stop` is set, each answer ends its connection."""
+
+    @web.middleware
+    async def end_connection(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        if stop.is_set():
+            response.force_close()
+        return response
+
+    return end_connection
 
 
 async def sweep(buffer: PendingBuffer, every_s: float) -> None:

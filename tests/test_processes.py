@@ -17,6 +17,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.local_cluster import LocalCluster
+from client import Lightcone, Unreachable
 from tests.processes import until
 
 pytestmark = pytest.mark.timeout(300)
@@ -220,6 +221,29 @@ async def test_links_that_lose_repeat_and_reorder_under_load_lose_nothing(
         assert not load.repeated, "a dot was given twice"
         assert all(clock_covers(clock, dot) for dot in load.acknowledged)
         await assert_nodes_equal(cluster)
+
+
+async def test_a_node_that_is_told_to_end_leaves_no_client_in_doubt(tmp_path: Path) -> None:
+    async with (
+        LocalCluster(tmp_path, nodes=1) as cluster,
+        Lightcone([cluster.urls["A"]], timeout_s=3) as kv,
+    ):
+        written: list[str] = []
+
+        async def write_until_refused(client: int) -> None:
+            session = kv.session()
+            with pytest.raises(Unreachable):  # OutcomeUnknown would fail the test
+                for number in itertools.count():
+                    await session.put(f"{client}-{number}", "x")
+                    written.append(f"{client}-{number}")
+
+        clients = [asyncio.create_task(write_until_refused(client)) for client in range(16)]
+        await until(lambda: len(written) > 200)
+        await cluster.stop("A")
+        await asyncio.gather(*clients)
+        await cluster.start("A")
+        values = await redis_contents(cluster, "A", "kv:*")
+        assert sorted(values) == sorted(f"kv:{key}" for key in written)
 
 
 async def test_a_cut_between_two_nodes_is_bridged_by_the_third(
