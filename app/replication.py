@@ -228,7 +228,10 @@ class Link:
         )
         came_or_went = bool(error) != bool(before.error)
         if came_or_went:
-            log.info("peer unreachable" if error else "peer reached", peer=self._peer, reason=error)
+            if error:
+                log.warning("peer unreachable", peer=self._peer, reason=error)
+            else:
+                log.info("peer reached", peer=self._peer)
         if came_or_went or now - self._posted_at >= _POST_EVERY_S:
             self._posted_at = now
             await self._board.post_peer(self._peer, self._report)
