@@ -9,7 +9,7 @@ import random
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -34,10 +34,10 @@ from app.scripts import Scripts
 
 log = get_logger(__name__)
 
-_FAREWELL_S = 0.5
+_FAREWELL_S = 2.0
 """How long a node that ends still answers on connections that are open, so that busy clients learn
 with an answer that theirs ends. To close at once would leave some not knowing what became of the
-request that they had just sent."""
+request that they had just sent. Connections that nobody uses are closed after it."""
 _REDIS_COMES_WITHIN_S = 20.0
 """How long a node that starts waits for a Redis that starts beside it, or loads its data."""
 
@@ -178,7 +178,10 @@ async def run_worker(config: Config, sockets: list[socket.socket], stop: asyncio
             await stop.wait()
             for site in sites:
                 await site.stop()
-            await asyncio.sleep(min(_FAREWELL_S, config.shutdown_grace_ms / 1000))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(_FAREWELL_S, config.shutdown_grace_ms / 1000)):
+                    while runner.server and runner.server.connections:
+                        await asyncio.sleep(0.02)
         finally:
             await runner.cleanup()
 

@@ -237,7 +237,7 @@ async def test_a_node_that_is_told_to_end_leaves_no_client_in_doubt(tmp_path: Pa
                     await session.put(f"{client}-{number}", "x")
                     written.append(f"{client}-{number}")
 
-        clients = [asyncio.create_task(write_until_refused(client)) for client in range(16)]
+        clients = [asyncio.create_task(write_until_refused(client)) for client in range(4)]
         await until(lambda: len(written) > 200)
         await cluster.stop("A")
         await asyncio.gather(*clients)
