@@ -8,6 +8,7 @@ import itertools
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.timeout(300)
 
 KILLS = 20
 SHARED_KEYS = 5
+CLIENTS_PER_NODE = 2
 
 
 @pytest.fixture
@@ -51,6 +53,11 @@ class Load:
 
     def stop(self) -> None:
         self._stop.set()
+
+    async def progress(self, writes: int = 20) -> None:
+        """So many writes more were acknowledged."""
+        goal = len(self.acknowledged) + writes
+        await until(lambda: len(self.acknowledged) >= goal)
 
     async def _client(self, url: str) -> None:
         while not self._stop.is_set():
@@ -88,6 +95,26 @@ async def until_equal_clocks(http: aiohttp.ClientSession, cluster: LocalCluster)
     await until(equal)
     clock: dict[str, int] = (await status(http, next(iter(cluster.urls.values()))))["clock"]
     return clock
+
+
+@asynccontextmanager
+async def under_load(cluster: LocalCluster, http: aiohttp.ClientSession) -> AsyncIterator[Load]:
+    """Clients write while the body breaks things, and after it nothing acknowledged is missing.
+
+    All nodes end equal, no dot was given twice, and every node has applied what was acknowledged.
+    """
+    load = Load(cluster.urls, http)
+    running = asyncio.create_task(load.run(CLIENTS_PER_NODE))
+    try:
+        yield load
+    finally:
+        load.stop()
+        await running
+    clock = await until_equal_clocks(http, cluster)
+    assert load.acknowledged, "there was no load"
+    assert not load.repeated, "a dot was given twice"
+    assert all(clock_covers(clock, dot) for dot in load.acknowledged)
+    await assert_nodes_equal(cluster)
 
 
 async def redis_contents(cluster: LocalCluster, node: str, pattern: str) -> dict[str, Any]:
@@ -128,26 +155,19 @@ async def test_kill_9_of_every_worker_under_load_loses_and_repeats_nothing(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
     async with LocalCluster(tmp_path, env={"WORKERS": "2"}) as cluster:
-        load = Load(cluster.urls, http)
-        running = asyncio.create_task(load.run(clients_per_node=3))
-        for _, node in zip(range(KILLS), itertools.cycle(cluster.names), strict=False):
-            before = len(load.acknowledged)
-            for worker in (workers := cluster.worker_pids(node)):
-                os.kill(worker, signal.SIGKILL)
-            assert workers, "nothing was killed"
-            await until(lambda n=node, w=workers: set(cluster.worker_pids(n)) - set(w))  # type: ignore[misc]
-            await until(lambda b=before: len(load.acknowledged) > b)  # type: ignore[misc]
-        load.stop()
-        await running
-        clock = await until_equal_clocks(http, cluster)
+        async with under_load(cluster, http) as load:
+            for _, node in zip(range(KILLS), itertools.cycle(cluster.names), strict=False):
+                for worker in (workers := cluster.worker_pids(node)):
+                    os.kill(worker, signal.SIGKILL)
+                assert workers, "nothing was killed"
+                await until(lambda n=node, w=workers: set(cluster.worker_pids(n)) - set(w))  # type: ignore[misc]
+                await load.progress(1)
 
-        assert len(load.acknowledged) > KILLS, "there was no load"
-        assert not load.repeated, "a dot was given twice"
-        for dot, (key, value) in load.acknowledged.items():
-            assert clock_covers(clock, dot)
+        for key, value in load.acknowledged.values():
             if key.startswith("own"):
                 async with http.get(f"{cluster.urls['C']}/kv/{key}") as response:
                     assert (response.status, await response.text()) == (200, value)
+        clock = (await status(http, cluster.urls["A"]))["clock"]
         logs = await redis_contents(cluster, "A", "log:*")
         for actor, last in clock.items():
             assert log_numbers(logs[f"log:{actor}"]) == list(range(1, last + 1))
@@ -155,51 +175,28 @@ async def test_kill_9_of_every_worker_under_load_loses_and_repeats_nothing(
             actor, _, number = dot.partition(":")
             operations = logs[f"log:{actor}"][int(number) - 1][1]["operations"]
             assert operations.endswith(f"{len(value)}:{value},") and f":{key}," in operations
-        await assert_nodes_equal(cluster)
 
 
 async def test_whole_nodes_killed_under_load_come_back_with_everything(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
-    async with LocalCluster(tmp_path) as cluster:
-        load = Load(cluster.urls, http)
-        running = asyncio.create_task(load.run(clients_per_node=2))
+    async with LocalCluster(tmp_path) as cluster, under_load(cluster, http) as load:
         for node in cluster.names:
-            before = len(load.acknowledged)
-            await until(lambda b=before: len(load.acknowledged) > b + 20)  # type: ignore[misc]
+            await load.progress()
             await cluster.kill(node)
             await cluster.start(node)
-        load.stop()
-        await running
-        clock = await until_equal_clocks(http, cluster)
-        assert not load.repeated, "a dot was given twice"
-        assert all(
-            int(d.partition(":")[2]) <= clock[d.partition(":")[0]] for d in load.acknowledged
-        )
-        await assert_nodes_equal(cluster)
 
 
 async def test_redis_killed_under_load_is_started_again_and_nothing_acknowledged_is_lost(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
-    async with LocalCluster(tmp_path) as cluster:
-        load = Load(cluster.urls, http)
-        running = asyncio.create_task(load.run(clients_per_node=2))
+    async with LocalCluster(tmp_path) as cluster, under_load(cluster, http) as load:
         for node in cluster.names:
-            before = len(load.acknowledged)
-            await until(lambda b=before: len(load.acknowledged) > b + 20)  # type: ignore[misc]
+            await load.progress()
             redis = cluster.redis_pid(node)
             assert redis is not None
             os.kill(redis, signal.SIGKILL)
             await until(lambda n=node, r=redis: cluster.redis_pid(n) not in (None, r))  # type: ignore[misc]
-        load.stop()
-        await running
-        clock = await until_equal_clocks(http, cluster)
-        assert not load.repeated, "a dot was given twice"
-        assert all(
-            int(d.partition(":")[2]) <= clock[d.partition(":")[0]] for d in load.acknowledged
-        )
-        await assert_nodes_equal(cluster)
 
 
 async def test_links_that_lose_repeat_and_reorder_under_load_lose_nothing(
@@ -207,20 +204,12 @@ async def test_links_that_lose_repeat_and_reorder_under_load_lose_nothing(
 ) -> None:
     bad = {"delay_ms": 2, "jitter_ms": 20, "drop": 0.3, "duplicate": 0.3, "reorder": 0.3}
     async with LocalCluster(tmp_path) as cluster:
-        links = [(a, b) for a in cluster.names for b in cluster.names if a != b]
-        for node, peer in links:
+        for node, peer in itertools.permutations(cluster.names, 2):
             async with http.put(f"{cluster.urls[node]}/faults/{peer}", json=bad) as response:
                 assert response.status == 200
-        load = Load(cluster.urls, http)
-        running = asyncio.create_task(load.run(clients_per_node=2))
-        await until(lambda: len(load.acknowledged) >= 1500)
-        load.stop()
-        await running
-        # Still bad: repeats alone must bring everything everywhere.
-        clock = await until_equal_clocks(http, cluster)
-        assert not load.repeated, "a dot was given twice"
-        assert all(clock_covers(clock, dot) for dot in load.acknowledged)
-        await assert_nodes_equal(cluster)
+        # The links stay bad: repeats alone must bring everything everywhere.
+        async with under_load(cluster, http) as load:
+            await load.progress(1500)
 
 
 async def test_a_node_that_is_told_to_end_leaves_no_client_in_doubt(tmp_path: Path) -> None:
