@@ -2,9 +2,10 @@
 
 python := .venv/bin/python
 ARGS ?=
+SEEDS ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check format docs lock clean
+.PHONY: help setup run demo test check simulate mutate format docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +28,12 @@ check: setup ## Everything that must pass before a change is taken: format, lint
 	$(python) -m mypy
 	.venv/bin/lint-imports
 	$(python) -m pytest $(ARGS)
+
+simulate: setup ## Run many clusters on virtual time: SEEDS=10000, or ARGS='--seed 7' for the story of one.
+	$(python) -m tests.simulation $(if $(ARGS),$(ARGS),--seeds $(SEEDS))
+
+mutate: setup ## Break the code on purpose, in copies, and see in how many seeds the simulation notices.
+	$(python) -m tests.mutations $(ARGS)
 
 format: setup ## Write the code in its standard form, and mend what can be mended.
 	$(python) -m ruff check --fix-only .

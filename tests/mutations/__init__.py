@@ -1,0 +1,1 @@
+"""Deliberate breaks of the store, each of which the simulation must notice."""

@@ -1,0 +1,287 @@
+"""The mutations: what is broken, where, and which guarantee that breaks.
+
+What it is: a list of `Mutation`s. What it assumes and guarantees: `old` stands exactly once in its
+file (a test holds that), so a mutation never quietly changes nothing. What it does not know: how it
+is noticed. Where the idea is from: DeMillo, Lipton, Sayward, "Hints on Test Data Selection", 1978.
+
+Not listed, since they break nothing: a gap in an actor's sequence let through (each write depends
+on the one before it, so the dependency check holds it back), a relay in another order (the receiver
+sorts), a sweep that never comes (the scripts leave nothing behind).
+
+Room is left for what comes with later features: trim before stable, snapshot overwrites local
+writes, incarnation not taken, transaction applied in two steps, watch resumes one too far.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One deliberate break: `old` becomes `new` in `file`, and so does `also` in its file."""
+
+    name: str
+    guarantee: str
+    file: str
+    old: str
+    new: str
+    also: tuple[str, str, str] | None = None
+
+    def edits(self) -> list[tuple[str, str, str]]:
+        """File, old text and new text of each change."""
+        return [(self.file, self.old, self.new), *([self.also] if self.also else [])]
+
+
+_COMMIT: Final = "app/lua/commit_write.lua"
+_RECEIVE: Final = "app/lua/receive_writes.lua"
+_CLOCK_OF_COMMIT: Final = "redis.call('HSET', clock_key, actor, string.format('%.0f', sequence))"
+
+_TOO_EARLY: Final = """\
+            import asyncio
+
+            from app.scripts import Committed
+
+            async def too_early(*arguments: Any) -> Committed:
+                work = self._scripts.commit_write(*arguments)
+                asyncio.get_running_loop().create_task(work)
+                clock = self._progress.clock
+                dot = clock.next_dot(self.actor)
+                return Committed(dot, self._now_us(), clock.with_dot(dot))
+
+"""
+
+MUTATIONS: Final = (
+    # --- causal delivery -------------------------------------------------------------------------
+    Mutation(
+        "dependency check skipped",
+        "G1",
+        _RECEIVE,
+        "    if sequence > (clock[actor] or 0) then\n      return actor, sequence",
+        "    if false then\n      return actor, sequence",
+    ),
+    Mutation(
+        "dependencies left out of a write",
+        "G1",
+        _COMMIT,
+        "'dependencies', clock_text(clock), 'operations'",
+        "'dependencies', clock_text({ [actor] = clock[actor] }), 'operations'",
+    ),
+    Mutation(
+        "drain forgotten",
+        "G8",
+        _RECEIVE,
+        "local progress = next(received) ~= nil",
+        "local progress = false",
+    ),
+    # --- exactly once, one name ------------------------------------------------------------------
+    Mutation(
+        "duplicate check skipped",
+        "G2",
+        _RECEIVE,
+        "  if sequence <= applied_here then\n    duplicate",
+        "  if sequence < applied_here then\n    duplicate",
+    ),
+    Mutation(
+        "a command that failed is sent again",
+        "G2",
+        "app/redis_link.py",
+        "retry=Retry(NoBackoff(), 0)",
+        "retry=Retry(NoBackoff(), 1)",
+    ),
+    Mutation(
+        "clock not advanced by a local write",
+        "G4",
+        _COMMIT,
+        _CLOCK_OF_COMMIT,
+        "",
+    ),
+    Mutation(
+        "clock advanced by a second command",
+        "G3",
+        "app/kv_store.py",
+        "        if committed is None:\n            raise RedisUnavailable(NOT_OURS)\n"
+        "        self._progress",
+        "        if committed is None:\n            raise RedisUnavailable(NOT_OURS)\n"
+        '        await self._redis.hset("clock", self.actor, committed.dot.sequence)\n'
+        "        self._progress",
+        (_COMMIT, _CLOCK_OF_COMMIT, ""),
+    ),
+    # --- durable before acknowledged -------------------------------------------------------------
+    Mutation(
+        "acknowledged before the commit",
+        "G3",
+        "app/kv_store.py",
+        "            committed = await self._scripts.commit_write(",
+        _TOO_EARLY + "            committed = await too_early(",
+    ),
+    Mutation(
+        "unknown outcome called not_applied",
+        "G10",
+        "app/redis_link.py",
+        'outcome = _outcome(error) if changes else "not_applied"',
+        'outcome = "not_applied"',
+    ),
+    Mutation(
+        "something is removed before the first command that Redis may refuse",
+        "G3",
+        _COMMIT,
+        "redis.call('XADD', log_key, string.format('%.0f-0', sequence),",
+        "redis.call('DEL', KEYS[5])\n"
+        "redis.call('XADD', log_key, string.format('%.0f-0', sequence),",
+    ),
+    # --- convergence -----------------------------------------------------------------------------
+    Mutation(
+        "winner by arrival",
+        "G5",
+        "app/write.py",
+        "return sorted(versions, key=lambda v: (v.timestamp, v.dot.actor), reverse=True)",
+        "return list(versions)",
+    ),
+    Mutation(
+        "winner by time alone",
+        "G5",
+        "app/write.py",
+        "key=lambda v: (v.timestamp, v.dot.actor), reverse=True",
+        "key=lambda v: v.timestamp // 1_000_000, reverse=True",
+    ),
+    Mutation(
+        "siblings dropped",
+        "G5",
+        _RECEIVE,
+        "if tonumber(number) <= (dependencies[author] or 0) then\n        superseded",
+        "if true then\n        superseded",
+    ),
+    Mutation(
+        "superseded versions kept",
+        "G5",
+        _RECEIVE,
+        "    redis.call('HDEL', kv_key, unpack(superseded))",
+        "",
+    ),
+    Mutation(
+        "timestamp not joined with what is received",
+        "G5",
+        _RECEIVE,
+        "  latest = math.max(latest, tonumber(stamp))\n",
+        "",
+    ),
+    Mutation(
+        "timestamp by the wall clock alone",
+        "G5",
+        _COMMIT,
+        "math.max(now, tonumber(last or 0) + 1)",
+        "now",
+    ),
+    # --- sessions --------------------------------------------------------------------------------
+    Mutation(
+        "context ignored on read",
+        "G7",
+        "app/http_api.py",
+        "        context = await self._catch_up(request)\n        reading",
+        "        context = self.contexts.parse(\n"
+        '            ",".join(request.headers.getall(CONTEXT_HEADER, []))\n'
+        "        )\n        reading",
+    ),
+    Mutation(
+        "context ignored on write",
+        "G7",
+        "app/http_api.py",
+        "        context = await self._catch_up(request)\n        # Once begun",
+        "        context = self.contexts.parse(\n"
+        '            ",".join(request.headers.getall(CONTEXT_HEADER, []))\n'
+        "        )\n        # Once begun",
+    ),
+    Mutation(
+        "a read leaves the context as it was",
+        "G7",
+        "app/http_api.py",
+        "self.contexts.token(context.merge(reading.context))",
+        "self.contexts.token(context)",
+    ),
+    Mutation(
+        "a write leaves the context as it was",
+        "G7",
+        "app/http_api.py",
+        "self.contexts.token(context.with_dot(committed.dot))",
+        "self.contexts.token(context)",
+    ),
+    Mutation(
+        "absence leaves no context",
+        "G7",
+        "app/kv_store.py",
+        "return Reading((), clock)",
+        "return Reading((), VectorClock())",
+    ),
+    Mutation(
+        "delete's trace forgotten when a key is born",
+        "G7",
+        _RECEIVE,
+        "    for author, number in pairs(deletes) do\n      seen_deletes[author] = number\n    end",
+        "",
+    ),
+    Mutation(
+        "delete's trace forgotten beside survivors",
+        "G7",
+        _RECEIVE,
+        "    seen_deletes[actor] = sequence\n",
+        "",
+    ),
+    Mutation(
+        "cached progress ahead: what waits is taken for applied",
+        "G7",
+        "app/buffer.py",
+        "self._progress.advance(received.clock)",
+        "self._progress.advance(received.clock.merge(received.received))",
+    ),
+    Mutation(
+        "cached progress ahead: the sender's clock is taken for ours",
+        "G7",
+        "app/http_api.py",
+        "self.progress.miss(batch.clock)",
+        "self.progress.advance(batch.clock)",
+    ),
+    # --- nothing is lost -------------------------------------------------------------------------
+    Mutation(
+        "received claims more than it has",
+        "G8",
+        _RECEIVE,
+        "local contiguous, steps = math.max(before, clock[actor] or 0), 0",
+        "local contiguous, steps = math.max(before, clock[actor] or 0) + 1, 0",
+    ),
+    Mutation(
+        "received claims what the sender has",
+        "G8",
+        "app/http_api.py",
+        "received.clock.merge(received.received),",
+        "received.clock.merge(received.received).merge(batch.clock),",
+    ),
+    Mutation(
+        "relay never",
+        "G8",
+        "app/relay.py",
+        "if self._heard and (node_of(actor) == self._node or (relay and actor in self._relaying))",
+        "if self._heard and node_of(actor) == self._node",
+    ),
+    Mutation(
+        "sending begins one too far",
+        "G8",
+        "app/replication.py",
+        "self._read_log(actor, self._view.received[actor], last)",
+        "self._read_log(actor, self._view.received[actor] + 1, last)",
+    ),
+    Mutation(
+        "lease without expiry",
+        "G8",
+        "app/lua/hold_lease.lua",
+        "redis.call('SET', lease_key, holder, 'PX', ttl)",
+        "redis.call('SET', lease_key, holder)",
+    ),
+    Mutation(
+        "writes refused by a full buffer are taken for received",
+        "G8",
+        _RECEIVE,
+        "      refused = refused + 1",
+        "      pending = pending + 1\n"
+        "      received[actor] = math.max(received[actor] or 0, sequence)",
+    ),
+)

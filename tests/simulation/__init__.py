@@ -1,0 +1,1 @@
+"""Deterministic simulation: whole clusters on virtual time, each decided by one seed."""

@@ -1,0 +1,122 @@
+"""`python -m tests.simulation`: many seeds in a few processes, or one seed with its story.
+
+What it is: the command line. What it assumes and guarantees: string hashing is fixed, so that a
+seed does the same everywhere (the command starts itself again if it is not); it ends 1 if a seed
+failed, and says how to see that seed again. What it does not know: what a seed means.
+"""
+
+import argparse
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+from tests.simulation import diagram
+from tests.simulation.batch import Failure, run_seeds
+from tests.simulation.cluster import Result, simulate
+from tests.simulation.plan import PROFILES, plan_for
+from tests.simulation.shrink import TRIES_MAX, shrink
+
+_SEEDS_AT_ONCE = 10
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command has been carried out; the result is the exit code."""
+    options = _parser().parse_args(arguments)
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        again = [sys.executable, "-m", "tests.simulation", *(arguments or sys.argv[1:])]
+        os.execve(sys.executable, again, {**os.environ, "PYTHONHASHSEED": "0"})
+    if options.trace is not None:
+        sys.stdout.write(simulate(plan_for(options.trace, options.profile)).trace)
+        return 0
+    if options.seed is not None:
+        return _tell(options.seed, options.profile, options.svg, options.shrink)
+    return _run_many(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation",
+        description="Run whole clusters on virtual time. A seed decides everything.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--seeds", type=int, default=200, metavar="N", help="how many (200)")
+    parser.add_argument("--start", type=int, default=0, metavar="N", help="the first seed (0)")
+    parser.add_argument("--profile", choices=PROFILES, help="one kind of trouble; else all in turn")
+    parser.add_argument("-j", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    parser.add_argument("--seed", type=int, metavar="N", help="run this one, and tell its story")
+    parser.add_argument("--trace", type=int, metavar="N", help="run this one; print every event")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="where to draw a story")
+    parser.add_argument(
+        "--shrink", type=int, default=TRIES_MAX, metavar="N", help="tries to make a failure small"
+    )
+    return parser
+
+
+def _tell(seed: int, profile: str | None, svg: Path | None, tries: int) -> int:
+    console = Console(highlight=False, markup=False)
+    result = simulate(plan_for(seed, profile))
+    if result.violation:
+        result = _shrunk(result, tries, console)
+    _show(result, svg, console)
+    return 1 if result.violation else 0
+
+
+def _shrunk(result: Result, tries: int, console: Console) -> Result:
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("making it smaller", total=tries)
+        return shrink(result, tries, lambda: progress.advance(task))
+
+
+def _show(result: Result, svg: Path | None, console: Console) -> None:
+    plan = result.plan
+    console.print(f"seed {plan.seed}, {plan.profile}, nodes {' '.join(plan.nodes)}")
+    for (source, target), weather in plan.weather.items():
+        if weather.delay_ms > 10:
+            console.print(f"  {source} => {target} takes {weather.delay_ms:g} ms")
+    console.print("\n" + diagram.lines(result.events))
+    console.print("\n" + diagram.as_text(plan.nodes, result.events))
+    if svg is None and result.violation:
+        svg = Path(f"simulation-{plan.seed}.svg")
+    if svg is not None:
+        svg.write_text(diagram.as_svg(plan.nodes, result.events))
+        console.print(f"\ndrawn in {svg}")
+    console.print(f"\n{result.violation or 'nothing is wrong'}")
+
+
+def _run_many(options: argparse.Namespace) -> int:
+    console = Console(highlight=False, markup=False)
+    seeds = range(options.start, options.start + options.seeds)
+    failures: list[Failure] = []
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        Progress(*columns, TimeRemainingColumn(), console=console) as progress,
+        ProcessPoolExecutor(options.j) as pool,
+    ):
+        task = progress.add_task("seeds", total=len(seeds))
+        parts = [
+            pool.submit(run_seeds, list(seeds[i : i + _SEEDS_AT_ONCE]), options.profile)
+            for i in range(0, len(seeds), _SEEDS_AT_ONCE)
+        ]
+        for index, part in enumerate(parts):
+            for failure in part.result().failures:
+                failures.append(failure)
+                progress.console.print(str(failure))
+            progress.advance(task, len(seeds[index * _SEEDS_AT_ONCE :][:_SEEDS_AT_ONCE]))
+    if not failures:
+        console.print(f"{len(seeds)} seeds, nothing is wrong")
+        return 0
+    console.print(f"{len(failures)} of {len(seeds)} seeds failed; the first, made smaller:\n")
+    first = failures[0].seed
+    result = simulate(plan_for(first, options.profile))
+    _show(_shrunk(result, options.shrink, console), options.svg, console)
+    profile = f" --profile {options.profile}" if options.profile else ""
+    console.print(f"\nagain: python -m tests.simulation --seed {first}{profile}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

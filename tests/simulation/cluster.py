@@ -1,0 +1,510 @@
+"""One simulation, from its plan to its end.
+
+What it is: `simulate(plan)` gives a `Result`: what happened, and what was wrong with it.
+
+What it assumes and guarantees: a plan has one outcome, whenever and wherever it is run. The nodes
+are the real ones: `app.node.worker` makes them, with a world of ours.
+
+What it does not know: why the plan is as it is.
+
+Where the idea is from: FoundationDB's simulation: run the real code, own everything around it.
+"""
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from app import progress
+from app.config import Config
+from app.errors import LightconeError, RedisUnavailable
+from app.node import World, worker
+from app.vector_clock import Dot, VectorClock
+from tests.simulation import loop, storage
+from tests.simulation.network import LIFE, ConnectionReset, Network
+from tests.simulation.oracle import Answered, FinalReads, Oracle, Violation
+from tests.simulation.plan import (
+    FINE,
+    ClockJump,
+    Crash,
+    LinkChange,
+    Pause,
+    Plan,
+    Request,
+    Session,
+    Trouble,
+    Weather,
+)
+from tests.simulation.record import Event, Record
+from tests.simulation.storage import Life, Storage
+
+EPOCH_US: Final = 1_700_000_000_000_000
+SETTLES_WITHIN_S: Final = 40.0
+"""Virtual seconds, after everything is healed. Long, since some settings make it slow."""
+CLIENT_PATIENCE_S: Final = 6.0
+_STARTED_AFTER_S: Final = 0.1
+_LAST_KEY: Final = "last"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a plan."""
+
+    plan: Plan
+    violation: str | None
+    guarantee: str
+    events: list[Event]
+    trace: str
+    virtual_s: float
+    writes: int
+    seen: Counter[str]
+    """How often what happened: to show that a simulation was about something."""
+
+
+def simulate(plan: Plan, *, clients_only: bool = False) -> Result:
+    """The plan has been carried out. With `clients_only`, the oracle looks at no Redis."""
+    with _quiet() as alarms, _ordered_waiters():
+        simulation = _Simulation(plan, alarms, clients_only)
+        try:
+            return loop.run(simulation.run())
+        except (loop.Deadlock, loop.Livelock) as error:
+            return simulation.result(Violation("G6", str(error)))
+
+
+class _Simulation:
+    def __init__(self, plan: Plan, alarms: list[str], clients_only: bool) -> None:
+        self._clients_only = clients_only
+        self._plan = plan
+        self._alarms = alarms
+        self._loop: Any = None
+
+    async def run(self) -> Result:
+        self._loop = asyncio.get_running_loop()
+        storage.reset(lambda: EPOCH_US / 1e6 + self._loop.time())
+        plan = self._plan
+        self._record = record = Record(self._loop.time)
+        self._oracle = Oracle(plan.nodes, record, clients_only=self._clients_only)
+        self._network = Network(self._rng)
+        self._network.note = lambda text: record.note("wire", "", text)
+        self._wrong: asyncio.Future[None] = self._loop.create_future()
+        self._skew_ms = dict(plan.skew_ms)
+        self._is_troubled = any(isinstance(s, Crash | Trouble | Pause) for s in plan.steps)
+        self._storages = {node: self._storage(node) for node in plan.nodes}
+        self._lives: dict[tuple[str, int], Life] = {}
+        self._healed = False
+        self._loop.set_task_factory(self._task_of_its_life(self._loop.get_task_factory()))
+        violation: Violation | None = None
+        try:
+            await self._carry_out()
+        except Violation as error:
+            violation = error
+            record.note("wrong", "", f"!!!  {error}")
+        for life in self._lives.values():
+            life.die("the end")
+        return self.result(violation)
+
+    def result(self, violation: Violation | None) -> Result:
+        """What has come of it so far."""
+        record = self._record
+        return Result(
+            self._plan,
+            None if violation is None else str(violation),
+            "" if violation is None else violation.guarantee,
+            record.story(),
+            record.trace(),
+            self._loop.time(),
+            len(self._oracle.writes),
+            record.counts(),
+        )
+
+    def _rng(self, name: str) -> random.Random:
+        """Chance of its own for each thing, so that taking one away leaves the others' alone."""
+        return random.Random(f"{self._plan.seed} {name}")
+
+    def _raise(self, violation: Violation) -> None:
+        """What is found wrong where nobody could catch it ends the simulation."""
+        if not self._wrong.done():
+            self._wrong.set_exception(violation)
+
+    # --- nodes -----------------------------------------------------------------------------------
+
+    def _storage(self, node: str) -> Storage:
+        made = Storage(node, self._rng(f"redis {node}"))
+
+        def after_command(name: str) -> None:
+            if name in ("evalsha", "eval"):
+                try:
+                    self._oracle.redis_changed(node, made.data)
+                except Violation as violation:
+                    self._raise(violation)
+
+        made.after_command = after_command
+        made.note = lambda text: self._record.note("trouble", node, f"     {node}'s Redis {text}")
+        return made
+
+    def _task_of_its_life(self, make: Any) -> Callable[..., Any]:
+        """Tasks that a worker starts belong to it, and end with it."""
+
+        def factory(
+            running: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **options: Any
+        ) -> Any:
+            task = make(running, work, **options)
+            context = options.get("context")
+            life = LIFE.get() if context is None else context.get(LIFE)
+            if life is not None:
+                life.tasks[task] = None
+                task.add_done_callback(lambda done: life.tasks.pop(done, None))
+            return task
+
+        return factory
+
+    async def _start(self, node: str, index: int, number: int) -> None:
+        """A worker of the node runs, and another one whenever it dies."""
+        while True:
+            life = Life(node, index)
+            died = asyncio.Event()
+
+            def on_death(why: str, died: asyncio.Event = died, life: Life = life) -> None:
+                self._network.stop(life)
+                if why != "the end":
+                    text = f"kill {node} worker {index} ({why})"
+                    self._record.note("trouble", node, text)
+                died.set()
+
+            life.on_death = on_death
+            self._lives[node, index] = life
+            LIFE.set(life)
+            running = self._loop.create_task(self._serve(life, number))
+            LIFE.set(None)
+            await died.wait()
+            await asyncio.wait([running])
+            pause_s = 0.05 if self._healed or life.crash is None else life.crash.for_s
+            await asyncio.sleep(pause_s)
+            number += 1
+            self._record.note("wire", node, f"start {node} worker {index}")
+
+    async def _serve(self, life: Life, number: int) -> None:
+        node = life.node
+        world = World(
+            connect=storage.connect(self._storages[node], life),
+            exchange=self._network.exchange(life, self._config(node).peer_timeout_ms / 1000),
+            now_us=lambda: self._now_us(node),
+            rng=self._rng(f"worker {node} {life.worker} {number}"),
+        )
+        try:
+            async with worker(self._config(node), world) as app:
+                app.freeze()
+                self._network.serve(life, app)
+                await self._loop.create_future()
+        except* RedisUnavailable as errors:
+            life.die(f"it gave up: {errors.exceptions[0]}")
+        except* LightconeError as errors:
+            life.die("it gave up")
+            self._raise(Violation("G6", f"{node} ended: {errors.exceptions[0]}"))
+
+    def _now_us(self, node: str) -> int:
+        return int(EPOCH_US + self._loop.time() * 1e6) + self._skew_ms[node] * 1000
+
+    def _config(self, node: str) -> Config:
+        settings: dict[str, Any] = dict(self._plan.settings)
+        return Config(
+            node_id=node,
+            peers={peer: f"http://{peer}.test" for peer in self._plan.nodes if peer != node},
+            redis_url="redis://127.0.0.1:1",
+            **settings,
+        )
+
+    # --- the course of it ------------------------------------------------------------------------
+
+    async def _carry_out(self) -> None:
+        plan = self._plan
+        for pair, weather in plan.weather.items():
+            self._network.set_weather(*pair, weather)
+        for pair in plan.severed:
+            self._record.note("trouble", "", f"sever {pair[0]} => {pair[1]}")
+            self._network.set_weather(*pair, Weather(cut=True))
+        for node in plan.nodes:
+            for index in range(plan.settings.get("workers", 1)):
+                self._loop.create_task(self._start(node, index, 0))
+        clients = [
+            self._loop.create_task(self._client(session))
+            for session in plan.sessions
+            if any(isinstance(s, Request) and s.session == session.name for s in plan.steps)
+        ]
+        troubles = self._loop.create_task(self._troubles())
+        await self._unless_wrong(asyncio.gather(*clients, troubles))
+        self._heal()
+        await self._unless_wrong(self._settle())
+
+    async def _unless_wrong(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        await asyncio.wait([task, self._wrong], return_when=asyncio.FIRST_COMPLETED)
+        if self._wrong.done():
+            task.cancel()
+            self._wrong.result()
+        await task
+        self._check_alarms()
+
+    def _check_alarms(self) -> None:
+        if self._alarms:
+            raise Violation("alarm", self._alarms[0])
+
+    async def _troubles(self) -> None:
+        plan = self._plan
+        for step in plan.steps:
+            if not isinstance(step, Request):
+                await self._until(min(step.at, plan.heal_at))
+                self._loop.create_task(self._trouble(step))
+        await self._until(plan.heal_at)
+
+    async def _until(self, at: float) -> None:
+        await asyncio.sleep(max(0.0, at - self._loop.time()))
+
+    async def _trouble(self, step: LinkChange | Pause | Crash | Trouble | ClockJump) -> None:
+        note = self._record.note
+        match step:
+            case LinkChange(_, source, target, weather):
+                if (source, target) not in self._plan.severed and not self._healed:
+                    note("trouble", "", f"{_weather_text(weather)} {source} => {target}")
+                    self._network.set_weather(source, target, weather)
+            case ClockJump(_, node, by_ms):
+                note("trouble", node, f"clock {node} {by_ms:+} ms")
+                self._skew_ms[node] += by_ms
+            case Crash(_, node, index):
+                if life := self._lives.get((node, index)):
+                    life.plan_crash(step)
+            case Pause(_, node, for_s):
+                note("trouble", node, f"pause {node}")
+                lives = [life for life in self._lives.values() if life.node == node]
+                for life in lives:
+                    life.running.clear()
+                await asyncio.sleep(for_s)
+                note("trouble", node, f"resume {node}")
+                for life in lives:
+                    life.running.set()
+            case Trouble(_, node, kind, for_s):
+                redis = self._storages[node]
+                note("trouble", node, f"redis {node} {kind}")
+                redis.begin(kind)
+                await asyncio.sleep(for_s)
+                if redis.trouble == kind:
+                    redis.end()
+                    note("trouble", node, f"redis {node} well")
+
+    def _heal(self) -> None:
+        self._healed = True
+        self._record.note("trouble", "", "heal all")
+        for pair in self._plan.weather:
+            if pair not in self._plan.severed:
+                self._network.set_weather(*pair, FINE)
+        for redis in self._storages.values():
+            redis.end()
+        for life in self._lives.values():
+            life.crash = None
+            life.running.set()
+
+    async def _settle(self) -> None:
+        """All nodes are equal, within a stated time."""
+        oracle, plan = self._oracle, self._plan
+        for node in plan.nodes:
+            await self._last_write(node)
+        give_up_at = self._loop.time() + SETTLES_WITHIN_S
+        quiet = 0
+        # Two looks in a row: what a worker sent before it died may still come in.
+        while quiet < 2 and self._loop.time() < give_up_at:
+            await asyncio.sleep(0.2)
+            clocks = {str(oracle.clock_of(node)) for node in plan.nodes}
+            waiting = any(
+                k.startswith(b"pending:") for s in self._storages.values() for k in s.data
+            )
+            quiet = quiet + 1 if len(clocks) == 1 and not waiting else 0
+        pending: dict[str, int] = {}
+        reads: dict[str, FinalReads] = {}
+        for node in plan.nodes:
+            status = await self._look(node, "/status")
+            pending[node] = status["pending"]["total"]
+            if status["clock"] != oracle.clock_of(node).to_dict():
+                raise Violation("G3", f"/status of {node} says {status['clock']}")
+            keys = sorted({s.key for s in plan.steps if isinstance(s, Request)} | {_LAST_KEY})
+            reads[node] = {key: await self._final_read(node, key) for key in keys}
+        oracle.finish(pending, reads)
+
+    async def _last_write(self, node: str) -> None:
+        """One more write at each node, so that a link that is stuck for ever is found out."""
+        rng, session = self._rng(f"last {node}"), Session(f"last-{node}", carries=False)
+        for number in range(50):
+            value = f"{session.name}.{number}"
+            request = Request(0, session.name, node, "put", _LAST_KEY, value)
+            if (await self._request(session, request, set(), rng)).outcome == "ok":
+                return
+            await asyncio.sleep(0.1)
+        raise Violation("G6", f"{node} takes no write though all is healed")
+
+    async def _look(self, node: str, path: str) -> Any:
+        while True:
+            try:
+                reply = await self._network.ask(node, self._rng(path), "GET", path, {}, b"")
+            except ConnectionReset:
+                reply = None
+            if reply is not None and reply.status in (200, 404):
+                return json.loads(reply.body)
+            if self._loop.time() > self._plan.heal_at + 2 * SETTLES_WITHIN_S:
+                raise Violation("G6", f"{node} does not answer {path} though all is healed")
+            await asyncio.sleep(0.2)
+
+    async def _final_read(self, node: str, key: str) -> list[tuple[Dot, str]]:
+        """Each version's dot and value, winner first."""
+        shown = await self._look(node, f"/kv/{key}?siblings=true")
+        return [(Dot.parse(one["dot"]), one["text"]) for one in shown.get("siblings", ())]
+
+    # --- clients ---------------------------------------------------------------------------------
+
+    async def _client(self, session: Session) -> None:
+        rng = self._rng(f"client {session.name}")
+        tokens: set[str] = set()
+        for step in self._plan.steps:
+            if isinstance(step, Request) and step.session == session.name:
+                await self._until(step.at)
+                try:
+                    await self._request(session, step, tokens, rng)
+                except Violation as violation:
+                    self._raise(violation)
+                    return
+
+    async def _request(
+        self, session: Session, request: Request, tokens: set[str], rng: random.Random
+    ) -> Answered:
+        node = request.node
+        method = {"put": "PUT", "delete": "DELETE"}.get(request.kind, "GET")
+        path = f"/kv/{request.key}?wait={request.wait_s:g}"
+        path += "&siblings=true" if request.kind == "siblings" else ""
+        headers = {"Content-Type": "text/plain"} if request.kind == "put" else {}
+        sent = sorted(tokens) if session.carries else []
+        if sent:
+            headers["Causal-Context"] = ",".join(sent)
+        await asyncio.sleep(rng.uniform(0.0001, 0.002))
+        before = self._oracle.clock_of(node)
+        body = request.value.encode()
+        try:
+            async with asyncio.timeout(CLIENT_PATIENCE_S + request.wait_s):
+                reply = await self._network.ask(node, rng, method, path, headers, body)
+        except (ConnectionReset, TimeoutError) as error:
+            outcome = "not_applied" if str(error) == "connection refused" else "unknown"
+            answer = Answered(request, session.carries, 0, outcome)
+        else:
+            answer = _understood(request, session.carries, reply)
+            if token := reply.headers.get("Causal-Context"):
+                tokens.difference_update(sent)
+                tokens.add(token)
+        dots = " ".join(map(str, answer.dots)) or "nothing"
+        told = dots if answer.outcome == "ok" else f"{answer.status} {answer.outcome}"
+        value = f' "{request.value}"' if request.value else ""
+        text = f"{session.name}: {request.kind} {node} {request.key}{value} -> {told}"
+        short = f"{request.kind} {request.key} {dots if told == dots else answer.status}"
+        self._record.note("client", node, text, "", short)
+        self._check_alarms()
+        if self._must_serve(answer):
+            raise Violation("G6", f"refused, though all is well at {node}: {text}")
+        self._oracle.answered(answer, before)
+        return answer
+
+    def _must_serve(self, answer: Answered) -> bool:
+        """Whether a node whose workers and Redis are well all the time has refused, and not for
+        lack of something that the client has seen elsewhere."""
+        return (
+            answer.outcome == "unknown" or (answer.outcome != "ok" and not answer.carries)
+        ) and not (self._loop.time() < _STARTED_AFTER_S or self._is_troubled)
+
+
+def _understood(request: Request, carries: bool, reply: Any) -> Answered:
+    status = reply.status
+    if status in (200, 204) and request.kind in ("put", "delete"):
+        return Answered(request, carries, status, "ok", (_written(request, reply),))
+    if status == 200:
+        etag = tuple(Dot.parse(dot) for dot in reply.headers["ETag"].strip('"').split(","))
+        winner = Dot.parse(reply.headers["Dot"])
+        values = {winner: reply.body}
+        if request.kind == "siblings":
+            shown = json.loads(reply.body)["siblings"]
+            values = {Dot.parse(one["dot"]): one["text"].encode() for one in shown}
+            if set(values) != set(etag) or winner != Dot.parse(shown[0]["dot"]):
+                raise Violation("G5", f"the siblings of {request.key} are not those of its ETag")
+        return Answered(request, carries, status, "ok", etag, winner, values)
+    if status == 404:
+        return Answered(request, carries, status, "ok")
+    problem = json.loads(reply.body)
+    if status != 503:
+        raise Violation("G10", f"{request.kind} {request.key}: {problem}")
+    return Answered(request, carries, status, problem["outcome"])
+
+
+def _written(request: Request, reply: Any) -> Dot:
+    """The write's name. A delete is not told it, but its context is joined with it."""
+    if reply.status == 200:
+        return Dot.parse(json.loads(reply.body)["dot"])
+    token = reply.headers["Causal-Context"]
+    context = VectorClock.parse(token.removeprefix("lc1").replace(";", " "))
+    if not context[request.node]:
+        raise Violation("G7", f"the context after a delete at {request.node} is {token}")
+    return Dot(request.node, context[request.node])
+
+
+def _weather_text(weather: Weather) -> str:
+    if weather.cut:
+        return "cut"
+    return "heal" if weather == FINE else f"weather {weather.delay_ms:g} ms loss {weather.loss:g}"
+
+
+@contextmanager
+def _quiet() -> Iterator[list[str]]:
+    """Nothing is logged; what a node calls critical is in the list."""
+    alarms: list[str] = []
+    before = structlog.get_config()
+
+    def collect(_logger: Any, _method: str, event: Any) -> Any:
+        alarms.append(" ".join(f"{key}={value}" for key, value in sorted(event.items())))
+        raise structlog.DropEvent
+
+    structlog.configure(
+        processors=[collect],
+        wrapper_class=structlog.make_filtering_bound_logger("critical"),
+        cache_logger_on_first_use=False,
+    )
+    try:
+        yield alarms
+    finally:
+        structlog.configure(**before)
+
+
+class _NumberedWaiter(progress._Waiter):
+    """Sets of waiters would be walked by memory address: they hash by number instead."""
+
+    made = 0
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> "_NumberedWaiter":
+        waiter = super().__new__(cls)
+        cls.made += 1
+        waiter.number = cls.made
+        return waiter
+
+    def __hash__(self) -> int:
+        return self.number
+
+    number: int
+
+
+@contextmanager
+def _ordered_waiters() -> Iterator[None]:
+    before = progress._Waiter
+    _NumberedWaiter.made = 0
+    progress._Waiter = _NumberedWaiter  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        progress._Waiter = before  # type: ignore[misc]

@@ -1,0 +1,10 @@
+"""Seeds that once found something, each with a word on what: they are run for ever after.
+
+A seed means the same only while plan.py draws the same: where it changes, a seed here is one more
+seed, and what it found has a test of its own as well.
+"""
+
+from typing import Final
+
+FOUND: Final[dict[tuple[int, str | None], str]] = {}
+"""(seed, profile) -> what it found."""

@@ -1,0 +1,244 @@
+"""The network of the simulation: requests in memory, and links with a weather.
+
+What it is: `Network` carries batches between nodes (it gives each worker its `Exchange`) and
+requests of clients to nodes. `call` is one HTTP request to an aiohttp application without a socket.
+
+What it assumes and guarantees: bodies are really encoded and handled by the node's own HTTP
+handlers. Of a message each way may be late, lost, repeated, or held back until its sender has given
+up; a cut link lets nothing through. A request that reached a worker is carried on with when its
+sender gives up, and ends with the worker that handles it.
+
+What it does not know: what the bodies say.
+
+Where the idea is from: etcd raft's rafttest network; TigerBeetle's packet simulator.
+"""
+
+import asyncio
+import contextvars
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Final, cast
+
+from aiohttp import HttpVersion11, streams, web
+from aiohttp.http_parser import RawRequestMessage
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from app import codec
+from app.codec import Answer, Batch
+from app.errors import BadBatch
+from app.peers import Exchange, PeerRefused, PeerUnreachable
+from tests.simulation.plan import FINE, Weather
+from tests.simulation.storage import Life
+
+BODY_MAX: Final = 2**24
+
+LIFE: contextvars.ContextVar[Life | None] = contextvars.ContextVar("life", default=None)
+"""Whose task this is; None for what is no worker's."""
+
+
+class ConnectionReset(Exception):
+    """Nobody answers, and nobody will: it was refused, or its worker died over it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP response."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+async def call(
+    app: web.Application, method: str, path: str, headers: Mapping[str, str], body: bytes
+) -> Reply:
+    """The response of `app` to one request."""
+    loop = asyncio.get_running_loop()
+    protocol = cast(Any, _PROTOCOL)
+    payload = streams.StreamReader(protocol, BODY_MAX, loop=loop)
+    payload.feed_data(body)
+    payload.feed_eof()
+    fields = CIMultiDict({"Host": "simulation", "Content-Length": str(len(body)), **headers})
+    message = RawRequestMessage(
+        *(method, path, HttpVersion11, CIMultiDictProxy(fields), ()),
+        *(False, None, False, False, URL(path, encoded=True)),
+    )
+    task = cast(Any, asyncio.current_task())
+    request = app._make_request(message, payload, protocol, cast(Any, None), task)
+    response = cast(web.Response, await app._handle(request))
+    content = response.body
+    return Reply(response.status, response.headers, content if isinstance(content, bytes) else b"")
+
+
+_PROTOCOL: Final = SimpleNamespace(
+    ssl_context=None,
+    peername=None,
+    sockname=None,
+    pause_reading=lambda: None,
+    resume_reading=lambda **_options: None,
+)
+"""As much of a connection as a request asks for."""
+
+
+class Network:
+    """All links between the nodes, and the workers that answer at each."""
+
+    def __init__(self, rng_for: Callable[[str], random.Random]) -> None:
+        self._rng_for = rng_for
+        self._weather: dict[tuple[str, str], Weather] = {}
+        self._rngs: dict[tuple[str, str], random.Random] = {}
+        self._serving: dict[str, dict[Life, web.Application]] = {}
+        self.note: Callable[[str], None] = lambda _text: None
+
+    # --- workers ---------------------------------------------------------------------------------
+
+    def serve(self, life: Life, app: web.Application) -> None:
+        """The worker answers requests to its node, until it dies."""
+        self._serving.setdefault(life.node, {})[life] = app
+
+    def stop(self, life: Life) -> None:
+        """The worker answers no longer."""
+        self._serving.get(life.node, {}).pop(life, None)
+
+    async def ask(
+        self,
+        node: str,
+        rng: random.Random,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> Reply:
+        """What one of the node's workers answers.
+
+        Raises ConnectionReset.
+        """
+        serving = self._serving.get(node)
+        if not serving:
+            raise ConnectionReset("connection refused")
+        life, app = rng.choice(list(serving.items()))
+        # In the worker's name, and by a task of its own: it goes on when the asker gives up.
+        context = contextvars.copy_context()
+        context.run(LIFE.set, life)
+        handling = asyncio.get_running_loop().create_task(
+            self._handle(life, app, method, path, headers, body), context=context
+        )
+        try:
+            await asyncio.wait([handling])
+            if handling.cancelled() or not life.alive:
+                raise ConnectionReset("connection reset")
+            return handling.result()
+        finally:
+            # What nobody waits for is still looked at, so that the loop does not complain.
+            handling.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    @staticmethod
+    async def _handle(
+        life: Life,
+        app: web.Application,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> Reply:
+        await life.goes_on()
+        reply = await call(app, method, path, headers, body)
+        await life.goes_on()
+        return reply
+
+    # --- links -----------------------------------------------------------------------------------
+
+    def set_weather(self, source: str, target: str, weather: Weather) -> None:
+        """From now on what `source` sends to `target` has this weather."""
+        self._weather[source, target] = weather
+
+    def exchange(self, life: Life, timeout_s: float) -> Exchange:
+        """The way of a worker to its peers."""
+
+        async def exchange(url: str, batch: Batch) -> Answer:
+            if not await life.goes_on():
+                raise PeerUnreachable("this process is dead")
+            try:
+                async with asyncio.timeout(timeout_s):
+                    reply = await self._carry(batch)
+            except TimeoutError:
+                raise PeerUnreachable(f"no answer within {timeout_s:g} s") from None
+            except ConnectionReset as error:
+                raise PeerUnreachable(str(error)) from None
+            if not await life.goes_on():
+                raise PeerUnreachable("this process is dead")
+            if reply.status != 200:
+                raise PeerRefused(f"it answered {reply.status}: {reply.body.decode()}")
+            try:
+                return codec.decode_answer(reply.body)
+            except BadBatch as error:
+                raise PeerRefused(error.detail) from None
+
+        return exchange
+
+    async def _carry(self, batch: Batch) -> Reply:
+        there, back = (batch.sender, batch.receiver), (batch.receiver, batch.sender)
+        rng = self._rng(there)
+        body = codec.encode_batch(batch)
+        weather = self._weather.get(there, FINE)
+        what = f"{batch.sender}=>{batch.receiver} " + " ".join(str(w.dot) for w in batch.writes)
+        if rng.random() < weather.repeat:
+            self.note(f"{what} repeated")
+            self._deliver_later(batch.receiver, body, self._delay_s(there) + rng.uniform(0, 0.5))
+        if rng.random() < weather.late:
+            self.note(f"{what} held back")
+            self._deliver_later(batch.receiver, body, rng.uniform(0.3, 3))
+            await self._never()
+        await self._pass(there, what)
+        reply = await self._ask(batch.receiver, body)
+        await self._pass(back, f"answer to {what}")
+        return reply
+
+    async def _pass(self, way: tuple[str, str], what: str) -> None:
+        """A message has come through, or else this never ends."""
+        rng = self._rng(way)
+        if self._is_lost(way):
+            # Half the cuts are felt at once, the others only by silence.
+            if self._weather[way].cut and rng.random() < 0.5:
+                raise ConnectionReset("network is unreachable")
+            self.note(f"{what} lost")
+            await self._never()
+        await asyncio.sleep(self._delay_s(way))
+        if self._weather.get(way, FINE).cut:
+            await self._never()
+
+    def _is_lost(self, way: tuple[str, str]) -> bool:
+        weather = self._weather.get(way, FINE)
+        return weather.cut or self._rng(way).random() < weather.loss
+
+    def _deliver_later(self, node: str, body: bytes, delay_s: float) -> None:
+        async def deliver() -> None:
+            await asyncio.sleep(delay_s)
+            try:
+                await self._ask(node, body)
+            except ConnectionReset:
+                return
+
+        context = contextvars.copy_context()
+        context.run(LIFE.set, None)  # the network's own: it outlives the sender
+        asyncio.get_running_loop().create_task(deliver(), context=context)
+
+    async def _ask(self, node: str, body: bytes) -> Reply:
+        headers = {"Content-Type": codec.CONTENT_TYPE}
+        return await self.ask(node, self._rng((node, "")), "POST", "/replicate", headers, body)
+
+    async def _never(self) -> None:
+        """Silence, until the one who waits gives up."""
+        await asyncio.get_running_loop().create_future()
+
+    def _delay_s(self, way: tuple[str, str]) -> float:
+        weather = self._weather.get(way, FINE)
+        return (weather.delay_ms + self._rng(way).uniform(0, weather.jitter_ms)) / 1000
+
+    def _rng(self, way: tuple[str, str]) -> random.Random:
+        if way not in self._rngs:
+            self._rngs[way] = self._rng_for(f"link {way[0]} {way[1]}")
+        return self._rngs[way]

@@ -1,0 +1,357 @@
+"""What must be true, in words and as checks: of every Redis at every step, and of what clients saw.
+
+What it is: `Oracle`. The cluster tells it of every command, request and answer; it tells what is
+wrong as a `Violation`, with the guarantee of DESIGN.md that is broken.
+
+What it assumes and guarantees: each node has a twin (tests/model.py) that is fed with what the
+node's logs say. So what a node holds is compared, after each change, with what follows from its
+applied writes by definition. What clients may see is worked out from the writes themselves and
+what each session has seen, never from what the node's code says about contexts. With
+`clients_only` it does not look into any Redis, save to learn which writes there are.
+
+What it does not know: how nodes, networks and Redis bring it about.
+
+Where the idea is from: the session guarantees of Terry et al. (1994); Jepsen's checkers; a twin
+that runs beside, as in TigerBeetle's simulator.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app import codec
+from app.vector_clock import Dot, VectorClock, node_of
+from app.write import Delete, Operation, Put, Version, Write
+from tests import model
+from tests.simulation.plan import Request
+from tests.simulation.record import Record
+
+FinalReads = Mapping[str, Sequence[tuple[Dot, str]]]
+"""key -> dot and value of each version, winner first."""
+
+
+class Violation(Exception):
+    """A guarantee is broken."""
+
+    def __init__(self, guarantee: str, text: str) -> None:
+        super().__init__(f"{guarantee}: {text}")
+        self.guarantee = guarantee
+
+
+class Twin(model.Node):
+    """The model, with its clock kept instead of worked out each time: it is asked so often."""
+
+    _clock = VectorClock()
+    _counted = 0
+
+    @property
+    def clock(self) -> VectorClock:
+        for write in self.applied[self._counted :]:
+            self._clock = self._clock.with_dot(write.dot)
+        self._counted = len(self.applied)
+        return self._clock
+
+
+@dataclass
+class Seen:
+    """What a session has seen, all of it or at one node."""
+
+    past: VectorClock = field(default_factory=VectorClock)
+    gone: dict[str, set[Dot]] = field(default_factory=dict)
+    """Versions of a key that had been applied where it was read, and were not there any more."""
+
+
+@dataclass
+class Answered:
+    """A request of a client, and what came of it."""
+
+    request: Request
+    carries: bool
+    status: int
+    outcome: str
+    dots: tuple[Dot, ...] = ()
+    """The write's, or those of the versions that were read."""
+    winner: Dot | None = None
+    values: Mapping[Dot, bytes] = field(default_factory=dict)
+
+
+class Oracle:
+    """Knows every write there is, and what each node and each session has seen of them."""
+
+    def __init__(
+        self, nodes: tuple[str, ...], record: Record, *, clients_only: bool = False
+    ) -> None:
+        self._record = record
+        self._clients_only = clients_only
+        self.twins = {node: Twin(node) for node in nodes}
+        self.writes: dict[Dot, Write] = {}
+        self._pasts: dict[Dot, VectorClock] = {}
+        self._lengths: dict[str, dict[str, int]] = {node: {} for node in nodes}
+        self._waiting: dict[str, set[tuple[str, bytes]]] = {node: set() for node in nodes}
+        self._seen: dict[tuple[str, str], Seen] = {}
+        self._acknowledged: dict[Dot, Request] = {}
+        self._not_applied: dict[str, Request] = {}
+
+    # --- nodes -----------------------------------------------------------------------------------
+
+    def redis_changed(self, node: str, data: Mapping[bytes, Any]) -> None:
+        """What the node's Redis holds now follows from the writes in its logs, in causal order.
+
+        Raises Violation.
+        """
+        lengths = self._lengths[node]
+        fresh: list[Write] = []
+        for key, value in data.items():
+            if key.startswith(b"log:"):
+                actor = key[4:].decode()
+                ids = value._ids
+                for id_ in ids[lengths.get(actor, 0) :]:
+                    fresh.append(_log_entry(actor, id_, value))
+                if len(ids) < lengths.get(actor, 0):
+                    raise Violation("G8", f"{node} removed entries of log:{actor}")
+                lengths[actor] = len(ids)
+        self._note_waiting(node, data)
+        twin = self.twins[node]
+        if self._clients_only:
+            for write in fresh:
+                self._note_entry(twin, write)
+            twin.applied += fresh
+            return
+        if fresh:
+            for write in fresh:
+                self._check_entry(twin, write)
+                self._note_entry(twin, write)
+            twin.receive(fresh)
+            if twin.pending:
+                write = min(twin.pending.values(), key=lambda write: write.timestamp)
+                lacks = write.dependencies.beyond(twin.clock)
+                raise Violation("G1", f"{node} applied {write.dot} before {lacks.entries_text()}")
+        self._check_state(twin, data, {o.key for write in fresh for o in write.operations})
+
+    def _note_waiting(self, node: str, data: Mapping[bytes, Any]) -> None:
+        waiting = {
+            (key[8:].decode(), field)
+            for key, value in data.items()
+            if key.startswith(b"pending:")
+            for field, _ in value.items()
+        }
+        for actor, number in sorted(waiting - self._waiting[node]):
+            dot = f"{actor}:{number.decode()}"
+            self._record.note("waits", node, f"     {node} keeps {dot} waiting", dot, f"~ {dot}")
+        self._waiting[node] = waiting
+
+    def _check_entry(self, twin: Twin, write: Write) -> None:
+        known = self.writes.get(write.dot)
+        if known is not None and known != write:
+            raise Violation("G4", f"{write.dot} names two writes: {known} and {write}")
+        if twin.clock.covers(write.dot):
+            raise Violation("G2", f"{twin.name} applied {write.dot} again")
+        if known is None:
+            self._check_birth(twin, write)
+
+    def _note_entry(self, twin: Twin, write: Write) -> None:
+        is_own = node_of(write.dot.actor) == twin.name
+        if write.dot not in self.writes:
+            self.writes[write.dot] = write
+            self._pasts[write.dot] = write.dependencies.with_dot(write.dot)
+        self._record.note(
+            "own" if is_own else "applied",
+            twin.name,
+            f"     {twin.name} applies {write.dot}",
+            str(write.dot),
+            f"{'*' if is_own else '<'} {write.dot}",
+        )
+
+    def _check_birth(self, twin: Twin, write: Write) -> None:
+        if node_of(write.dot.actor) != twin.name:
+            raise Violation("G4", f"{twin.name} applied {write.dot}, which nobody made")
+        if write.dependencies != twin.clock or write.dot != twin.clock.next_dot(write.dot.actor):
+            raise Violation(
+                "G1", f"{write.dot} depends on {write.dependencies}, and {twin.clock} is applied"
+            )
+        if write.timestamp <= twin.timestamp:
+            raise Violation("G5", f"the timestamp of {write.dot} is not after its causal past")
+
+    def _check_state(self, twin: Twin, data: Mapping[bytes, Any], keys: set[str]) -> None:
+        clock = codec.unpack_clock(_fields(data, b"clock"))
+        if clock != twin.clock:
+            raise Violation("G3", f"{twin.name}'s clock is {clock}, and its logs say {twin.clock}")
+        for key in sorted(keys):
+            fields = _fields(data, b"kv:" + key.encode())
+            versions = sorted(codec.unpack_versions(fields), key=_order, reverse=True)
+            if versions != sorted(twin.versions(key), key=_order, reverse=True):
+                raise Violation(
+                    "G5",
+                    f"{twin.name} holds {_dots(versions)} of {key}, and what it applied makes "
+                    f"{_dots(twin.versions(key))}",
+                )
+            context = clock
+            if versions:
+                context = codec.unpack_deletes(fields)
+                for version in versions:
+                    context = context.with_dot(version.dot)
+            if not twin.is_safe_context(key, context):
+                raise Violation(
+                    "G7", f"{twin.name}'s context for {key}, {context}, says too little"
+                )
+
+    # --- clients ---------------------------------------------------------------------------------
+
+    def clock_of(self, node: str) -> VectorClock:
+        """What the node has applied."""
+        return self.twins[node].clock
+
+    def answered(self, answer: Answered, before: VectorClock) -> None:
+        """What the client was told is what it may be told.
+
+        `before` is what the node had applied when it was asked. Raises Violation.
+        """
+        request = answer.request
+        if request.kind in ("put", "delete"):
+            self._check_write(answer)
+        elif answer.outcome == "ok":
+            self._check_read(answer, before)
+
+    def _seen_by(self, answer: Answered) -> Seen:
+        """Without a context, a session is promised something only at one node."""
+        at = "" if answer.carries else answer.request.node
+        return self._seen.setdefault((answer.request.session, at), Seen())
+
+    def _check_write(self, answer: Answered) -> None:
+        request = answer.request
+        who = f"{request.session} {request.kind} {request.key} at {request.node}"
+        if answer.outcome == "not_applied" and request.kind == "put":
+            self._not_applied[request.value] = request
+        if answer.outcome != "ok" or not answer.dots:
+            return
+        [dot] = answer.dots
+        write = self.writes.get(dot)
+        if write is None or not self.twins[request.node].clock.covers(dot):
+            raise Violation("G3", f"{who}: {dot} was acknowledged and is not in Redis")
+        if dot in self._acknowledged:
+            raise Violation("G4", f"{who}: {dot} was acknowledged before, for another request")
+        if not _says(write, request):
+            raise Violation("G4", f"{who}: {dot} was acknowledged, and it is {write.operations}")
+        seen = self._seen_by(answer)
+        if not seen.past <= write.dependencies:
+            lacks = seen.past.beyond(write.dependencies)
+            raise Violation("G7", f"{who}: {dot} does not follow {lacks}, which its session saw")
+        self._acknowledged[dot] = request
+        seen.past = seen.past.merge(self._pasts[dot])
+
+    def _check_read(self, answer: Answered, before: VectorClock) -> None:
+        request, seen = answer.request, self._seen_by(answer)
+        who = f"{request.session} {request.kind} {request.key} at {request.node}"
+        versions = set(answer.dots)
+        for dot in answer.dots:
+            write = self.writes.get(dot)
+            put = write and _put(write, request.key)
+            if not put:
+                raise Violation("G4", f"{who}: was shown {dot}, which is no put of {request.key}")
+            if dot in answer.values and answer.values[dot] != put.value:
+                raise Violation("G4", f"{who}: was shown {dot} with another value")
+        about = [w for w in self.writes.values() if _about(w, request.key)]
+        if versions:
+            best = max(versions, key=lambda dot: (self.writes[dot].timestamp, dot.actor))
+            if answer.winner != best:
+                raise Violation("G5", f"{who}: {answer.winner} won, and {best} is later")
+        # What its session saw, its causes included, is here; or else what replaced it is.
+        here = self.twins[request.node].clock
+        if not seen.past <= here and not self._clients_only:
+            raise Violation("G7", f"{who}: served without {seen.past.beyond(here)}, which it saw")
+        for other in about:
+            if not seen.past.covers(other.dot):
+                continue
+            for dot in sorted(versions):
+                if other.dependencies.covers(dot):
+                    raise Violation("G7", f"{who}: was shown {dot}, which {other.dot} replaced")
+            replaced = any(w.dependencies.covers(other.dot) for w in about)
+            if _put(other, request.key) and other.dot not in versions and not replaced:
+                raise Violation("G7", f"{who}: was not shown {other.dot}, which it knows of")
+        gone = seen.gone.setdefault(request.key, set())
+        if back := sorted(versions & gone):
+            raise Violation("G7", f"{who}: was shown {back[0]}, which it had seen replaced")
+        gone |= {
+            w.dot
+            for w in about
+            if _put(w, request.key) and before.covers(w.dot) and w.dot not in versions
+        }
+        for dot in answer.dots:
+            seen.past = seen.past.merge(self._pasts[dot])
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def finish(self, pending: Mapping[str, int], reads: Mapping[str, FinalReads]) -> None:
+        """All is healed and quiet: the nodes are equal, and nothing acknowledged is lost.
+
+        `reads` is what each node answers of each key. Raises Violation.
+        """
+        everything = VectorClock()
+        for dot in self.writes:
+            everything = everything.with_dot(dot)
+        for node, twin in self.twins.items():
+            if twin.clock != everything:
+                lacks = everything.beyond(twin.clock)
+                raise Violation("G8", f"{node} never got {lacks}, though all is healed")
+            if pending[node]:
+                raise Violation("G9", f"{pending[node]} writes still wait at {node}")
+        first, *others = self.twins
+        for node in others:
+            for key, shown in reads[node].items():
+                if shown != reads[first][key]:
+                    there, here = (
+                        " ".join(str(dot) for dot, _ in r) for r in (reads[first][key], shown)
+                    )
+                    raise Violation("G5", f"{key} is {there} at {first} and {here} at {node}")
+        for dot, request in self._acknowledged.items():
+            if dot not in self.writes:
+                raise Violation("G8", f"{dot} was acknowledged and is nowhere")
+            if request.kind == "put" and dot not in dict(reads[first][request.key]):
+                about = [w for w in self.writes.values() if _about(w, request.key)]
+                if not any(other.dependencies.covers(dot) for other in about):
+                    raise Violation("G8", f"{dot} is lost: nothing that replaced it had seen it")
+        made: dict[str, Dot] = {}
+        for write in self.writes.values():
+            for operation in write.operations:
+                if isinstance(operation, Put):
+                    value = operation.value.decode()
+                    if value in self._not_applied:
+                        who = self._not_applied[value].session
+                        raise Violation("G10", f"{write.dot} was `not_applied` for {who}")
+                    if value in made:
+                        raise Violation("G2", f"one put is {made[value]} and {write.dot}, too")
+                    made[value] = write.dot
+
+
+def _log_entry(actor: str, id_: Any, stream: Any) -> Write:
+    flat = stream._values_dict[id_]
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    return codec.unpack_log_entry(actor, id_.encode(), fields)
+
+
+def _fields(data: Mapping[bytes, Any], key: bytes) -> dict[bytes, bytes]:
+    return dict(data[key].items()) if key in data else {}
+
+
+def _order(version: Version) -> tuple[int, str]:
+    return version.timestamp, version.dot.actor
+
+
+def _dots(versions: list[Version]) -> str:
+    return " ".join(str(version.dot) for version in versions) or "nothing"
+
+
+def _about(write: Write, key: str) -> Operation | None:
+    return next((operation for operation in write.operations if operation.key == key), None)
+
+
+def _put(write: Write, key: str) -> Put | None:
+    operation = _about(write, key)
+    return operation if isinstance(operation, Put) else None
+
+
+def _says(write: Write, request: Request) -> bool:
+    """Whether the write is what was asked for."""
+    if request.kind == "delete":
+        return write.operations == (Delete(request.key),)
+    return write.operations == (Put(request.key, request.value.encode(), "text/plain"),)

@@ -1,0 +1,362 @@
+"""What is going to happen in one simulation, all of it decided beforehand by a seed.
+
+What it is: a `Plan`: the cluster, the weather on its links, and a list of `Step`s in time: requests
+of clients and troubles. `plan_for(seed, profile)` makes one.
+
+What it assumes and guarantees: plain values only, so a plan can be cut down and printed. The same
+seed and profile give the same plan for ever after, on this version of the file.
+
+What it does not know: how any of it is carried out, nor what should come of it.
+
+Where the idea is from: the workload matters more than the faults. Few keys, sessions that stay at
+one node, and one slow link find a missing dependency check at once; a storm of faults on healthy
+links does not.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["put", "get", "siblings", "delete"]
+TroubleKind = Literal["slow", "full", "readonly", "loading", "down", "flaky", "restart"]
+CrashWhen = Literal["before", "after", "late"]
+
+PROFILES: Final = ("calm", "storm", "crash", "partition", "storage", "skew", "limits", "mix")
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """How one direction of a link is: milliseconds, and probabilities of what befalls a message.
+
+    `late` messages are held back and arrive long after the sender has given up on them.
+    """
+
+    delay_ms: float = 2.0
+    jitter_ms: float = 1.0
+    loss: float = 0.0
+    repeat: float = 0.0
+    late: float = 0.0
+    cut: bool = False
+
+
+FINE: Final = Weather()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A session asks a node for something, at `at` or when its request before has ended."""
+
+    at: float
+    session: str
+    node: str
+    kind: Kind
+    key: str
+    value: str = ""
+    wait_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChange:
+    """From now on what `source` sends to `target` has this weather."""
+
+    at: float
+    source: str
+    target: str
+    weather: Weather
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A node stands still for a while, as with SIGSTOP."""
+
+    at: float
+    node: str
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """A worker is killed at its n-th command to Redis from now on, and another starts later.
+
+    `before` the command left, `after` its effect, or `late`: the command is on its way to Redis,
+    and takes effect when its sender is dead.
+    """
+
+    at: float
+    node: str
+    worker: int
+    commands: int
+    when: CrashWhen
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A node's Redis is unwell for a while."""
+
+    at: float
+    node: str
+    kind: TroubleKind
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClockJump:
+    """A node's wall clock jumps."""
+
+    at: float
+    node: str
+    by_ms: int
+
+
+Step = Request | LinkChange | Pause | Crash | Trouble | ClockJump
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One client. With `carries` it sends the causal context it has, on whichever node it asks."""
+
+    name: str
+    carries: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One simulation. At `heal_at` all trouble ends, except the links that are `severed` for good:
+    those that remain still connect all nodes."""
+
+    seed: int
+    profile: str
+    nodes: tuple[str, ...]
+    settings: dict[str, int]
+    sessions: tuple[Session, ...]
+    skew_ms: dict[str, int]
+    weather: dict[tuple[str, str], Weather]
+    severed: tuple[tuple[str, str], ...]
+    steps: tuple[Step, ...]
+    heal_at: float
+
+
+def plan_for(seed: int, profile: str | None = None) -> Plan:
+    """The plan of a seed. Without a profile the seed picks one."""
+    rng = random.Random(f"plan {seed}")
+    profile = profile or PROFILES[seed % len(PROFILES)]
+    return _Planner(rng, profile).plan(seed)
+
+
+class _Planner:
+    def __init__(self, rng: random.Random, profile: str) -> None:
+        self._rng = rng
+        self._profile = profile
+        self._has = {
+            name: profile in (name, "mix") and (profile != "mix" or rng.random() < 0.6)
+            for name in PROFILES
+        }
+        self._nodes = tuple("ABCDE"[: rng.choice((2, 3, 3, 3, 3, 3, 4, 5))])
+        self._length = rng.uniform(0.6, 1.6)
+
+    def plan(self, seed: int) -> Plan:
+        rng, nodes = self._rng, self._nodes
+        workers = 2 if rng.random() < (0.6 if self._has["crash"] else 0.2) else 1
+        settings = self._settings(workers)
+        weather = self._weather()
+        severed = self._severed()
+        sessions, requests = self._requests()
+        skew = dict.fromkeys(nodes, 0)
+        steps: list[Step] = list(requests)
+        if self._has["storm"] or self._has["partition"]:
+            steps += self._link_changes(weather)
+        if self._has["crash"]:
+            steps += self._crashes(workers)
+        if self._has["storage"]:
+            steps += self._troubles()
+        if self._has["skew"] or rng.random() < 0.3:
+            skew = {node: rng.choice((0, 0, -3000, -50, 20, 5000, 86_400_000)) for node in nodes}
+            steps += self._jumps()
+        if (self._has["crash"] or self._has["storm"]) and rng.random() < 0.5:
+            steps += self._pauses()
+        return Plan(
+            seed,
+            self._profile,
+            nodes,
+            settings,
+            sessions,
+            skew,
+            weather,
+            severed,
+            tuple(sorted(steps, key=lambda step: step.at)),
+            round(self._length + 0.5, 3),
+        )
+
+    # --- the cluster -----------------------------------------------------------------------------
+
+    def _settings(self, workers: int) -> dict[str, int]:
+        rng = self._rng
+        settings = {
+            "workers": workers,
+            "heartbeat_ms": rng.choice((400, 1000)),
+            "relay_after_ms": rng.choice((100, 300, 1000)),
+            "lease_ms": rng.choice((1500, 3000)),
+            "sweep_ms": rng.choice((500, 1000, 3000)),
+            "retry_min_ms": 20,
+            "retry_max_ms": rng.choice((100, 500)),
+            "peer_timeout_ms": rng.choice((400, 1500)),
+            "redis_timeout_ms": 500,
+        }
+        if self._has["limits"]:
+            settings |= {
+                "pending_max": rng.choice((1, 2, 4)),
+                "drain_max": rng.choice((1, 2)),
+                "batch_max_writes": rng.choice((1, 2, 5)),
+            }
+        return settings
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        return [(a, b) for a in self._nodes for b in self._nodes if a != b]
+
+    def _weather(self) -> dict[tuple[str, str], Weather]:
+        """Links are fine, except that often one is slow; in a storm all are bad."""
+        rng = self._rng
+        weather = dict.fromkeys(self._pairs(), FINE)
+        if self._has["storm"]:
+            for pair in weather:
+                weather[pair] = self._storm()
+        if rng.random() < (0.4 if self._has["storm"] else 0.9):
+            slow = rng.choice(self._pairs())
+            weather[slow] = Weather(delay_ms=rng.choice((80, 250, 900)), jitter_ms=20)
+        return weather
+
+    def _storm(self) -> Weather:
+        rng = self._rng
+        return Weather(
+            delay_ms=rng.choice((1, 5, 40, 150)),
+            jitter_ms=rng.choice((1, 30, 200)),
+            loss=rng.choice((0, 0.1, 0.3)),
+            repeat=rng.choice((0, 0.2, 0.5)),
+            late=rng.choice((0, 0.1, 0.3)),
+        )
+
+    def _severed(self) -> tuple[tuple[str, str], ...]:
+        """One link that stays cut, in one direction or both, where a third node can bridge it."""
+        rng = self._rng
+        if len(self._nodes) < 3 or rng.random() > (0.5 if self._has["partition"] else 0.15):
+            return ()
+        a, b = rng.sample(self._nodes, 2)
+        return ((a, b), (b, a)) if rng.random() < 0.7 else ((a, b),)
+
+    # --- what clients do -------------------------------------------------------------------------
+
+    def _requests(self) -> tuple[tuple[Session, ...], list[Request]]:
+        """Most sessions stay at one node, and most carry their context."""
+        rng = self._rng
+        keys = ("x", "y", "z")[: rng.choice((1, 2, 2, 3))]
+        sessions: list[Session] = []
+        requests: list[Request] = []
+        for number in range(rng.randint(2, 2 + len(self._nodes))):
+            session = Session(f"s{number}", carries=rng.random() < 0.7)
+            sessions.append(session)
+            home = rng.choice(self._nodes)
+            roams = rng.choice((0.0, 0.3, 1.0)) if session.carries else 0.0
+            pace = rng.choice((0.02, 0.06, 0.2))
+            writes = rng.choice((0.2, 0.5, 0.8))
+            deletes = rng.choice((0.0, 0.2, 0.5))
+            at = rng.uniform(0, self._length / 3)
+            for index in range(rng.randint(4, 18)):
+                node = rng.choice(self._nodes) if rng.random() < roams else home
+                kind: Kind
+                if rng.random() < writes:
+                    kind = "delete" if rng.random() < deletes else "put"
+                else:
+                    kind = "siblings" if rng.random() < 0.3 else "get"
+                value = f"{session.name}.{index}" if kind == "put" else ""
+                wait_s = rng.choice((0.0, 0.2, 1.0, 2.0))
+                requests.append(
+                    Request(round(at, 4), session.name, node, kind, rng.choice(keys), value, wait_s)
+                )
+                at += rng.expovariate(1 / pace)
+                if at > self._length:
+                    break
+        return tuple(sessions), requests
+
+    # --- what goes wrong -------------------------------------------------------------------------
+
+    def _at(self) -> float:
+        return round(self._rng.uniform(0.05, self._length), 4)
+
+    def _for_s(self) -> float:
+        return round(self._rng.choice((0.05, 0.3, 1.0)) * self._rng.uniform(0.5, 1.5), 4)
+
+    def _link_changes(self, weather: dict[tuple[str, str], Weather]) -> list[LinkChange]:
+        rng = self._rng
+        changes: list[LinkChange] = []
+        for _ in range(rng.randint(1, 4)):
+            at = self._at()
+            for pair in self._cut():
+                changes.append(LinkChange(at, *pair, Weather(cut=True)))
+                changes.append(LinkChange(round(at + self._for_s(), 4), *pair, weather[pair]))
+        return changes
+
+    def _cut(self) -> list[tuple[str, str]]:
+        """The directions to cut: one, a link, a node, two halves, or halves with a bridge."""
+        rng, pairs = self._rng, self._pairs()
+        shape = rng.choice(("one way", "link", "node", "halves", "bridge"))
+        if shape == "one way":
+            return [rng.choice(pairs)]
+        if shape == "link":
+            a, b = rng.choice(pairs)
+            return [(a, b), (b, a)]
+        if shape == "node":
+            alone = rng.choice(self._nodes)
+            return [pair for pair in pairs if alone in pair]
+        nodes = list(self._nodes)
+        rng.shuffle(nodes)
+        bridge = nodes.pop() if shape == "bridge" and len(nodes) > 2 else None
+        half = set(nodes[: len(nodes) // 2])
+        return [p for p in pairs if bridge not in p and (p[0] in half) != (p[1] in half)]
+
+    def _crashes(self, workers: int) -> list[Crash]:
+        rng = self._rng
+        return [
+            Crash(
+                self._at(),
+                rng.choice(self._nodes),
+                rng.randrange(workers),
+                rng.randint(1, 12),
+                rng.choice(("before", "after", "late")),
+                self._for_s(),
+            )
+            for _ in range(rng.randint(1, 6))
+        ]
+
+    def _troubles(self) -> list[Trouble]:
+        rng = self._rng
+        kinds: tuple[TroubleKind, ...]
+        kinds = ("slow", "full", "readonly", "loading", "down", "restart", *("flaky",) * 4)
+        mostly = rng.choice(kinds)
+        if rng.random() < 0.6:  # at every node and nearly all the time: rare moments are hit
+            return [Trouble(0.1, node, mostly, round(self._length, 3)) for node in self._nodes]
+        return [
+            Trouble(
+                self._at(),
+                rng.choice(self._nodes),
+                mostly if rng.random() < 0.7 else rng.choice(kinds),
+                self._for_s(),
+            )
+            for _ in range(rng.randint(2, 7))
+        ]
+
+    def _jumps(self) -> list[ClockJump]:
+        rng = self._rng
+        return [
+            ClockJump(
+                self._at(), rng.choice(self._nodes), rng.choice((-7_200_000, -500, 500, 60_000))
+            )
+            for _ in range(rng.randint(0, 4))
+        ]
+
+    def _pauses(self) -> list[Pause]:
+        rng = self._rng
+        return [
+            Pause(self._at(), rng.choice(self._nodes), self._for_s() * 2)
+            for _ in range(rng.randint(1, 3))
+        ]

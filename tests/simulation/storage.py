@@ -1,0 +1,339 @@
+"""A node's Redis in the simulation: fakeredis with the real scripts, and everything that ails it.
+
+What it is: `Storage` is one Redis, which outlives the workers that use it. `Life` is one worker
+process, as far as Redis and the network see it. `connect` gives a worker its client.
+
+What it assumes and guarantees: the scripts, redis-py's pool and the node's own way of connecting
+are the real ones. Each command takes a moment, so that workers interleave; what a dead worker
+still does has no effect; what it had sent may still take effect after its death. `after_command`
+is called after every command, wherever it came from.
+
+What it does not know: what the commands mean, save which of them Redis refuses when it is full.
+
+Where the idea is from: etcd's failpoints; TigerBeetle's simulated storage.
+"""
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, Final
+
+from fakeredis import FakeServer
+from fakeredis._helpers import SimpleError
+from fakeredis._socket import AsyncFakeSocket
+from fakeredis._socket import _base as fakeredis_base
+from fakeredis.aioredis import FakeBaseAsyncConnection, FakeReader, FakeWriter
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from app import redis_link
+from tests.simulation.plan import Crash, TroubleKind
+
+GROWS: Final = {"xadd", "hset", "set"}
+"""Commands of ours that a full Redis refuses; one that frees memory it carries out."""
+WRITES: Final = GROWS | {"hdel", "del"}
+_FULL: Final = "OOM command not allowed when used memory > 'maxmemory'."
+_READONLY: Final = "READONLY You can't write against a read only replica."
+_LOADING: Final = "LOADING Redis is loading the dataset in memory"
+
+Command = list[bytes]
+"""A command's name and arguments."""
+
+_numbers = itertools.count(1)
+
+
+def reset(now_s: Callable[[], float]) -> None:
+    """What fakeredis counts starts anew, and it takes `now_s` for the time."""
+    global _numbers
+    _numbers = itertools.count(1)
+    vars(fakeredis_base)["time"] = SimpleNamespace(time=now_s)
+
+
+class Life:
+    """One worker process, from its start to its death."""
+
+    def __init__(self, node: str, worker: int) -> None:
+        self.node = node
+        self.worker = worker
+        self.alive = True
+        self.crash: Crash | None = None
+        self.commands_left = 0
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.on_death: Callable[[str], None] = lambda _why: None
+        self.running = asyncio.Event()
+        self.running.set()
+
+    def plan_crash(self, crash: Crash) -> None:
+        """It dies at a command that is still to come."""
+        if self.alive and self.crash is None:
+            self.crash, self.commands_left = crash, crash.commands
+
+    def die(self, why: str) -> None:
+        """Nothing that it does has any effect from now on."""
+        if not self.alive:
+            return
+        self.alive = False
+        self.running.set()
+        self.on_death(why)
+        for task in list(self.tasks):
+            task.cancel()
+
+    async def goes_on(self) -> bool:
+        """Once it is not paused: whether it is still alive."""
+        await self.running.wait()
+        return self.alive
+
+
+class Storage:
+    """One Redis."""
+
+    def __init__(self, node: str, rng: random.Random) -> None:
+        self.node = node
+        self.rng = rng
+        self.server = FakeServer()
+        self.trouble: TroubleKind | None = None
+        self.connections_made = 0
+        self.after_command: Callable[[str], None] = lambda _name: None
+        self.note: Callable[[str], None] = lambda _text: None
+
+    @property
+    def data(self) -> dict[bytes, Any]:
+        """What the keys hold, as fakeredis keeps it."""
+        return {key: item.value for key, item in self.server.dbs[0]._dict.items()}
+
+    def begin(self, trouble: TroubleKind) -> None:
+        """Redis is unwell."""
+        self.trouble = trouble
+        if trouble in ("down", "restart"):
+            self.connections_made += 1  # those from before are gone
+            self.server.script_cache.clear()
+
+    def end(self) -> None:
+        """Redis is well."""
+        if self.trouble in ("down", "restart"):
+            self.connections_made += 1
+        self.trouble = None
+
+    def execute(self, commands: list[Command]) -> None:
+        """The commands take effect, though nobody waits for the answer; unless Redis is down."""
+        if self.trouble == "down":
+            return
+        socket = _Socket(self.server, 0, client_class=Redis)
+        socket.storage = self
+        for command in commands:
+            socket._process_command(command)
+        socket.kill()
+
+    def refusal(self) -> str | None:
+        """What every command is answered, whatever it is."""
+        return _LOADING if self.trouble in ("loading", "restart") else None
+
+    def refuses_write(self, name: str) -> str | None:
+        """What this command is answered by a Redis that takes no writes, or no more data."""
+        if self.trouble == "full" and name in GROWS:
+            return _FULL
+        if self.trouble == "readonly" and name in WRITES:
+            return _READONLY
+        return None
+
+
+class _Compiled:
+    """The Lua runtime of a server, with each script compiled once.
+
+    fakeredis compiles a script at every call, collects garbage after it, and looks for new globals
+    at every command in it, which takes most of the time. The scripts' own tests do all that.
+    """
+
+    def __init__(self, runtime: Any, expected_globals: set[Any]) -> None:
+        self._runtime = runtime
+        self._compiled: dict[bytes, Any] = {}
+        self._globals = dict.fromkeys(expected_globals)
+        self.table_from = runtime.table_from
+
+    def globals(self) -> dict[Any, None]:
+        return self._globals
+
+    def execute(self, script: bytes | str) -> Any:
+        if isinstance(script, str):
+            return None  # collectgarbage()
+        if script not in self._compiled:
+            self._compiled[script] = self._runtime.compile(script)
+        return self._compiled[script]()
+
+
+class _Socket(AsyncFakeSocket):
+    """The server's side of a connection."""
+
+    storage: Storage
+    _wrote = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._number = next(_numbers)
+        super().__init__(*args, **kwargs)
+
+    def __hash__(self) -> int:
+        return self._number
+
+    def _get_server_runtime(self, server: FakeServer) -> Any:
+        runtime = super()._get_server_runtime(server)
+        if not isinstance(runtime, _Compiled):
+            runtime = _Compiled(runtime, server._lua_expected_globals)  # type: ignore[attr-defined]
+            server._lua_runtime = runtime  # type: ignore[attr-defined]
+        return runtime
+
+    def _process_command(self, fields: list[bytes]) -> None:
+        self._wrote = False
+        if refusal := self.storage.refusal():
+            self.put_response(self._decode_error(SimpleError(refusal)))
+            return
+        super()._process_command(fields)
+        self.storage.after_command(fields[0].decode().lower())
+
+    def _run_command(self, func: Any, sig: Any, args: list[Any], from_script: bool) -> Any:
+        # Redis refuses the first command of a script that writes, never one after it.
+        refusal = None if self._wrote else self.storage.refuses_write(sig.name)
+        if refusal:
+            return SimpleError(refusal)
+        if sig.name in WRITES:
+            self._wrote = True
+        return super()._run_command(func, sig, args, from_script)
+
+
+class _Connection(FakeBaseAsyncConnection, redis_link._Tcp):  # type: ignore[misc]
+    """A worker's side of a connection."""
+
+    def __init__(self, *, storage: Storage, life: Life, **kwargs: Any) -> None:
+        super().__init__(server=storage.server, **kwargs)
+        self._number = next(_numbers)
+        self._storage = storage
+        self._life = life
+        self._made = -1
+        self._fails_on_read: Exception | None = None
+        self._is_sent = False
+
+    def __hash__(self) -> int:
+        return self._number
+
+    async def _connect(self) -> None:
+        await self._check_alive()
+        if self._storage.trouble == "down":
+            raise RedisConnectionError("Connection refused")
+        socket = _Socket(self._storage.server, self.db, client_class=Redis)
+        socket.storage = self._storage
+        self._sock = socket
+        self._reader, self._writer = FakeReader(socket), FakeWriter(socket)
+        self._made = self._storage.connections_made
+        self._fails_on_read = None
+
+    async def disconnect(self, nowait: bool = False, *args: Any, **kwargs: Any) -> None:
+        if self._sock is not None:
+            self._sock.kill()
+        await super().disconnect(nowait, **kwargs)
+
+    def pack_command(self, *args: Any) -> Any:
+        """Nothing is packed, for there is no wire: that saves a tenth of the time."""
+        words = [*args[0].encode().split(), *args[1:]]
+        encode: Callable[[Any], bytes] = self.encoder.encode
+        return [[encode(word) for word in words]]
+
+    def pack_commands(self, commands: Any) -> Any:
+        return [self.pack_command(*command)[0] for command in commands]
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if not self.is_connected:
+            await self.connect_check_health(check_health=False)
+        commands: list[Command] = command
+        storage, rng = self._storage, self._storage.rng
+        try:
+            await self._check_alive()
+            delay_s = rng.uniform(0.00005, 0.0015)
+            if storage.trouble == "slow":
+                delay_s = rng.choice((0.01, 0.2, 0.8))
+            if self.socket_timeout and delay_s > self.socket_timeout:
+                asyncio.get_running_loop().call_later(delay_s, storage.execute, commands)
+                self._fails_on_read = RedisTimeoutError("Timeout reading from redis")
+                return
+            await asyncio.sleep(delay_s)
+            await self._check_alive()
+            self._check_lost()
+            if self._crashes(commands):
+                raise RedisConnectionError("killed")
+            lost = storage.trouble == "flaky" and rng.random() < 0.4
+            if lost and rng.random() < 0.5:
+                storage.note("loses a connection before a command")
+                raise RedisConnectionError("Connection reset by peer")
+            assert self._sock is not None
+            for fields in commands:
+                self._sock._process_command(fields)
+            self._is_sent = True
+            self._dies_now()
+            if lost:
+                storage.note("loses a connection after a command")
+                self._fails_on_read = RedisConnectionError("Connection reset by peer")
+        except BaseException:
+            await self.disconnect(nowait=True)
+            raise
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            if self._fails_on_read:
+                if isinstance(self._fails_on_read, RedisTimeoutError):
+                    await asyncio.sleep(self.socket_timeout or 0)
+                raise self._fails_on_read
+            if self._is_sent:
+                self._is_sent = False
+                await asyncio.sleep(self._storage.rng.uniform(0.00005, 0.0005))
+            self._check_lost()
+        except BaseException:
+            await self.disconnect(nowait=True)
+            raise
+        response = await super().read_response(*args, **kwargs)
+        await self._check_alive()
+        if isinstance(response, Exception):  # redis-py raises LOADING so; fakeredis returns it
+            await self.disconnect(nowait=True)
+            raise response
+        return response
+
+    async def _check_alive(self) -> None:
+        if not await self._life.goes_on():
+            raise RedisConnectionError("this process is dead")
+
+    def _check_lost(self) -> None:
+        if self._made != self._storage.connections_made:
+            raise RedisConnectionError("Connection closed by server")
+
+    def _crashes(self, commands: list[Command]) -> bool:
+        """Whether the worker dies now and the command has no effect, or has none yet."""
+        life = self._life
+        if life.crash is None:
+            return False
+        life.commands_left -= 1
+        if life.commands_left > 0 or life.crash.when == "after":
+            return False
+        if life.crash.when == "late":
+            delay_s = self._storage.rng.uniform(0.0005, 0.05)
+            asyncio.get_running_loop().call_later(delay_s, self._storage.execute, commands)
+        life.die(f"{life.crash.when} {commands[0][0].decode().lower()}")
+        return True
+
+    def _dies_now(self) -> None:
+        life = self._life
+        if life.crash is not None and life.commands_left <= 0:
+            life.die("after a command")
+            raise RedisConnectionError("killed")
+
+
+def connect(storage: Storage, life: Life) -> Callable[[str, int], Redis]:
+    """The way in which a worker connects: the real one, up to the socket."""
+
+    def connect_to(url: str, timeout_ms: int) -> Redis:
+        redis = redis_link.connect(url, timeout_ms)
+        pool = redis.connection_pool
+        pool.connection_class = _Connection
+        pool.connection_kwargs |= {"storage": storage, "life": life}
+        return redis
+
+    return connect_to

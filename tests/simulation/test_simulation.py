@@ -1,0 +1,125 @@
+"""Two hundred clusters on virtual time: nothing is wrong in any, and a seed repeats exactly."""
+
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from app.context import Contexts
+from app.vector_clock import VectorClock
+from tests.simulation import diagram
+from tests.simulation.batch import Failure, Outcomes, run_seeds
+from tests.simulation.cluster import simulate
+from tests.simulation.found import FOUND
+from tests.simulation.plan import PROFILES, plan_for
+from tests.simulation.shrink import shrink
+
+pytestmark = pytest.mark.timeout(600)
+
+ROOT = Path(__file__).parents[2]
+SEEDS = 200
+PROCESSES = 2
+AT_ONCE = 10
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> Outcomes:
+    """What came of the first seeds, run in a few processes of their own."""
+    together = Outcomes()
+    parts = [range(first, first + AT_ONCE) for first in range(0, SEEDS, AT_ONCE)]
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+        for part in pool.map(run_seeds, parts):
+            together.failures += part.failures
+            together.seen += part.seen
+    return together
+
+
+def test_whatever_befalls_a_cluster_it_keeps_its_guarantees(outcomes: Outcomes) -> None:
+    assert not outcomes.failures, _how_to_see(outcomes.failures)
+
+
+def test_the_seeds_are_about_something(outcomes: Outcomes) -> None:
+    """A simulation in which nothing happens finds nothing."""
+    rare = {what: outcomes.seen[what] for what in _SEEN_AT_LEAST_5_TIMES if outcomes.seen[what] < 5}
+    assert not rare, outcomes.seen
+
+
+_SEEN_AT_LEAST_5_TIMES = (
+    *("put", "get", "siblings", "delete", "refused", "applied", "waits"),
+    *("cut", "heal", "sever", "kill", "pause", "clock", "lost", "repeated"),
+    *("redis slow", "redis full", "redis down", "redis flaky", "redis restart"),
+)
+
+
+@pytest.mark.parametrize(("seed", "profile"), FOUND, ids=str)
+def test_what_a_seed_once_found_stays_mended(seed: int, profile: str | None) -> None:
+    outcomes = run_seeds([seed], profile)
+    assert not outcomes.failures, _how_to_see(outcomes.failures)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_seed_repeats_exactly_byte_for_byte_in_any_process(profile: str) -> None:
+    seed = 1000 + PROFILES.index(profile)
+
+    def trace(hash_seed: str) -> bytes:
+        return subprocess.run(
+            [
+                *(sys.executable, "-c"),
+                "import sys; from tests.simulation.plan import plan_for;"
+                "from tests.simulation.cluster import simulate;"
+                "sys.stdout.write(simulate(plan_for(int(sys.argv[1]), sys.argv[2])).trace)",
+                *(str(seed), profile),
+            ],
+            cwd=ROOT,
+            env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            check=True,
+        ).stdout
+
+    first = trace("1")
+    assert first.count(b"\n") > 20
+    assert trace("2") == first
+    # Nor does it matter what else was run before in the same process.
+    assert simulate(plan_for(seed, profile)).trace.encode() == first
+
+
+def test_a_plan_without_its_troubles_is_another_story_with_the_same_clients() -> None:
+    plan = plan_for(2)
+    calm = replace(plan, steps=tuple(step for step in plan.steps if hasattr(step, "session")))
+    assert simulate(calm).violation is None
+
+
+def test_a_story_can_be_told_and_drawn() -> None:
+    result = simulate(plan_for(0))
+    told = diagram.lines(result.events)
+    drawn = diagram.as_text(result.plan.nodes, result.events)
+    assert told.count("\n") > 10
+    own = Counter(event.dot for event in result.events if event.kind == "own")
+    assert own and set(own.values()) == {1}
+    assert all(f"* {dot}" in drawn for dot in own)
+    picture = diagram.as_svg(result.plan.nodes, result.events)
+    assert picture.startswith("<svg ") and picture.count('class="way"') >= len(own)
+
+
+def test_a_failure_is_made_smaller_and_still_fails_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(self: Contexts, header: str) -> VectorClock:
+        return VectorClock()
+
+    monkeypatch.setattr(Contexts, "parse", forgetful)
+    plans = (plan_for(seed, "calm") for seed in range(100))
+    failed = next(result for plan in plans if (result := simulate(plan)).violation)
+    small = shrink(failed, tries_max=60)
+    assert small.guarantee == failed.guarantee == "G7"
+    assert len(small.plan.steps) < len(failed.plan.steps) / 2
+    assert small.events[-1].kind == "wrong"
+    assert simulate(small.plan).trace == small.trace
+
+
+def _how_to_see(failures: list[Failure]) -> str:
+    listed = "\n".join(map(str, failures[:5]))
+    return f"{listed}\nThe story: python -m tests.simulation --seed {failures[0].seed}"
