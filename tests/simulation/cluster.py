@@ -86,7 +86,6 @@ class _Simulation:
 
     async def run(self) -> Result:
         self._loop = asyncio.get_running_loop()
-        storage.reset(lambda: EPOCH_US / 1e6 + self._loop.time())
         plan = self._plan
         self._record = record = Record(self._loop.time)
         self._oracle = Oracle(plan.nodes, record, clients_only=self._clients_only)
@@ -100,11 +99,12 @@ class _Simulation:
         self._healed = False
         self._loop.set_task_factory(self._task_of_its_life(self._loop.get_task_factory()))
         violation: Violation | None = None
-        try:
-            await self._carry_out()
-        except Violation as error:
-            violation = error
-            record.note("wrong", "", f"!!!  {error}")
+        with storage.time_is(lambda: EPOCH_US / 1e6 + self._loop.time()):
+            try:
+                await self._carry_out()
+            except Violation as error:
+                violation = error
+                record.note("wrong", "", f"!!!  {error}")
         for life in self._lives.values():
             life.die("the end")
         return self.result(violation)

@@ -16,7 +16,8 @@ Where the idea is from: etcd's failpoints; TigerBeetle's simulated storage.
 import asyncio
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -45,11 +46,17 @@ Command = list[bytes]
 _numbers = itertools.count(1)
 
 
-def reset(now_s: Callable[[], float]) -> None:
-    """What fakeredis counts starts anew, and it takes `now_s` for the time."""
+@contextmanager
+def time_is(now_s: Callable[[], float]) -> Iterator[None]:
+    """Within it fakeredis takes `now_s` for the time, and what it counts starts anew."""
     global _numbers
     _numbers = itertools.count(1)
+    before = vars(fakeredis_base)["time"]
     vars(fakeredis_base)["time"] = SimpleNamespace(time=now_s)
+    try:
+        yield
+    finally:
+        vars(fakeredis_base)["time"] = before
 
 
 class Life:

@@ -1,14 +1,16 @@
 """Two hundred clusters on virtual time: nothing is wrong in any, and a seed repeats exactly."""
 
+import asyncio
 import subprocess
 import sys
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from fakeredis import FakeAsyncRedis
 
 from app.context import Contexts
 from app.vector_clock import VectorClock
@@ -86,6 +88,18 @@ def test_a_seed_repeats_exactly_byte_for_byte_in_any_process(profile: str) -> No
     assert trace("2") == first
     # Nor does it matter what else was run before in the same process.
     assert simulate(plan_for(seed, profile)).trace.encode() == first
+
+
+async def test_a_simulation_leaves_nothing_behind_in_its_process() -> None:
+    """What comes after it in the same process must not live on its time, which stands still."""
+    with ThreadPoolExecutor(1) as thread:  # for here a loop runs already
+        thread.submit(simulate, plan_for(0)).result()
+    redis = FakeAsyncRedis()
+    await redis.set("key", "value", px=1)
+    async with asyncio.timeout(30):
+        while await redis.exists("key"):
+            await asyncio.sleep(0.002)
+    await redis.aclose()
 
 
 def test_a_plan_without_its_troubles_is_another_story_with_the_same_clients() -> None:
