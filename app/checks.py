@@ -17,6 +17,11 @@ from app.write import DEFAULT_CONTENT_TYPE, content_type_problem, key_problem
 
 WAIT_DEFAULT_S: Final = 1.0
 WAIT_MAX_S: Final = 30.0
+_CONDITIONS: Final = (
+    *("If-Match", "If-None-Match", "If-Unmodified-Since"),
+    *("Content-Range", "Idempotency-Key"),
+)
+"""Headers that say when, or to which part, a write is to be done."""
 
 
 def key(request: web.Request) -> str:
@@ -31,8 +36,23 @@ def key(request: web.Request) -> str:
     return name
 
 
+def unconditional(request: web.Request) -> None:
+    """The request asks for a write and nothing more. Raises UnsupportedHeader.
+
+    To write in spite of a condition that is not looked at would be to write over somebody's work.
+    """
+    if conditions := [name for name in _CONDITIONS if name in request.headers]:
+        raise errors.UnsupportedHeader(
+            f"This version does not have {listing(conditions)}, and does not ignore it. Nothing "
+            "was done. Leave it out to write in any case."
+        )
+
+
 def known_parameters(request: web.Request, *known: str) -> None:
-    """The query has no other parameters than these. Raises BadParameter."""
+    """The query has no other parameters than these, and each once. Raises BadParameter."""
+    for name in request.query:
+        if len(request.query.getall(name)) > 1:
+            raise errors.BadParameter(f"?{name}= is there more than once. Nothing was done.")
     unknown = sorted(set(request.query) - set(known))
     if unknown:
         raise errors.BadParameter(
@@ -67,7 +87,16 @@ def patience_s(request: web.Request) -> float:
 
 
 async def body(request: web.Request, limit: int, what: str, setting: str | None) -> bytes:
-    """The whole body, if it is no larger than `limit` bytes. Raises TooLarge, BadParameter."""
+    """The whole body, if it is no larger than `limit` bytes.
+
+    Raises TooLarge, UnsupportedEncoding, BadParameter.
+    """
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        raise errors.UnsupportedEncoding(
+            f"The {what} is encoded ({encoding[:40]}), and this node takes it only as it is. "
+            "Nothing was done. Send it without Content-Encoding."
+        )
     hint = f" ({setting})" if setting else ""
     too_large = errors.TooLarge(
         f"The {what} is larger than this node takes: {limit} bytes{hint}. Nothing was done."

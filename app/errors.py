@@ -10,7 +10,10 @@
         │   ├── BadContext       not a token of ours, or one that was altered
         │   ├── ForeignContext   a token of another cluster
         │   ├── BadBatch         a batch that no node of this version would send
-        │   └── BadFault
+        │   ├── BadFault
+        │   └── BadHttp          what came is not an HTTP request
+        ├── UnsupportedEncoding  a body that is compressed
+        ├── UnsupportedHeader    a header that asks for what this version does not have
         ├── BadSignature         an inter-node call without the cluster's secret
         ├── UnknownPeer          a sender that is not in PEERS
         ├── SameNodeId           a sender that has our own NODE_ID
@@ -81,6 +84,18 @@ class BadBatch(BadRequest):
 
 class BadFault(BadRequest):
     """The fault is not one that a link can have."""
+
+
+class BadHttp(BadRequest):
+    """What came over the connection is not a request of HTTP/1.1, or its head is too long."""
+
+
+class UnsupportedEncoding(RequestError):
+    """The body is encoded; a node takes it as it is to be kept."""
+
+
+class UnsupportedHeader(RequestError):
+    """A header makes the write depend on something that this version cannot look at."""
 
 
 class BadSignature(RequestError):

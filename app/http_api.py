@@ -114,6 +114,7 @@ class Api:
         return await self._commit(request, Delete(key))
 
     async def _commit(self, request: web.Request, operation: Operation) -> web.Response:
+        checks.unconditional(request)
         context = await self._catch_up(request)
         # Once begun, a commit is not given up when the client goes away: its outcome is Redis'.
         committed = await asyncio.shield(self.store.commit([operation]))

@@ -9,15 +9,14 @@ import random
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 from redis.asyncio import Redis
 
-from app import kv_store, redis_check, redis_link
+from app import http_server, kv_store, redis_check, redis_link
 from app.board import Board
 from app.buffer import PendingBuffer
 from app.config import Config
@@ -34,10 +33,6 @@ from app.scripts import Scripts
 
 log = get_logger(__name__)
 
-_FAREWELL_S = 2.0
-"""How long a node that ends still answers on connections that are open, so that busy clients learn
-with an answer that theirs ends. To close at once would leave some not knowing what became of the
-request that they had just sent. Connections that nobody uses are closed after it."""
 _REDIS_COMES_WITHIN_S = 20.0
 """How long a node that starts waits for a Redis that starts beside it, or loads its data."""
 
@@ -162,41 +157,14 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
 async def run_worker(config: Config, sockets: list[socket.socket], stop: asyncio.Event) -> None:
     """Serve on `sockets` until `stop` is set; then finish what is in flight, and return."""
     async with worker(config) as application:
-        application.middlewares.append(_farewell(stop))
-        runner = web.AppRunner(
+        await http_server.serve(
             application,
-            access_log=None,
-            shutdown_timeout=config.shutdown_grace_ms / 1000,
-            # Above our own limit, so that it is us who refuse, and say why.
-            max_field_size=2 * config.context_max_bytes,
+            sockets,
+            stop,
+            grace_s=config.shutdown_grace_ms / 1000,
+            # Above our own limit, so that a context that is too long is refused as just that.
+            field_max_bytes=2 * config.context_max_bytes,
         )
-        await runner.setup()
-        try:
-            sites = [web.SockSite(runner, sock) for sock in sockets]
-            for site in sites:
-                await site.start()
-            await stop.wait()
-            for site in sites:
-                await site.stop()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(_FAREWELL_S, config.shutdown_grace_ms / 1000)):
-                    while runner.server and runner.server.connections:
-                        await asyncio.sleep(0.02)
-        finally:
-            await runner.cleanup()
-
-
-def _farewell(stop: asyncio.Event) -> Middleware:
-    """Once `stop` is set, each answer ends its connection."""
-
-    @web.middleware
-    async def end_connection(request: web.Request, handler: Handler) -> web.StreamResponse:
-        response = await handler(request)
-        if stop.is_set():
-            response.force_close()
-        return response
-
-    return end_connection
 
 
 async def sweep(buffer: PendingBuffer, every_s: float) -> None:

@@ -30,6 +30,7 @@ from app import log, node
 from app.config import Config
 from app.embedded_redis import EmbeddedRedis
 from app.errors import InvariantError, StartupError
+from app.http_server import BACKLOG
 
 logger = log.get_logger(__name__)
 
@@ -37,8 +38,6 @@ EXIT_CANNOT_START = 2
 EXIT_INVARIANT = 3
 #: Codes with which a worker says that another one would end the same way.
 FINAL = {EXIT_CANNOT_START, EXIT_INVARIANT}
-#: Connections that wait while every worker is busy or being replaced.
-BACKLOG = 1024
 #: A worker that lived so long did not die of its start: the next one is started at once again.
 STABLE_AFTER_S = 5.0
 RESTART_PAUSE_MIN_S = 0.1

@@ -56,10 +56,11 @@ async def nobody(url: str, batch: Batch) -> Answer:
 
 
 class Server(TestServer):
-    """As in production, a handler goes on when its client goes away."""
+    """As in production, a handler goes on when its client goes away, and bodies come as sent."""
 
     async def _make_runner(self, **kwargs: Any) -> web.BaseRunner:
-        return await super()._make_runner(**{**kwargs, "handler_cancellation": False})
+        production = {"handler_cancellation": False, "auto_decompress": False}
+        return await super()._make_runner(**{**kwargs, **production})
 
 
 @asynccontextmanager
@@ -411,6 +412,7 @@ async def test_siblings_false_is_a_plain_get(redis_url: str) -> None:
         ("PUT", "?siblings=true"),
         ("DELETE", "?siblings=true"),
         ("GET", "?stale=true"),
+        *((method, "?wait=1&wait=2") for method in ("GET", "PUT", "DELETE")),
     ],
 )
 async def test_a_parameter_that_means_nothing_is_refused(
@@ -451,6 +453,43 @@ async def test_a_value_over_the_limit_is_refused(redis_url: str, chunked: bool) 
                 detail = (await problem(response, 413, "too-large"))["detail"]
                 assert "1000 bytes (VALUE_MAX_BYTES)" in detail
         assert await (await client.get("/kv/lunch")).read() == b"x" * 1000
+        assert await clock_of(client) == {"A": 1}
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "whatever"])
+async def test_an_encoded_body_is_refused(redis_url: str, encoding: str) -> None:
+    """Kept as it is, it would be read as something else."""
+    async with node_a(redis_url) as client:
+        headers = {"Content-Encoding": encoding}
+        for path, put in (("/kv/lunch", client.put), ("/replicate", client.post)):
+            response = await put(path, data=b"", headers=headers)
+            detail = (await problem(response, 415, "unsupported-encoding"))["detail"]
+            assert encoding in detail
+        headers = {"Content-Encoding": "identity"}
+        assert (await client.put("/kv/lunch", data=b"x", headers=headers)).status == 200
+        assert await clock_of(client) == {"A": 1}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        *({"If-Match": '"A:1"'}, {"If-None-Match": "*"}, {"Idempotency-Key": "1"}),
+        *({"If-Unmodified-Since": "now"}, {"Content-Range": "bytes 0-3/10"}),
+    ],
+    ids=lambda condition: next(iter(condition)),
+)
+async def test_a_condition_that_would_not_be_looked_at_is_refused(
+    redis_url: str, condition: dict[str, str]
+) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "lunch", b"noon?")
+        for response in (
+            await client.put("/kv/lunch", data=b"one?", headers=condition),
+            await client.delete("/kv/lunch", headers=condition),
+        ):
+            detail = (await problem(response, 501, "unsupported-header"))["detail"]
+            assert next(iter(condition)) in detail
+        assert await (await client.get("/kv/lunch")).read() == b"noon?"
         assert await clock_of(client) == {"A": 1}
 
 

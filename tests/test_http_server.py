@@ -1,0 +1,151 @@
+"""Serving on real sockets: what is no request, bodies as they come, and the end of serving."""
+
+import asyncio
+import json
+import socket
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import structlog
+from aiohttp import web
+
+from app.http_server import serve
+
+FIELD_MAX_BYTES = 1000
+ECHO = b"PUT /echo HTTP/1.1\r\nHost: n\r\n"
+
+
+@dataclass
+class Serving:
+    """An application that is served, and what tells it to stop."""
+
+    port: int
+    stop: asyncio.Event
+    entered: asyncio.Event
+    go_on: asyncio.Event
+
+    @asynccontextmanager
+    async def said(self, text: bytes) -> AsyncIterator[asyncio.StreamReader]:
+        """A client has connected and said this; the result is what it reads."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(text)
+            yield reader
+        finally:
+            writer.close()
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of the next answer that comes."""
+    async with asyncio.timeout(30):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        fields = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+        body = await reader.readexactly(int(fields["content-length"]))
+    return int(head[0].split()[1]), fields, body
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Serving]:
+    """`/echo` gives back the body, `/slow` answers when it is allowed to."""
+    entered, go_on, stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def echo(request: web.Request) -> web.Response:
+        return web.Response(body=await request.read())
+
+    async def slow(_request: web.Request) -> web.Response:
+        entered.set()
+        await go_on.wait()
+        return web.Response(text="done")
+
+    application = web.Application()
+    application.router.add_put("/echo", echo)
+    application.router.add_get("/slow", slow)
+    sock = socket.create_server(("127.0.0.1", 0))
+    sock.setblocking(False)
+    served = asyncio.create_task(
+        serve(application, [sock], stop, grace_s=30, field_max_bytes=FIELD_MAX_BYTES)
+    )
+    try:
+        yield Serving(sock.getsockname()[1], stop, entered, go_on)
+    finally:
+        go_on.set()
+        stop.set()
+        await served
+
+
+NO_REQUESTS = {
+    "other words": (b"hello\r\n\r\n", "method"),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", "HTTPS traffic"),
+    "another version": (b"GET /slow HTTP/9.9\r\nHost: n\r\n\r\n", "status line"),
+    "a negative length": (ECHO + b"Content-Length: -1\r\n\r\n", "Content-Length"),
+    "two lengths": (ECHO + b"Content-Length: 1, 2\r\n\r\n", "Content-Length"),
+    "a name with a space": (ECHO + b"bad header: x\r\n\r\n", "header"),
+    "a length and chunks": (
+        ECHO + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "Content-Length",
+    ),
+    "a long field": (ECHO + b"X: " + b"x" * (FIELD_MAX_BYTES + 1), "more than 1000"),
+}
+
+
+@pytest.mark.parametrize(("said", "why"), NO_REQUESTS.values(), ids=NO_REQUESTS)
+async def test_what_is_no_request_is_refused_with_a_problem(said: bytes, why: str) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with serving() as server:
+            async with server.said(said) as reader:
+                status, fields, body = await answer(reader)
+                assert await reader.read() == b"", "the connection goes on"
+            problem: dict[str, Any] = json.loads(body)
+            assert (status, problem["status"]) == (400, 400)
+            assert fields["content-type"].startswith("application/problem+json")
+            assert problem["type"] == "urn:lightcone:bad-http"
+            assert problem["outcome"] == "not_applied"
+            assert why.lower() in problem["detail"].lower()
+            assert not server.entered.is_set()
+            async with server.said(ECHO + b"Content-Length: 2\r\n\r\nhi") as reader:
+                assert (await answer(reader))[2] == b"hi", "others are not served"
+    assert {entry["log_level"] for entry in logs} <= {"debug"}, "anybody could fill the log"
+
+
+async def test_what_was_sent_is_not_repeated_in_the_refusal() -> None:
+    async with serving() as server, server.said(ECHO + b"X: a\x01secret\r\n\r\n") as reader:
+        status, _, body = await answer(reader)
+        assert status == 400
+        assert b"secret" not in body
+
+
+async def test_a_body_comes_as_it_was_sent() -> None:
+    packed = zlib.compress(b"hello")
+    head = f"Content-Encoding: deflate\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
+    async with serving() as server, server.said(ECHO + head + packed) as reader:
+        assert (await answer(reader))[2] == packed
+
+
+async def test_what_is_in_flight_when_serving_ends_is_answered_and_told_to_go() -> None:
+    slow = b"GET /slow HTTP/1.1\r\nHost: n\r\n\r\n"
+    async with serving() as server, server.said(slow) as reader:
+        async with asyncio.timeout(30):
+            await server.entered.wait()
+        server.stop.set()
+        await nobody_accepts(server.port)
+        server.go_on.set()
+        status, fields, body = await answer(reader)
+        assert (status, body) == (200, b"done")
+        assert fields["connection"] == "close"
+        assert await reader.read() == b""
+
+
+async def nobody_accepts(port: int) -> None:
+    """No connection is taken there any more."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionError:  # refused, or reset if it was still in the queue
+                return
+            writer.close()
+            await asyncio.sleep(0.005)
