@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
             caught = [one for one in results if one is not None]
             if not caught:
                 survivors.append(mutation.name)
-            figures = _figures(results, caught)
+            figures = _figures(results, caught, options.most)
             table.add_row(mutation.guarantee, mutation.name, *figures)
             progress.console.print(f"{mutation.name}: {', '.join(figures)}")
     console.width = max(console.width, 150)
@@ -53,12 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if survivors else 0
 
 
-def _figures(results: list[Caught | None], caught: list[Caught]) -> tuple[str, str, str]:
+def _figures(results: list[Caught | None], caught: list[Caught], most: int) -> tuple[str, str, str]:
     needed = " ".join("-" if one is None else str(one.seeds) for one in results)
     if not caught:
         return needed, "-", "SURVIVED"
+    at_least = ">" if len(caught) < len(results) else ""
+    seeds = mean(most if one is None else one.seeds for one in results)
     words = caught[0].violation.strip().splitlines()[-1]
-    return needed, f"{mean(one.seeds for one in caught):.1f}", words[:75]
+    return needed, f"{at_least}{seeds:.1f}", words[:75]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -276,12 +276,4 @@ MUTATIONS: Final = (
         "redis.call('SET', lease_key, holder, 'PX', ttl)",
         "redis.call('SET', lease_key, holder)",
     ),
-    Mutation(
-        "writes refused by a full buffer are taken for received",
-        "G8",
-        _RECEIVE,
-        "      refused = refused + 1",
-        "      pending = pending + 1\n"
-        "      received[actor] = math.max(received[actor] or 0, sequence)",
-    ),
 )

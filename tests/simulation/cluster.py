@@ -435,9 +435,9 @@ def _understood(request: Request, carries: bool, reply: Any) -> Answered:
             values = {Dot.parse(one["dot"]): one["text"].encode() for one in shown}
             if set(values) != set(etag) or winner != Dot.parse(shown[0]["dot"]):
                 raise Violation("G5", f"the siblings of {request.key} are not those of its ETag")
-        return Answered(request, carries, status, "ok", etag, winner, values)
+        return Answered(request, carries, status, "ok", etag, winner, values, _context(reply))
     if status == 404:
-        return Answered(request, carries, status, "ok")
+        return Answered(request, carries, status, "ok", context=_context(reply))
     problem = json.loads(reply.body)
     if status != 503:
         raise Violation("G10", f"{request.kind} {request.key}: {problem}")
@@ -448,11 +448,16 @@ def _written(request: Request, reply: Any) -> Dot:
     """The write's name. A delete is not told it, but its context is joined with it."""
     if reply.status == 200:
         return Dot.parse(json.loads(reply.body)["dot"])
-    token = reply.headers["Causal-Context"]
-    context = VectorClock.parse(token.removeprefix("lc1").replace(";", " "))
+    context = _context(reply)
     if not context[request.node]:
-        raise Violation("G7", f"the context after a delete at {request.node} is {token}")
+        raise Violation("G7", f"the context after a delete at {request.node} is {context}")
     return Dot(request.node, context[request.node])
+
+
+def _context(reply: Any) -> VectorClock:
+    """What the answer's token says: oracles may look into what clients must not."""
+    token: str = reply.headers["Causal-Context"]
+    return VectorClock.parse(token.removeprefix("lc1").replace(";", " "))
 
 
 def _weather_text(weather: Weather) -> str:

@@ -73,6 +73,8 @@ class Answered:
     """The write's, or those of the versions that were read."""
     winner: Dot | None = None
     values: Mapping[Dot, bytes] = field(default_factory=dict)
+    context: VectorClock = field(default_factory=VectorClock)
+    """What the answer's token says."""
 
 
 class Oracle:
@@ -268,6 +270,8 @@ class Oracle:
             replaced = any(w.dependencies.covers(other.dot) for w in about)
             if _put(other, request.key) and other.dot not in versions and not replaced:
                 raise Violation("G7", f"{who}: was not shown {other.dot}, which it knows of")
+        if not self._clients_only:
+            self._check_context(who, answer, about, before)
         gone = seen.gone.setdefault(request.key, set())
         if back := sorted(versions & gone):
             raise Violation("G7", f"{who}: was shown {back[0]}, which it had seen replaced")
@@ -278,6 +282,29 @@ class Oracle:
         }
         for dot in answer.dots:
             seen.past = seen.past.merge(self._pasts[dot])
+
+    def _check_context(
+        self, who: str, answer: Answered, about: list[Write], before: VectorClock
+    ) -> None:
+        """With its new context the reader is never shown again what was replaced here already."""
+        for dot in answer.dots:
+            if not answer.context.covers(dot):
+                raise Violation("G7", f"{who}: saw {dot}, and its context is {answer.context}")
+        for write in about:
+            if (
+                before.covers(write.dot)
+                and _put(write, answer.request.key)
+                and write.dot not in answer.dots
+                and not any(
+                    other.dependencies.covers(write.dot) and answer.context.covers(other.dot)
+                    for other in about
+                )
+            ):
+                raise Violation(
+                    "G7",
+                    f"{who}: did not see {write.dot} any more, and its context {answer.context} "
+                    "lets it be shown again",
+                )
 
     # --- the end ---------------------------------------------------------------------------------
 
