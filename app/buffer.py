@@ -20,8 +20,8 @@ from redis.asyncio import Redis
 from app import codec
 from app.codec import Waiting
 from app.errors import RedisUnavailable
+from app.identity import NOT_OURS, Identity
 from app.keys import Keys
-from app.kv_store import NOT_OURS
 from app.progress import Progress
 from app.redis_link import translated
 from app.scripts import Received, Scripts
@@ -47,6 +47,7 @@ class PendingBuffer:
         scripts: Scripts,
         progress: Progress,
         node: str,
+        identity: Identity,
         now_us: Callable[[], int],
         *,
         pending_max: int,
@@ -57,6 +58,7 @@ class PendingBuffer:
         self._scripts = scripts
         self._progress = progress
         self._node = node
+        self._identity = identity
         self._now_us = now_us
         self._pending_max = pending_max
         self._drain_max = drain_max
@@ -141,7 +143,14 @@ class PendingBuffer:
             received = await self._scripts.receive_writes(
                 self._node, writes, self._now_us(), self._pending_max, self._drain_max
             )
+        if isinstance(received, Dot):
+            self._identity.witness(VectorClock([received]))
+            raise RedisUnavailable(
+                f"it has lost {received}, a write of this node's own, so the node takes another "
+                "name first; send it again"
+            )
         if received is None:
+            self._identity.doubt()
             raise RedisUnavailable(NOT_OURS)
         self._progress.advance(received.clock)
         self._progress.miss(received.missing)

@@ -130,6 +130,11 @@ class Config(BaseSettings):
         256,
         description="Writes. Most applied by one script call, so that Redis is not busy for long.",
     )
+    first_start_wait_ms: Milliseconds = Field(
+        10_000,
+        description="Milliseconds. How long a node with an empty Redis asks silent peers whether "
+        "it wrote before; then it takes a new incarnation, to be safe.",
+    )
     heartbeat_ms: Milliseconds = Field(
         500, description="Milliseconds. An idle link carries an empty batch this often."
     )

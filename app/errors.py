@@ -21,6 +21,7 @@
         ├── UnknownActor         a write, or a dependency, of an actor of no member
         ├── TooLarge
         ├── NoSuchKey
+        ├── NotReady             it is not settled yet as whom the node writes
         ├── NotCaughtUp          the patience ended before the missing writes came
         └── RedisUnavailable     Redis is down, full, read-only, loading, slow or not ours
 
@@ -124,6 +125,10 @@ class TooLarge(RequestError):
 
 class NoSuchKey(RequestError):
     """The key has no version here."""
+
+
+class NotReady(RequestError):
+    """The node has a new Redis, and does not know yet under which name it may write."""
 
 
 class NotCaughtUp(RequestError):

@@ -23,6 +23,7 @@ from app.config import Config
 from app.context import Contexts
 from app.errors import listing
 from app.faults import HEALTHY, parse_fault
+from app.identity import Identity
 from app.kv_store import KVStore
 from app.log import get_logger
 from app.peers import SIGNATURE_HEADER, Signer
@@ -44,6 +45,7 @@ class Api:
     """The parts of a node that requests are about, and a handler for each route."""
 
     config: Config
+    identity: Identity
     store: KVStore
     buffer: PendingBuffer
     progress: Progress
@@ -173,6 +175,7 @@ class Api:
                 f"The batch holds writes of, or writes that depend on, {listing(strangers)}, and "
                 "this node knows no such node. Nothing of it was applied. Add it to PEERS here."
             )
+        self.identity.witness(batch.clock)
         self.progress.miss(batch.clock)
         received = await asyncio.shield(self.buffer.receive(batch.writes))
         answer = codec.encode_answer(
@@ -216,14 +219,18 @@ class Api:
         """Where this node stands, and how far it sees each peer."""
         checks.known_parameters(request)
         clock = await self.store.clock()
+        life = await self.store.life()
         waiting = await self.buffer.counts()
         return web.json_response(
             {
                 "node": self.config.node_id,
-                "actor": self.store.actor,
+                "actor": life.actor or None,
+                "incarnation": {"since": life.since_us, "reason": life.reason}
+                if life.reason
+                else None,
                 "version": __version__,
                 "clock": clock.to_dict(),
-                "timestamp": await self.store.timestamp(),
+                "timestamp": life.timestamp,
                 "pending": {"total": sum(waiting.values()), "by_actor": waiting},
                 "peers": {peer: await self._peer(peer, clock) for peer in self.config.peers},
                 "limits": {

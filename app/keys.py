@@ -82,11 +82,19 @@ class Keys:
 
     def peer(self, node: str) -> str:
         """Hash: what the link to `node` knows of it."""
-        return f"{self.prefix}peer:{node}"
+        return f"{self.peer_stem}{node}"
 
     def lease(self, node: str) -> str:
         """String with a time to live: which worker sends to `node`."""
-        return f"{self.prefix}lease:{node}"
+        return f"{self.lease_stem}{node}"
+
+    @property
+    def lease_stem(self) -> str:
+        return f"{self.prefix}lease:"
+
+    @property
+    def peer_stem(self) -> str:
+        return f"{self.prefix}peer:"
 
     @property
     def kv_stem(self) -> str:

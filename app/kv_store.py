@@ -1,7 +1,7 @@
 """The node's state in Redis: values, clock and log, and the one way to change them locally.
 
-Assumes one Redis of the node's own (`claim` sees to it). Guarantees that a write is durable as
-Redis is before `commit` returns (G3), that each dot is given once (G4), and that reads show what
+Assumes one Redis of the node's own (`identity.py` sees to it). Guarantees that a write is durable
+as Redis is before `commit` returns (G3), that each dot is given once (G4), and that reads show what
 was applied, all of it or nothing.
 
 Does not know who asks, nor that other nodes exist. What peers send comes in by `buffer.py`.
@@ -9,23 +9,19 @@ Does not know who asks, nor that other nodes exist. What peers send comes in by 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from redis.asyncio import Redis
 
 from app import codec
-from app.errors import InvariantError, RedisUnavailable, StartupError
-from app.keys import LAYOUT, Keys
+from app.errors import InvariantError, RedisUnavailable
+from app.identity import NOT_OURS, Identity
+from app.keys import Keys
 from app.progress import Progress
 from app.redis_link import translated
 from app.scripts import Committed, Scripts
 from app.vector_clock import VectorClock
 from app.write import Operation, Version, Write, winner_first
-
-NOT_OURS: Final = (
-    "it no longer holds what this node has applied (was it emptied, put back from a copy, or "
-    "another one put in its place?); restart the node when the right Redis is back"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +36,19 @@ class Reading:
     context: VectorClock
 
 
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Who writes at a node: empty while that is not settled; and the timestamp of its newest write.
+
+    `since_us` is when this incarnation began, and `reason` why; 0 and empty for the first life.
+    """
+
+    actor: str
+    timestamp: int
+    since_us: int
+    reason: str
+
+
 class KVStore:
     """Values, clock and log of one node."""
 
@@ -49,26 +58,38 @@ class KVStore:
         keys: Keys,
         scripts: Scripts,
         progress: Progress,
-        actor: str,
+        identity: Identity,
         now_us: Callable[[], int],
     ) -> None:
+        """`scripts` writes over connections of runs of Redis that `identity` admits."""
         self._redis: Any = redis  # redis-py's types say bytes or str for every reply
         self._keys = keys
         self._scripts = scripts
         self._progress = progress
+        self._identity = identity
         self._now_us = now_us
-        self.actor = actor
 
     async def commit(self, operations: Sequence[Operation]) -> Committed:
         """The write with these operations is applied here, and on its way to the peers.
 
-        Raises RedisUnavailable.
+        Raises NotReady, RedisUnavailable.
         """
+        try:
+            return await self._commit(operations)
+        except RedisUnavailable as error:
+            # Redis was started again, say, and who writes there is settled in a moment.
+            if error.outcome != "not_applied" or not await self._identity.settles():
+                raise
+        return await self._commit(operations)
+
+    async def _commit(self, operations: Sequence[Operation]) -> Committed:
+        actor = self._identity.actor
         with translated(changes=True):
             committed = await self._scripts.commit_write(
-                self.actor, operations, self._now_us(), self._progress.clock[self.actor]
+                actor, operations, self._now_us(), self._progress.clock[actor]
             )
         if committed is None:
+            self._identity.doubt()
             raise RedisUnavailable(NOT_OURS)
         self._progress.advance(committed.clock)
         return committed
@@ -88,6 +109,7 @@ class KVStore:
                 fields, entries = await pipeline.execute()
         clock = codec.unpack_clock(entries)
         if not known <= clock:
+            self._identity.doubt()
             raise RedisUnavailable(NOT_OURS)
         versions = tuple(winner_first(codec.unpack_versions(fields)))
         if not versions:
@@ -108,17 +130,29 @@ class KVStore:
     async def check(self) -> None:
         """Redis answers, and holds this node's state.
 
-        Raises RedisUnavailable.
+        Raises NotReady, RedisUnavailable.
         """
         with translated():
             actor = await self._redis.hget(self._keys.meta, "actor")
-        if actor != self.actor.encode():
+        if actor != self._identity.actor.encode():
+            self._identity.doubt()
             raise RedisUnavailable(NOT_OURS)
 
-    async def timestamp(self) -> int:
-        """The timestamp of the newest write applied here; 0 before the first."""
+    async def life(self) -> Life:
+        """Who writes here, and since when.
+
+        Raises RedisUnavailable.
+        """
         with translated():
-            return int(await self._redis.hget(self._keys.meta, "timestamp") or 0)
+            actor, timestamp, since_us, reason = await self._redis.hmget(
+                self._keys.meta, "actor", "timestamp", "since", "reason"
+            )
+        return Life(
+            (actor or b"").decode(),
+            int(timestamp or 0),
+            int(since_us or 0),
+            (reason or b"").decode(),
+        )
 
     async def log_after(self, actor: str, sequence: int, count: int) -> list[Write]:
         """The writes of `actor` after `sequence` that are applied here, in order, at most `count`.
@@ -136,28 +170,3 @@ class KVStore:
                 "entries were removed that a peer still lacks (G8)"
             )
         return writes
-
-
-async def claim(scripts: Scripts, node: str) -> str:
-    """This Redis is `node`'s, from now on or since before; the actor that it writes as.
-
-    Raises StartupError if it is another node's, or holds something else.
-    """
-    with translated():
-        meta = await scripts.claim_node(node, actor=node, layout=LAYOUT)
-    if not meta:
-        raise StartupError(
-            "REDIS_URL: this Redis database holds data that is not Lightcone's. "
-            "Give the node a database of its own."
-        )
-    if meta.get("node") != node:
-        raise StartupError(
-            f"REDIS_URL: this Redis belongs to node {meta.get('node')}, and NODE_ID is {node}. "
-            "Every node has a Redis of its own."
-        )
-    if meta.get("layout") != str(LAYOUT):
-        raise StartupError(
-            f"REDIS_URL: the data is of layout {meta.get('layout')}, and this release reads "
-            f"layout {LAYOUT}. Run the release that wrote it."
-        )
-    return meta["actor"]

@@ -11,23 +11,26 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import aiohttp
 from aiohttp import web
 from redis.asyncio import Redis
 
-from app import http_server, kv_store, redis_check, redis_link
+from app import http_server, identity, redis_check, redis_link
 from app.board import Board
 from app.buffer import PendingBuffer
 from app.config import Config
 from app.context import Contexts
 from app.errors import RedisUnavailable, StartupError
 from app.http_api import Api
+from app.identity import Identity
 from app.keys import Keys
 from app.kv_store import KVStore
 from app.log import get_logger
 from app.peers import Exchange, HttpExchange, Signer
 from app.progress import Progress
+from app.redis_link import Admits
 from app.replication import Link, Tools
 from app.scripts import Scripts
 
@@ -53,7 +56,7 @@ async def claim_redis(config: Config) -> None:
         async with asyncio.timeout(_REDIS_COMES_WITHIN_S):
             await redis_check.until_it_answers(redis)
         await redis_check.check(redis, config.fsync)
-        await kv_store.claim(Scripts(redis, Keys.of(redis)), config.node_id)
+        await identity.claim(Scripts(redis, Keys.of(redis)), config.node_id)
     except (RedisUnavailable, TimeoutError) as error:
         cause = error.cause if isinstance(error, RedisUnavailable) else "it does not answer"
         raise StartupError(
@@ -63,6 +66,12 @@ async def claim_redis(config: Config) -> None:
         await redis.aclose()
 
 
+class Connect(Protocol):
+    """Makes a client for the Redis at `url`, as `redis_link.connect` does."""
+
+    def __call__(self, url: str, timeout_ms: int, admits: Admits | None = None, /) -> Redis: ...
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What a worker takes from the world around it. A simulation has a world of its own.
@@ -70,7 +79,7 @@ class World:
     `exchange` is the way to the peers; over HTTP if there is none.
     """
 
-    connect: Callable[[str, int], Redis] = redis_link.connect
+    connect: Connect = redis_link.connect
     exchange: Exchange | None = None
     now_us: Callable[[], int] = wall_clock_us
     rng: random.Random = field(default_factory=random.Random)
@@ -93,14 +102,27 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         progress = Progress()
         board = Board(redis, keys, scripts, name)
         await redis_check.until_it_answers(redis)
-        actor = await kv_store.claim(scripts, config.node_id)
-        store = KVStore(redis, keys, scripts, progress, actor, now_us)
+        await identity.claim(scripts, config.node_id)
+        who = Identity(
+            config.node_id,
+            redis,
+            keys,
+            scripts,
+            progress,
+            now_us,
+            durable=config.fsync == "always",
+            first_start_wait_s=config.first_start_wait_ms / 1000,
+        )
+        writing = world.connect(config.redis_url, config.redis_timeout_ms, who.admits)
+        stack.push_async_callback(writing.aclose)
+        store = KVStore(redis, keys, Scripts(writing, keys), progress, who, now_us)
         buffer = PendingBuffer(
             redis,
             keys,
             scripts,
             progress,
             config.node_id,
+            who,
             now_us,
             pending_max=config.pending_max,
             drain_max=config.drain_max,
@@ -111,7 +133,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         if exchange is None:
             session = await stack.enter_async_context(aiohttp.ClientSession())
             exchange = HttpExchange(session, signer, config.peer_timeout_ms)
-        tools = Tools(config, store, board, progress, exchange, now_us, world.rng)
+        tools = Tools(config, store, board, progress, who, exchange, now_us, world.rng)
         links = {peer: Link(peer, url, tools) for peer, url in config.peers.items()}
 
         def fault_changed(peer: str) -> None:
@@ -120,6 +142,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
 
         api = Api(
             config,
+            who,
             store,
             buffer,
             progress,
@@ -130,6 +153,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             fault_changed,
         )
         background = [
+            who.keep({peer: link.ask for peer, link in links.items()}),
             board.listen(progress, fault_changed),
             sweep(buffer, config.sweep_ms / 1000),
             *(link.run() for link in links.values()),
@@ -138,6 +162,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in background]
             try:
+                await who.serves.wait()
                 yield api.application()
             finally:
                 await _end(tasks)

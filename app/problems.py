@@ -36,6 +36,7 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.Misdirected: 421,
     errors.UnknownActor: 422,
     errors.UnsupportedHeader: 501,
+    errors.NotReady: 503,
     errors.NotCaughtUp: 503,
     errors.RedisUnavailable: 503,
 }

@@ -4,7 +4,8 @@ Assumes that it is told of every clock its worker sees, and that other workers p
 Guarantees that a waiter wakes as soon as the clock it waits for is covered; no waiter polls.
 
 The cached clock may be behind Redis and is never ahead: clocks only grow, so what it covers is
-covered. Does not know what writes hold, nor Redis beyond one hash and one channel.
+covered. Only where Redis has lost something it begins again (`restart`). Does not know what writes
+hold, nor Redis beyond one hash and one channel.
 """
 
 import asyncio
@@ -59,6 +60,10 @@ class Progress:
                 del self._missed[actor]
         for listener in self._listeners:
             listener()
+
+    def restart(self, clock: VectorClock) -> None:
+        """Redis has lost what it held beyond `clock`: so much, and no more, is applied."""
+        self._clock = clock
 
     def miss(self, missing: VectorClock) -> None:
         """It is known from now on that `missing` has been written and has not come here."""

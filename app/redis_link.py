@@ -7,7 +7,8 @@ cause in Redis' own words and an honest outcome.
 Does not know what is kept in Redis.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -41,18 +42,41 @@ from app.errors import InvariantError, Outcome, RedisUnavailable
 CONNECTIONS_MAX: Final = 64
 """Connections of one worker; requests beyond them wait their turn."""
 
+_RUN_ID_LENGTH: Final = 40
+_RUN_ID: Final = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
 _NOT_SENT: Final = "the command was not sent"
 
 
+Admits = Callable[[str], bool]
+"""Whether commands may be sent to Redis in the run with this id."""
+
+
 class _NotesWhatWasNotSent(AbstractConnection):
-    """A connection whose failures to connect say so: nothing can have been applied then."""
+    """A connection whose failures to connect say so: nothing can have been applied then.
+
+    It is to one run of Redis: after a restart another one is made, and has to be admitted.
+    """
+
+    def __init__(self, *args: Any, admits: Admits | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._admits = admits
 
     async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
         try:
+            was_connected = self.is_connected
             await super().connect_check_health(*args, **kwargs)
+            if self._admits is not None and not was_connected:
+                await self._ask_whether_admitted(self._admits)
         except RedisError as error:
             error.add_note(_NOT_SENT)
             raise
+
+    async def _ask_whether_admitted(self, admits: Admits) -> None:
+        await self.send_command("INFO", "server", check_health=False)
+        match = _RUN_ID.search(await self.read_response())
+        if match is None or not admits(match[1].decode()):
+            await self.disconnect()
+            raise RedisConnectionError("Redis was started again, and what it holds is looked into")
 
 
 class _Tcp(_NotesWhatWasNotSent, Connection):
@@ -87,8 +111,11 @@ _CLASSES: Final[dict[str, type[AbstractConnection]]] = {
 }
 
 
-def connect(url: str, timeout_ms: int) -> Redis:
-    """A client for the Redis at `url`. It connects when first used; close it with `aclose`."""
+def connect(url: str, timeout_ms: int, admits: Admits | None = None) -> Redis:
+    """A client for the Redis at `url`. It connects when first used; close it with `aclose`.
+
+    With `admits`, it sends nothing in a run of Redis that is not admitted.
+    """
     pool = _Pool.from_url(
         url,
         max_connections=CONNECTIONS_MAX,
@@ -102,7 +129,15 @@ def connect(url: str, timeout_ms: int) -> Redis:
     )
     # from_url picks the class by the scheme, and leaves no way to name another.
     pool.connection_class = _CLASSES[urlsplit(url).scheme]
+    pool.connection_kwargs["admits"] = admits
     return Redis.from_pool(pool)
+
+
+async def run_of(redis: Redis) -> str:
+    """The id of the run of Redis that is on: another one after each start."""
+    info: dict[str, Any] = await redis.info("server")
+    # redis-py makes a number of one that has only digits.
+    return str(info["run_id"]).zfill(_RUN_ID_LENGTH)
 
 
 @contextmanager

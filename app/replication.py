@@ -24,6 +24,7 @@ from app.codec import Answer, Batch
 from app.config import Config
 from app.errors import InvariantError, RedisUnavailable
 from app.faults import HEALTHY, Fault, FaultyLink
+from app.identity import Identity
 from app.kv_store import KVStore
 from app.log import get_logger
 from app.peers import Exchange, PeerError
@@ -49,6 +50,7 @@ class Tools:
     store: KVStore
     board: Board
     progress: Progress
+    identity: Identity
     exchange: Exchange
     now_us: Callable[[], int]
     rng: random.Random
@@ -65,6 +67,7 @@ class Link:
         self._store = tools.store
         self._board = tools.board
         self._progress = tools.progress
+        self._identity = tools.identity
         self._exchange = tools.exchange
         self._now_us = tools.now_us
         self._rng = tools.rng
@@ -81,6 +84,14 @@ class Link:
         """The fault on this link is another one now."""
         self._faulty.changed()
         self._wake.set()
+
+    async def ask(self) -> Answer:
+        """Where the peer stands, now and over this link.
+
+        Raises PeerError, RedisUnavailable.
+        """
+        batch = Batch(self._config.node_id, self._peer, self._progress.clock, ())
+        return await self._faulty.carry(batch, await self._fault(), self._send)
 
     async def run(self) -> None:
         """Send to the peer whenever this worker holds the lease, for ever."""
@@ -161,6 +172,7 @@ class Link:
 
     async def _take(self, answer: Answer, writes: list[Write]) -> None:
         """Learn from an answer."""
+        self._identity.witness(answer.clock.merge(answer.received))
         now = asyncio.get_running_loop().time()
         relayed = any(node_of(write.dot.actor) != self._config.node_id for write in writes)
         if relayed and answer.duplicate:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from app import codec
+from app.incarnation import Remembered, Settled
 from app.keys import Keys
 from app.vector_clock import Dot, VectorClock
 from app.write import Operation, Write
@@ -69,6 +70,7 @@ class Scripts:
         self._commit_write = redis.register_script(source("commit_write"))
         self._receive_writes = redis.register_script(source("receive_writes"))
         self._claim_node = redis.register_script(source("claim_node"))
+        self._settle_actor = redis.register_script(source("settle_actor"))
         self._hold_lease = redis.register_script(source("hold_lease"))
         self._release_lease = redis.register_script(source("release_lease"))
 
@@ -103,8 +105,9 @@ class Scripts:
 
     async def receive_writes(
         self, node: str, writes: Sequence[Write], now_us: int, pending_max: int, drain_max: int
-    ) -> Received | None:
-        """Receive a batch (`lua/receive_writes.lua`). None: Redis is not the node's."""
+    ) -> Received | Dot | None:
+        """Receive a batch (`lua/receive_writes.lua`). None: Redis is not the node's. A dot: a
+        write of the node's own actor that Redis has lost; nothing was changed."""
         keys = self._keys
         args: list[str | int | bytes] = [
             node,
@@ -129,22 +132,43 @@ class Scripts:
         )
         if not reply:
             return None
+        if len(reply) == 2:
+            return Dot(reply[0].decode(), int(reply[1]))
         applied, duplicate, pending, refused, drained, more = map(int, reply[:6])
         clock, received, missing = (VectorClock.parse(text.decode()) for text in reply[6:])
         return Received(
             applied, duplicate, pending, refused, drained, bool(more), clock, received, missing
         )
 
-    async def claim_node(self, node: str, actor: str, layout: int) -> dict[str, str]:
+    async def claim_node(self, node: str, layout: int) -> dict[str, str]:
         """Claim an empty Redis for `node` (`lua/claim_node.lua`); its `meta` afterwards.
 
         Empty if it holds data that is not ours: nothing was changed then.
         """
+        keys = self._keys
         reply: list[Any] = await self._claim_node(
-            keys=[self._keys.meta], args=[node, actor, layout]
+            keys=[keys.meta], args=[node, layout, keys.lease_stem, keys.peer_stem]
         )
         fields = [item.decode() for item in reply]
         return dict(zip(fields[::2], fields[1::2], strict=True))
+
+    async def settle_actor(
+        self, node: str, before: Remembered, settled: Settled, run: str, now_us: int
+    ) -> bool:
+        """Say who writes in this run of Redis (`lua/settle_actor.lua`). False: look again."""
+        reply = await self._settle_actor(
+            keys=[self._keys.meta],
+            args=[
+                node,
+                before.actor,
+                before.run,
+                settled.actor,
+                run,
+                settled.reason,
+                now_us,
+            ],
+        )
+        return bool(reply)
 
     async def hold_lease(self, peer: str, holder: str, ttl_ms: int) -> bool:
         """Take or keep the lease on sending to `peer`: whether `holder` has it now."""

@@ -15,13 +15,17 @@ from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from app import kv_store
+from app import identity
 from app.buffer import PendingBuffer
 from app.embedded_redis import find_redis_server, redis_servers
+from app.identity import Identity
+from app.incarnation import Remembered, Settled
 from app.keys import Keys
 from app.kv_store import KVStore
 from app.progress import Progress
+from app.redis_link import run_of
 from app.scripts import Scripts
+from app.vector_clock import VectorClock
 
 DATABASES = 16
 
@@ -102,6 +106,42 @@ async def make_redis(
         await redis.aclose()
 
 
+async def begin(scripts: Scripts, node: str, actor: str = "", run: str = "a run") -> None:
+    """The empty Redis is the node's, which writes there under its own name or as `actor`."""
+    await identity.claim(scripts, node)
+    new = Remembered("", "", 0, VectorClock())
+    assert await scripts.settle_actor(node, new, Settled(actor or node), run, 0)
+
+
+async def begin_at(redis_url: str, node: str) -> None:
+    """The Redis there is the node's, as if it had started before; no peer need be asked then."""
+    async with Redis.from_url(redis_url) as redis:
+        if not await redis.exists("meta"):
+            await begin(Scripts(redis, Keys.of(redis)), node, run=await run_of(redis))
+
+
+class FirstLife(Identity):
+    """Who a node is that has lost nothing: itself. What was to make it doubt that is kept."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.doubts = 0
+        self.seen = VectorClock()
+
+    @property
+    def actor(self) -> str:
+        return self.node
+
+    def doubt(self) -> None:
+        self.doubts += 1
+
+    async def settles(self) -> bool:
+        return False
+
+    def witness(self, seen: VectorClock) -> None:
+        self.seen = self.seen.merge(seen)
+
+
 @dataclass
 class Store:
     """The store and the buffer of one node, with the Redis below them and a clock to set."""
@@ -111,6 +151,7 @@ class Store:
     keys: Keys
     scripts: Scripts
     progress: Progress
+    life: FirstLife
     store: KVStore
     buffer: PendingBuffer
     time_us: list[int]
@@ -130,22 +171,24 @@ def make_store(make_redis: MakeRedis) -> MakeStore:
     async def make(node: str, *, pending_max: int = 1000, drain_max: int = 256) -> Store:
         redis, keys, progress, time_us = make_redis(), Keys(), Progress(), [1_000_000]
         scripts = Scripts(redis, keys)
-        actor = await kv_store.claim(scripts, node)
+        await begin(scripts, node)
 
         def now_us() -> int:
             return time_us[0]
 
-        store = KVStore(redis, keys, scripts, progress, actor, now_us)
+        life = FirstLife(node)
+        store = KVStore(redis, keys, scripts, progress, life, now_us)
         buffer = PendingBuffer(
             redis,
             keys,
             scripts,
             progress,
             node,
+            life,
             now_us,
             pending_max=pending_max,
             drain_max=drain_max,
         )
-        return Store(node, redis, keys, scripts, progress, store, buffer, time_us)
+        return Store(node, redis, keys, scripts, progress, life, store, buffer, time_us)
 
     return make

@@ -21,6 +21,7 @@ from app.config import Config
 from app.node import World, worker
 from app.peers import PeerUnreachable
 from app.vector_clock import Dot
+from tests.conftest import begin_at
 from tests.processes import until
 
 Clients = dict[str, TestClient[web.Request, web.Application]]
@@ -72,6 +73,7 @@ async def three_nodes(
                 heartbeat_ms=100,
                 relay_after_ms=relay_after_ms,
             )
+            await begin_at(str(config.redis_url), node)
             application = await stack.enter_async_context(worker(config, World(exchange=links)))
             client = TestClient(TestServer(application))
             links.nodes[node] = await stack.enter_async_context(client)

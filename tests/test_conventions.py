@@ -24,7 +24,7 @@ LUA = sorted(path for path in scripts.LUA.glob("*.lua") if not path.name.endswit
 INCLUDES = sorted(scripts.LUA.glob("*.inc.lua"))
 INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 
-PURE = ("vector_clock", "write", "context", "relay", "codec", "errors")
+PURE = ("vector_clock", "write", "context", "incarnation", "relay", "codec", "errors")
 EFFECTS = {"asyncio", "time", "random", "datetime", "os", "socket", "threading", "redis", "aiohttp"}
 
 NO_TEST_FILE = {

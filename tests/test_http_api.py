@@ -30,6 +30,7 @@ from app.embedded_redis import find_redis_server
 from app.peers import SIGNATURE_HEADER, PeerUnreachable, Signer
 from app.vector_clock import VectorClock
 from app.write import Delete, Operation, Put, Write
+from tests.conftest import begin_at
 from tests.model import Node
 
 SECRET = "a secret of this cluster"
@@ -67,6 +68,7 @@ class Server(TestServer):
 async def node_a(redis_url: str, **settings: Any) -> AsyncIterator[Client]:
     """Node A serves, with one worker; the result is a client of it."""
     config = Config(node_id="A", peers=PEERS, redis_url=redis_url, **settings)
+    await begin_at(redis_url, "A")
     async with (
         node.worker(config, node.World(exchange=nobody)) as application,
         TestClient(Server(application)) as client,
@@ -1203,23 +1205,65 @@ async def test_scripts_that_redis_forgot_are_no_matter(own_redis: OwnRedis) -> N
         assert (await replicated(client, put_by(Node("B"), "tea", b"five"))).applied == 1
 
 
-async def test_an_emptied_redis_is_not_written(own_redis: OwnRedis) -> None:
-    async with node_a(own_redis.url) as client:
-        await put(client, "lunch", b"noon?")
-        with own_redis.client() as redis:
-            redis.flushall()
-        await assert_nothing_is_written(client)
-        await problem(await client.get("/readyz"), 503, "redis-unavailable")
-        assert (await client.get("/healthz")).status == 200
-
-
-async def test_an_emptied_redis_is_not_read_as_if_nothing_had_ever_been_written(
+async def test_under_an_emptied_redis_a_node_goes_on_as_another_incarnation(
     own_redis: OwnRedis,
 ) -> None:
     async with node_a(own_redis.url) as client:
+        lunch = Node("A").write([Put("lunch", b"noon?", "text/plain")], 5)
         mine = await put(client, "lunch", b"noon?")
         with own_redis.client() as redis:
             redis.flushall()
-        for headers in ({}, context(mine)):
-            response = await client.get("/kv/lunch", headers=headers)
-            await problem(response, 503, "redis-unavailable")
+        later = await put(client, "dinner", b"six?")
+        assert re.fullmatch(r"lc1;A~[0-9a-z]{8}:1", later), "A:1 names two writes"
+        status = await (await client.get("/status")).json()
+        assert later == f"lc1;{status['actor']}:1"
+        assert status["clock"] == {status["actor"]: 1}
+        assert "A has written before" in status["incarnation"]["reason"]
+        assert (await client.get("/readyz")).status == 200
+        # Who has seen what was lost is not told that it never was.
+        response = await client.get("/kv/lunch?wait=0", headers=context(mine))
+        shown = await problem(response, 503, "not-caught-up")
+        assert [one["dot"] for one in shown["missing"]] == ["A:1"]
+        # It comes home under its old name.
+        assert (await replicated(client, lunch)).applied == 1
+        response = await client.get("/kv/lunch", headers=context(mine))
+        assert await response.read() == b"noon?"
+
+
+async def test_a_peer_that_has_seen_more_of_a_node_than_itself_ends_its_incarnation(
+    redis_url: str,
+) -> None:
+    """As after an old copy was put back."""
+    async with node_a(redis_url) as client:
+        await put(client, "lunch", b"noon?")
+        model = Node("A")
+        for n in range(3):
+            model.write([Put("lunch", b"%d" % n)], 5 + n)
+        _, second, third = model.applied
+        # A heartbeat that says so, or one of the writes that were lost.
+        response = await replicate(client, [third], clock=VectorClock({"A": 3}))
+        await problem(response, 503, "redis-unavailable")
+        after = await put(client, "dinner", b"six?")
+        assert re.fullmatch(r"lc1;A~[0-9a-z]{8}:1", after)
+        assert (await replicated(client, second, third)).applied == 2
+        clock = await clock_of(client)
+        assert clock.pop("A") == 3
+        assert list(clock.values()) == [1]
+        assert await put(client, "dinner", b"seven?") == after.replace(":1", ":2"), "it stays"
+
+
+async def test_a_new_node_whose_peers_are_silent_takes_another_name_after_a_while(
+    redis_url: str,
+) -> None:
+    config = Config(node_id="A", peers=PEERS, redis_url=redis_url, first_start_wait_ms=300)
+    async with (
+        node.worker(config, node.World(exchange=nobody)) as application,
+        TestClient(Server(application)) as client,
+    ):
+        assert (await client.get("/status")).status == 200
+        await problem(await client.get("/readyz"), 503, "not-ready")
+        await problem(await client.put("/kv/lunch", data=b"x"), 503, "not-ready")
+        async with asyncio.timeout(30):
+            while (await client.get("/readyz")).status != 200:
+                await asyncio.sleep(0.005)
+        assert (await put(client, "lunch", b"noon?")).startswith("lc1;A~")

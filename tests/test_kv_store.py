@@ -2,14 +2,11 @@
 
 import pytest
 
-from app import kv_store
-from app.errors import InvariantError, RedisUnavailable, StartupError
-from app.keys import Keys
+from app.errors import InvariantError, RedisUnavailable
 from app.kv_store import Reading
-from app.scripts import Scripts
 from app.vector_clock import Dot, VectorClock
 from app.write import Delete, Put, Version, Write
-from tests.conftest import MakeRedis, MakeStore, Store
+from tests.conftest import MakeStore, Store, begin
 from tests.model import Node
 
 
@@ -136,52 +133,6 @@ async def test_a_log_without_what_is_asked_for_is_a_broken_invariant(make_store:
 # --- whose Redis it is ----------------------------------------------------------------------------
 
 
-async def test_an_empty_redis_becomes_the_nodes_and_stays_it(make_redis: MakeRedis) -> None:
-    scripts = Scripts(make_redis(), Keys())
-    assert await kv_store.claim(scripts, "A") == "A"
-    assert await kv_store.claim(scripts, "A") == "A"
-
-
-async def test_a_node_goes_on_under_the_name_that_it_writes_as(make_redis: MakeRedis) -> None:
-    redis = make_redis()
-    await redis.hset("meta", mapping={"node": "A", "actor": "A~x1", "layout": "1"})
-    assert await kv_store.claim(Scripts(redis, Keys()), "A") == "A~x1"
-
-
-async def test_the_redis_of_another_node_is_refused(make_redis: MakeRedis) -> None:
-    scripts = Scripts(make_redis(), Keys())
-    await kv_store.claim(scripts, "A")
-    with pytest.raises(StartupError, match=r"REDIS_URL: .* belongs to node A, and NODE_ID is B"):
-        await kv_store.claim(scripts, "B")
-    assert await kv_store.claim(scripts, "A") == "A"
-
-
-async def test_a_redis_with_somebody_elses_data_is_refused(make_redis: MakeRedis) -> None:
-    redis = make_redis()
-    await redis.set("theirs", "1")
-    with pytest.raises(StartupError, match=r"REDIS_URL: .* not Lightcone's.*database of its own"):
-        await kv_store.claim(Scripts(redis, Keys()), "A")
-    assert await redis.keys() == [b"theirs"]
-
-
-@pytest.mark.parametrize("meta", [{"node": "A", "layout": "2"}, {"node": "A"}])
-async def test_data_of_another_layout_is_refused(
-    make_redis: MakeRedis, meta: dict[str, str]
-) -> None:
-    redis = make_redis()
-    for field, value in {"actor": "A", **meta}.items():
-        await redis.hset("meta", field, value)
-    with pytest.raises(StartupError, match=r"REDIS_URL: the data is of layout .*reads layout 1"):
-        await kv_store.claim(Scripts(redis, Keys()), "A")
-
-
-async def test_a_meta_of_somebody_else_is_refused(make_redis: MakeRedis) -> None:
-    redis = make_redis()
-    await redis.hset("meta", "theirs", "1")
-    with pytest.raises(StartupError, match="REDIS_URL"):
-        await kv_store.claim(Scripts(redis, Keys()), "A")
-
-
 async def test_the_check_passes_while_the_state_is_there(make_store: MakeStore) -> None:
     a = await make_store("A")
     await a.store.check()
@@ -198,13 +149,13 @@ async def test_the_check_fails_when_another_nodes_redis_is_put_in_place(
 ) -> None:
     a = await make_store("A")
     await a.redis.flushall()
-    await kv_store.claim(a.scripts, "B")
+    await begin(a.scripts, "B")
     with pytest.raises(RedisUnavailable, match="no longer holds what this node has applied"):
         await a.store.check()
 
 
 async def test_a_store_that_starts_knows_what_it_held(make_store: MakeStore) -> None:
     a = await make_store("A")
-    assert (await a.store.clock(), await a.store.timestamp()) == (VectorClock(), 0)
+    assert (await a.store.clock(), (await a.store.life()).timestamp) == (VectorClock(), 0)
     await say(a, b"noon?")
-    assert (await a.store.clock(), await a.store.timestamp()) == (clock("A:1"), 1_000_000)
+    assert (await a.store.clock(), (await a.store.life()).timestamp) == (clock("A:1"), 1_000_000)

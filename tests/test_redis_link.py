@@ -27,6 +27,7 @@ from app.keys import Keys
 from app.redis_link import translated
 from app.scripts import Scripts
 from app.write import Put
+from tests.conftest import begin
 
 LONG_MS = 30_000
 SHORT_MS = 50
@@ -116,7 +117,7 @@ commands = pytest.mark.parametrize("command", [commit, set_])
 
 
 async def claim(redis: Redis) -> None:
-    await Scripts(redis, Keys()).claim_node("A", "A", 1)
+    await begin(Scripts(redis, Keys()), "A")
 
 
 async def failure(redis: Redis, command: Command, *, changes: bool = True) -> RedisUnavailable:

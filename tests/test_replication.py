@@ -134,6 +134,7 @@ def link_to(
         store.store,
         board or board_of(store, worker),
         store.progress,
+        store.life,
         exchange,
         lambda: store.time_us[0],
         random.Random(1),

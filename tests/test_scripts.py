@@ -10,7 +10,7 @@ from app.keys import Keys
 from app.scripts import LUA, Committed, Received, Scripts, source
 from app.vector_clock import Dot, VectorClock
 from app.write import Put
-from tests.conftest import MakeRedis, MakeStore
+from tests.conftest import MakeRedis, MakeStore, begin
 from tests.model import Node
 
 SCRIPTS = sorted(path.stem for path in LUA.glob("*.lua") if not path.name.endswith(".inc.lua"))
@@ -57,12 +57,12 @@ def test_the_twin_named_in_a_header_exists() -> None:
 
 def test_the_scripts_are_data_of_the_package() -> None:
     assert Path(LUA).is_dir()
-    assert {"commit_write", "receive_writes", "claim_node"} <= set(SCRIPTS)
+    assert {"commit_write", "receive_writes", "claim_node", "settle_actor"} <= set(SCRIPTS)
 
 
 async def test_replies_come_back_as_values(make_redis: MakeRedis) -> None:
     scripts = Scripts(make_redis(), Keys())
-    await scripts.claim_node("A", "A~x1", 1)
+    await begin(scripts, "A", "A~x1")
     committed = await scripts.commit_write("A~x1", [Put("lunch", b"noon?")], 77)
     assert committed == Committed(Dot("A~x1", 1), 77, VectorClock({"A~x1": 1}))
     b = Node("B")
@@ -102,7 +102,7 @@ async def test_an_empty_batch_is_answered_too(make_store: MakeStore) -> None:
 async def test_names_of_keys_may_have_a_prefix(make_redis: MakeRedis) -> None:
     redis: Any = make_redis()
     scripts = Scripts(redis, Keys("{s3}"))
-    await scripts.claim_node("A", "A", 1)
+    await begin(scripts, "A")
     await scripts.commit_write("A", [Put("lunch", b"noon?")], 5)
     b = Node("B")
     b.write([Put("x", b"1")], 1)
@@ -120,7 +120,7 @@ async def test_scripts_are_loaded_again_when_redis_has_forgotten_them(
 ) -> None:
     redis = make_redis()
     scripts = Scripts(redis, Keys())
-    await scripts.claim_node("A", "A", 1)
+    await begin(scripts, "A")
     await scripts.commit_write("A", [Put("lunch", b"noon?")], 5)
     await redis.script_flush()
     committed = await scripts.commit_write("A", [Put("lunch", b"one?")], 5)

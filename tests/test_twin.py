@@ -13,7 +13,7 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app import codec, kv_store
+from app import codec
 from app.buffer import PendingBuffer
 from app.keys import Keys
 from app.kv_store import KVStore
@@ -21,6 +21,7 @@ from app.progress import Progress
 from app.scripts import Received, Scripts
 from app.vector_clock import VectorClock
 from app.write import Delete, Operation, Put, Write
+from tests.conftest import FirstLife, begin
 from tests.model import Node
 
 NODES = "ABC"
@@ -74,9 +75,9 @@ class Pair:
         self.keys = Keys()
         self.scripts = Scripts(self.redis, self.keys)
         self.now_us = 1
-        progress = Progress()
+        progress, life = Progress(), FirstLife(name)
         self.store = KVStore(
-            self.redis, self.keys, self.scripts, progress, name, lambda: self.now_us
+            self.redis, self.keys, self.scripts, progress, life, lambda: self.now_us
         )
         self.buffer = PendingBuffer(
             self.redis,
@@ -84,6 +85,7 @@ class Pair:
             self.scripts,
             progress,
             name,
+            life,
             lambda: self.now_us,
             pending_max=PENDING_MAX,
             drain_max=2,
@@ -110,7 +112,7 @@ class Pair:
     async def assert_equal(self) -> None:
         model = self.model
         assert await self.store.clock() == model.clock
-        assert await self.store.timestamp() == model.timestamp
+        assert (await self.store.life()).timestamp == model.timestamp
         assert {b.waiting.write for b in await self.buffer.blocked(100)} == set(
             model.pending.values()
         )
@@ -137,7 +139,7 @@ class Pair:
 async def run(history: list[MakeWrite | Deliver]) -> None:
     pairs = {name: Pair(name) for name in NODES}
     for name, pair in pairs.items():
-        await kv_store.claim(pair.scripts, name)
+        await begin(pair.scripts, name)
     made: list[Write] = []
     for step in history:
         match step:

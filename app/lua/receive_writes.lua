@@ -2,7 +2,8 @@
   Receive writes from a peer: apply what is deliverable, keep the rest pending, then drain.
 
   KEYS[1]  clock         hash  actor -> sequence applied here
-  KEYS[2]  meta          hash  `node`: whose Redis this is; `timestamp`: the last one
+  KEYS[2]  meta          hash  `node`: whose Redis this is; `actor`: who writes here;
+                               `timestamp`: the last one
   KEYS[3]  deletes       hash  actor -> its last delete that came to a key with versions
   KEYS[4]  received      hash  actor with waiting writes -> highest sequence without a gap
 
@@ -20,7 +21,9 @@
            more: 1 if drain_max ended the drain, so that another call has more to do;
            then three clocks as text: clock, received, and missing: for each actor something
            waits for, the greatest sequence that the first waiting write of any actor lacks.
-           Or nothing (an empty list) if this Redis is not the node's: nothing was changed.
+           Or actor and sequence of a write in the batch that the actor who writes here made, and
+           that is not here: Redis has lost it, and would give its name again. Or nothing (an
+           empty list) if this Redis is not the node's. In both cases nothing was changed.
 
   Atomic, because a crash between value and clock would lose a write or apply it twice (G2, G3).
 
@@ -40,12 +43,19 @@ local node, kv_stem, log_stem, pending_stem = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local channel, pending_max, drain_max, now = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local first_write, fields_per_write = 9, 5
 
-local owner, last = unpack(redis.call('HMGET', meta_key, 'node', 'timestamp'))
+local owner, author, last = unpack(redis.call('HMGET', meta_key, 'node', 'actor', 'timestamp'))
 if owner ~= node then
   return {}
 end
 
-local clock, received = load_clock(clock_key), load_clock(received_key)
+local clock = load_clock(clock_key)
+for i = first_write, #ARGV, fields_per_write do
+  if ARGV[i] == author and tonumber(ARGV[i + 1]) > (clock[author] or 0) then
+    return { author, ARGV[i + 1] }
+  end
+end
+
+local received = load_clock(received_key)
 local deletes = load_clock(deletes_key)
 local latest = tonumber(last or 0)
 local advanced = {} -- the entries of the clock that this call has moved

@@ -79,7 +79,7 @@ async def test_a_timestamp_is_later_than_what_came_from_a_node_whose_clock_is_ah
     a, b = await make_store("A"), Node("B")
     await a.buffer.receive([b.write([Put("lunch", b"noon?")], 9_000_000)])
     assert (await commit(a)).timestamp == 9_000_001
-    assert await a.store.timestamp() == 9_000_001
+    assert (await a.store.life()).timestamp == 9_000_001
 
 
 @pytest.mark.parametrize(

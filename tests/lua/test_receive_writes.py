@@ -10,7 +10,6 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import kv_store
 from app.buffer import PendingBuffer
 from app.errors import RedisUnavailable
 from app.keys import Keys
@@ -19,7 +18,7 @@ from app.progress import Progress
 from app.scripts import Received, Scripts
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import Delete, Put, Write, winner_first
-from tests.conftest import SERVERS, MakeStore, Store
+from tests.conftest import SERVERS, FirstLife, MakeStore, Store, begin
 from tests.model import Node
 
 real_redis_only = pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
@@ -73,7 +72,7 @@ async def state(store: Store) -> dict[str, Any]:
     keys = sorted(key.decode() for key in await store.redis.keys("kv:*"))
     return {
         "clock": now,
-        "timestamp": await store.store.timestamp(),
+        "timestamp": (await store.store.life()).timestamp,
         "versions": {key: (await store.store.read(key[3:])).versions for key in keys},
         "logs": {actor: await store.store.log_after(actor, 0, 100) for actor in now},
         "pending": await store.redis.keys("pending:*"),
@@ -105,7 +104,7 @@ def expected(writes: Iterable[Write]) -> dict[str, Any]:
 async def step(store: Store, writes: Sequence[Write] = (), drain_max: int = 1) -> Received:
     """One call of the script, which applies at most `drain_max` waiting writes."""
     received = await store.scripts.receive_writes(store.node, writes, 7, 1000, drain_max)
-    assert received is not None
+    assert isinstance(received, Received)
     return received
 
 
@@ -258,9 +257,9 @@ async def test_the_timestamp_is_that_of_the_latest_applied(make_store: MakeStore
     lost = c.write([Put("x", b"3")], 100_000_000)
     await a.buffer.receive([late, lost])
     await a.buffer.receive([early])
-    assert await a.store.timestamp() == 9_000_000
+    assert (await a.store.life()).timestamp == 9_000_000
     await a.buffer.receive([waiting])
-    assert await a.store.timestamp() == 100_000_000
+    assert (await a.store.life()).timestamp == 100_000_000
 
 
 async def test_sequences_stay_exact_where_doubles_end(make_store: MakeStore) -> None:
@@ -332,7 +331,7 @@ async def test_any_order_of_arrival_gives_the_same_state(make_store: MakeStore) 
     d = await make_store("D")
     for order in itertools.permutations(writes):
         await d.redis.flushdb()
-        await kv_store.claim(d.scripts, "D")
+        await begin(d.scripts, "D")
         for write in order:
             now = (await d.buffer.receive([write])).clock
             for applied in writes:
@@ -357,10 +356,11 @@ async def batches_give_the_same_state(
 ) -> None:
     redis, keys, progress = FakeAsyncRedis(server=FakeServer()), Keys(), Progress()
     scripts = Scripts(redis, keys)
-    store = KVStore(redis, keys, scripts, progress, "D", lambda: 1)
+    life = FirstLife("D")
+    store = KVStore(redis, keys, scripts, progress, life, lambda: 1)
     limits = {"pending_max": pending_max, "drain_max": drain_max}
-    buffer = PendingBuffer(redis, keys, scripts, progress, "D", lambda: 1, **limits)
-    await kv_store.claim(scripts, "D")
+    buffer = PendingBuffer(redis, keys, scripts, progress, "D", life, lambda: 1, **limits)
+    await begin(scripts, "D")
     for batch in batches:
         received = await buffer.receive(batch)
         became = received.applied + received.duplicate + received.pending + received.refused
@@ -368,7 +368,7 @@ async def batches_give_the_same_state(
         assert not received.more
         assert sum((await buffer.counts()).values()) <= pending_max
     await buffer.receive(a_conversation())
-    d = Store("D", redis, keys, scripts, progress, store, buffer, [1])
+    d = Store("D", redis, keys, scripts, progress, life, store, buffer, [1])
     assert await state(d) == expected(a_conversation())
     await redis.aclose()
 
@@ -525,7 +525,7 @@ async def waiting(store: Store, writes: Sequence[Write]) -> None:
         received = await store.scripts.receive_writes(
             store.node, writes[start : start + 1000], 7, 100_000, 256
         )
-        assert received is not None
+        assert isinstance(received, Received)
         assert received.pending == len(writes[start : start + 1000])
 
 
@@ -608,7 +608,7 @@ async def test_concurrent_puts_are_all_kept_and_have_one_winner_in_any_order(
     d = await make_store("D")
     for order in itertools.permutations(three_lunches()):
         await d.redis.flushdb()
-        await kv_store.claim(d.scripts, "D")
+        await begin(d.scripts, "D")
         for write in order:
             await d.buffer.receive([write])
         reading = await d.store.read("lunch")
@@ -639,14 +639,14 @@ async def test_an_actor_has_at_most_one_sibling(make_store: MakeStore) -> None:
 
 
 async def test_a_write_supersedes_only_the_siblings_that_it_knew(make_store: MakeStore) -> None:
-    a, b = await make_store("A"), Node("B")
+    d, b = await make_store("D"), Node("B")
     pizza, soup, bread = three_lunches()
     b.receive([pizza])
     b.applied.append(soup)
     better = b.write([Put("lunch", b"better soup")], 20)
-    await a.buffer.receive([pizza, soup, bread])
-    await a.buffer.receive([better])
-    assert [v.value for v in (await a.store.read("lunch")).versions] == [b"better soup", b"bread"]
+    await d.buffer.receive([pizza, soup, bread])
+    await d.buffer.receive([better])
+    assert [v.value for v in (await d.store.read("lunch")).versions] == [b"better soup", b"bread"]
 
 
 # --- deletes --------------------------------------------------------------------------------------
@@ -814,8 +814,8 @@ def test_what_a_reader_saw_removed_it_sees_nowhere_again(
 async def what_was_removed_is_seen_nowhere_again(history: History, order: list[Write]) -> None:
     redis, keys, progress = FakeAsyncRedis(server=FakeServer()), Keys(), Progress()
     scripts = Scripts(redis, keys)
-    store = KVStore(redis, keys, scripts, progress, "D", lambda: 1)
-    await kv_store.claim(scripts, "D")
+    store = KVStore(redis, keys, scripts, progress, FirstLife("D"), lambda: 1)
+    await begin(scripts, "D")
     for write in order:
         await scripts.receive_writes("D", [write], 1, 1000, 1000)
     here, reading = await store.clock(), await store.read("lunch")

@@ -45,7 +45,7 @@ _TOO_EARLY: Final = """\
                 work = self._scripts.commit_write(*arguments)
                 asyncio.get_running_loop().create_task(work)
                 clock = self._progress.clock
-                dot = clock.next_dot(self.actor)
+                dot = clock.next_dot(actor)
                 return Committed(dot, self._now_us(), clock.with_dot(dot))
 
 """
@@ -99,11 +99,9 @@ MUTATIONS: Final = (
         "clock advanced by a second command",
         "G3",
         "app/kv_store.py",
-        "        if committed is None:\n            raise RedisUnavailable(NOT_OURS)\n"
-        "        self._progress",
-        "        if committed is None:\n            raise RedisUnavailable(NOT_OURS)\n"
-        '        await self._redis.hset("clock", self.actor, committed.dot.sequence)\n'
-        "        self._progress",
+        "        self._progress.advance(committed.clock)\n",
+        '        await self._redis.hset("clock", actor, committed.dot.sequence)\n'
+        "        self._progress.advance(committed.clock)\n",
         (_COMMIT, _CLOCK_OF_COMMIT, ""),
     ),
     # --- durable before acknowledged -------------------------------------------------------------

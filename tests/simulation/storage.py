@@ -31,6 +31,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app import redis_link
+from app.keys import LAYOUT
+from app.node import Connect
+from app.redis_link import Admits
 from tests.simulation.plan import Crash, TroubleKind
 
 GROWS: Final = {"xadd", "hset", "set"}
@@ -102,8 +105,11 @@ class Storage:
         self.rng = rng
         self.server = FakeServer()
         self.trouble: TroubleKind | None = None
+        self.runs = 0
         self.connections_made = 0
         self.after_command: Callable[[str], None] = lambda _name: None
+        # As after a first start: whether a node has written before is not asked in each story.
+        self.execute([[b"HSET", b"meta", *_meta(node, self.run)]])
         self.note: Callable[[str], None] = lambda _text: None
 
     @property
@@ -111,10 +117,16 @@ class Storage:
         """What the keys hold, as fakeredis keeps it."""
         return {key: item.value for key, item in self.server.dbs[0]._dict.items()}
 
+    @property
+    def run(self) -> str:
+        """The id of the run that is on."""
+        return f"{self.runs:040x}"
+
     def begin(self, trouble: TroubleKind) -> None:
         """Redis is unwell."""
         self.trouble = trouble
         if trouble in ("down", "restart"):
+            self.runs += 1
             self.connections_made += 1  # those from before are gone
             self.server.script_cache.clear()
 
@@ -145,6 +157,11 @@ class Storage:
         if self.trouble == "readonly" and name in WRITES:
             return _READONLY
         return None
+
+
+def _meta(node: str, run: str) -> list[bytes]:
+    fields = {"node": node, "layout": str(LAYOUT), "actor": node, "run": run}
+    return [text.encode() for field in fields.items() for text in field]
 
 
 class _Compiled:
@@ -193,6 +210,9 @@ class _Socket(AsyncFakeSocket):
 
     def _process_command(self, fields: list[bytes]) -> None:
         self._wrote = False
+        if fields[0] == b"INFO":  # fakeredis knows nothing of runs
+            self.put_response(f"run_id:{self.storage.run}\r\nredis_version:7.0.0\r\n".encode())
+            return
         if refusal := self.storage.refusal():
             self.put_response(self._decode_error(SimpleError(refusal)))
             return
@@ -333,11 +353,11 @@ class _Connection(FakeBaseAsyncConnection, redis_link._Tcp):  # type: ignore[mis
             raise RedisConnectionError("killed")
 
 
-def connect(storage: Storage, life: Life) -> Callable[[str, int], Redis]:
+def connect(storage: Storage, life: Life) -> Connect:
     """The way in which a worker connects: the real one, up to the socket."""
 
-    def connect_to(url: str, timeout_ms: int) -> Redis:
-        redis = redis_link.connect(url, timeout_ms)
+    def connect_to(url: str, timeout_ms: int, admits: Admits | None = None, /) -> Redis:
+        redis = redis_link.connect(url, timeout_ms, admits)
         pool = redis.connection_pool
         pool.connection_class = _Connection
         pool.connection_kwargs |= {"storage": storage, "life": life}

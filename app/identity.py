@@ -1,0 +1,240 @@
+"""Who this worker writes as, settled anew for each run of Redis.
+
+Assumes a way to ask each peer where it stands. Guarantees that no write is made in a run of Redis
+for which it was not settled who writes (`admits` is asked for each connection that writes), and
+that a loss is answered with a new incarnation as soon as anything shows it: Redis itself at start,
+this worker's own memory, or a peer that has seen more of this node than this node holds (G4).
+
+The rule is `incarnation.settle`; here is what it needs to know, and what follows from it. Does not
+know what is written.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from app import codec, incarnation
+from app.codec import Answer
+from app.errors import InvariantError, NotReady, RedisUnavailable, StartupError
+from app.incarnation import Evidence, Remembered
+from app.keys import LAYOUT, Keys
+from app.log import get_logger
+from app.peers import PeerError
+from app.progress import Progress
+from app.redis_link import run_of, translated
+from app.scripts import Scripts
+from app.vector_clock import VectorClock
+
+log = get_logger(__name__)
+
+Ask = Callable[[], Awaitable[Answer]]
+"""Asks one peer where it stands. Raises PeerError."""
+
+_LOOK_AGAIN_S: Final = 30.0
+"""How often a worker says that it is at work; far less than `incarnation.ABSENCE_MAX_US`."""
+_ASK_S: Final = 2.0
+"""A peer that takes longer is silent."""
+_RETRY_S: Final = 0.2
+_SOON_S: Final = 1.0
+
+NOT_OURS: Final = (
+    "it no longer holds what this node has applied (was it emptied, put back from a copy, or "
+    "another one put in its place?); the node looks into it, so try again, or at another node"
+)
+
+
+class Identity:
+    """The actor of one node, as one worker knows it."""
+
+    def __init__(
+        self,
+        node: str,
+        redis: Redis,
+        keys: Keys,
+        scripts: Scripts,
+        progress: Progress,
+        now_us: Callable[[], int],
+        *,
+        durable: bool,
+        first_start_wait_s: float,
+    ) -> None:
+        self._node = node
+        self._redis: Any = redis  # redis-py's types say bytes or str for every reply
+        self._keys = keys
+        self._scripts = scripts
+        self._progress = progress
+        self._now_us = now_us
+        self._durable = durable
+        self._first_start_wait_s = first_start_wait_s
+        self._actor = ""
+        self._run = ""
+        self._seen = VectorClock()
+        self._gave_way = False
+        self._doubted = asyncio.Event()
+        self._settled = asyncio.Event()
+        self.serves = asyncio.Event()
+        """Set once it is settled who writes, or known that this takes long: Redis is new."""
+
+    @property
+    def actor(self) -> str:
+        """Who writes here. Raises NotReady while that is not settled."""
+        if not self._actor:
+            raise NotReady(
+                "This node's Redis is new, and the node asks its peers whether it has written "
+                "before. Nothing was done. Try again soon, or at another node."
+            )
+        return self._actor
+
+    def admits(self, run: str) -> bool:
+        """Whether writes may be made in this run of Redis; if not, that is settled soon."""
+        if run != self._run:
+            self.doubt()
+        return run == self._run
+
+    def doubt(self) -> None:
+        """Redis does not hold what it should: it is looked into at once."""
+        self._settled.clear()
+        self._doubted.set()
+
+    async def settles(self) -> bool:
+        """What was doubted is settled again, soon; False if nothing was, or it takes long."""
+        if self._settled.is_set():
+            return False
+        try:
+            async with asyncio.timeout(_SOON_S):
+                return await self._settled.wait()
+        except TimeoutError:
+            return False
+
+    def witness(self, seen: VectorClock) -> None:
+        """A peer has seen these writes. If it knows more of this node's than the node, that is
+        looked into at once."""
+        if incarnation.lost_writes(self._actor or self._node, seen, self._progress.clock):
+            self._seen = self._seen.merge(seen)
+            self.doubt()
+
+    async def keep(self, peers: Mapping[str, Ask]) -> None:
+        """It is settled who writes, and settled again whenever there is reason to, for ever."""
+        while True:
+            self._doubted.clear()
+            try:
+                await self._settle(peers)
+                if not self._doubted.is_set():
+                    self._settled.set()
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    await self._doubted.wait()
+            except TimeoutError:
+                pass
+            except RedisUnavailable:  # the listener on the board says so, once
+                await asyncio.sleep(_RETRY_S)
+
+    async def _settle(self, peers: Mapping[str, Ask]) -> None:
+        while True:
+            # In this order: what is known now must be in the Redis that is looked at next.
+            known = self._progress.clock.merge(self._seen)
+            run, remembered = await self._look()
+            evidence = await self._hear(peers, remembered, run, known)
+            now_us = self._now_us()
+            settled = incarnation.settle(
+                self._node, remembered, run, evidence, durable=self._durable, now_us=now_us
+            )
+            if settled.reason and run == self._run:
+                self._check_for_a_double(remembered.actor, evidence.seen)
+            with translated(changes=True):
+                if await self._scripts.settle_actor(self._node, remembered, settled, run, now_us):
+                    break
+        if settled.reason:
+            log.error("new incarnation", actor=settled.actor, reason=settled.reason)
+        self._actor, self._run = settled.actor, run
+        self._seen = VectorClock()
+        if not known <= remembered.clock:
+            self._progress.restart(remembered.clock)
+        self.serves.set()
+
+    def _check_for_a_double(self, actor: str, seen: VectorClock) -> None:
+        """A node that was put back to an older state may find, once, that it went on as another
+        incarnation. If that happens again, somebody else takes them.
+
+        Raises InvariantError.
+        """
+        later = [other for other in seen if incarnation.is_later(other, actor)]
+        if later and self._gave_way:
+            raise InvariantError(
+                f"another node writes as {later[0]} while this one writes as {actor}: two nodes "
+                f"have NODE_ID={self._node}, and their writes would get the same names (G4)"
+            )
+        self._gave_way = self._gave_way or bool(later)
+
+    async def _look(self) -> tuple[str, Remembered]:
+        """The run of Redis that is on, and what it holds."""
+        with translated():
+            run = await run_of(self._redis)
+        try:
+            meta = await claim(self._scripts, self._node)
+        except StartupError as error:
+            raise RedisUnavailable(NOT_OURS) from error
+        with translated():
+            clock = codec.unpack_clock(await self._redis.hgetall(self._keys.clock))
+        actor, past, alive_us = meta.get("actor", ""), meta.get("run", ""), meta.get("alive", 0)
+        return run, Remembered(actor, past, int(alive_us), clock)
+
+    async def _hear(
+        self, peers: Mapping[str, Ask], redis: Remembered, run: str, known: VectorClock
+    ) -> Evidence:
+        """What is known outside of Redis.
+
+        Peers are asked by a worker that has seen nothing of this Redis yet, unless another one has
+        settled it. If Redis is new they are asked for a while, until one has heard of this node.
+        """
+        if redis.actor and (run == redis.run or self._actor):
+            return Evidence(known)
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + (0.0 if redis.actor else self._first_start_wait_s)
+        if not redis.actor:
+            self.serves.set()  # for peers that start beside it ask the same
+        silent = dict(peers)
+        while True:
+            answers = await asyncio.gather(*(_answer(ask) for ask in silent.values()))
+            for peer, answer in zip(tuple(silent), answers, strict=True):
+                if answer is not None:
+                    del silent[peer]
+                    known = known.merge(answer.clock).merge(answer.received).merge(answer.missing)
+            is_known = incarnation.has_written(self._node, known.merge(redis.clock))
+            if not silent or loop.time() >= give_up_at or (is_known and not redis.actor):
+                return Evidence(known, tuple(silent))
+            await asyncio.sleep(_RETRY_S)
+
+
+async def _answer(ask: Ask) -> Answer | None:
+    try:
+        async with asyncio.timeout(_ASK_S):
+            return await ask()
+    except (PeerError, TimeoutError):
+        return None
+
+
+async def claim(scripts: Scripts, node: str) -> dict[str, str]:
+    """This Redis is `node`'s, from now on or since before; what its `meta` holds.
+
+    Raises StartupError if it is another node's, or holds something else.
+    """
+    with translated():
+        meta = await scripts.claim_node(node, LAYOUT)
+    if not meta:
+        raise StartupError(
+            "REDIS_URL: this Redis database holds data that is not Lightcone's. "
+            "Give the node a database of its own."
+        )
+    if meta.get("node") != node:
+        raise StartupError(
+            f"REDIS_URL: this Redis belongs to node {meta.get('node')}, and NODE_ID is {node}. "
+            "Every node has a Redis of its own."
+        )
+    if meta.get("layout") != str(LAYOUT):
+        raise StartupError(
+            f"REDIS_URL: the data is of layout {meta.get('layout')}, and this release reads "
+            f"layout {LAYOUT}. Run the release that wrote it."
+        )
+    return meta

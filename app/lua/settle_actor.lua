@@ -1,0 +1,31 @@
+--[[
+  Say who writes here in this run of Redis.
+
+  KEYS[1]  meta    hash  `node`; `actor`, `run`: who writes here, as settled for which run;
+                         `since`, `reason`: of the last new incarnation; `alive`
+
+  ARGV[1]  node    whose Redis this must be
+  ARGV[2]  before  the actor that the caller found, empty for none
+  ARGV[3]  past    the run that the caller found, empty for none
+  ARGV[4]  actor   who writes from now on
+  ARGV[5]  run     the run that is on
+  ARGV[6]  reason  why that is a new incarnation; empty if it is not
+  ARGV[7]  now     microseconds since 1970
+
+  Returns  1 if it is so now; 0 if Redis does not hold what the caller found: look again.
+
+  Atomic, because of two workers that settle at once one must find what the other did.
+]]
+local meta_key = KEYS[1]
+local node, before, past, actor = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local run, reason, now = ARGV[5], ARGV[6], ARGV[7]
+
+local found = redis.call('HMGET', meta_key, 'node', 'actor', 'run')
+if found[1] ~= node or (found[2] or '') ~= before or (found[3] or '') ~= past then
+  return 0
+end
+redis.call('HSET', meta_key, 'actor', actor, 'run', run, 'alive', now)
+if reason ~= '' then
+  redis.call('HSET', meta_key, 'since', now, 'reason', reason)
+end
+return 1

@@ -1,0 +1,239 @@
+"""Who a worker writes as: whose Redis it is, and when that is settled anew."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import structlog
+
+from app import identity
+from app.codec import Answer
+from app.errors import InvariantError, NotReady, StartupError
+from app.identity import Ask, Identity
+from app.keys import Keys
+from app.peers import PeerUnreachable
+from app.progress import Progress
+from app.redis_link import run_of
+from app.scripts import Scripts
+from app.vector_clock import VectorClock
+from tests.conftest import SERVERS, MakeRedis, begin
+
+real_redis_only = pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
+
+NOW_US = 1_000_000
+
+
+# --- whose Redis it is ----------------------------------------------------------------------------
+
+
+async def test_an_empty_redis_becomes_the_nodes_and_stays_it(make_redis: MakeRedis) -> None:
+    scripts = Scripts(make_redis(), Keys())
+    assert await identity.claim(scripts, "A") == {"node": "A", "layout": "1"}
+    assert await identity.claim(scripts, "A") == {"node": "A", "layout": "1"}
+
+
+async def test_the_redis_of_another_node_is_refused(make_redis: MakeRedis) -> None:
+    scripts = Scripts(make_redis(), Keys())
+    await identity.claim(scripts, "A")
+    with pytest.raises(StartupError, match=r"REDIS_URL: .* belongs to node A, and NODE_ID is B"):
+        await identity.claim(scripts, "B")
+    assert (await identity.claim(scripts, "A"))["node"] == "A"
+
+
+async def test_a_redis_with_somebody_elses_data_is_refused(make_redis: MakeRedis) -> None:
+    redis = make_redis()
+    await redis.set("theirs", "1")
+    with pytest.raises(StartupError, match=r"REDIS_URL: .* not Lightcone's.*database of its own"):
+        await identity.claim(Scripts(redis, Keys()), "A")
+    assert await redis.keys() == [b"theirs"]
+
+
+@pytest.mark.parametrize("meta", [{"node": "A", "layout": "2"}, {"node": "A"}])
+async def test_data_of_another_layout_is_refused(
+    make_redis: MakeRedis, meta: dict[str, str]
+) -> None:
+    redis = make_redis()
+    for field, value in {"actor": "A", **meta}.items():
+        await redis.hset("meta", field, value)
+    with pytest.raises(StartupError, match=r"REDIS_URL: the data is of layout .*reads layout 1"):
+        await identity.claim(Scripts(redis, Keys()), "A")
+
+
+async def test_a_meta_of_somebody_else_is_refused(make_redis: MakeRedis) -> None:
+    redis = make_redis()
+    await redis.hset("meta", "theirs", "1")
+    with pytest.raises(StartupError, match="REDIS_URL"):
+        await identity.claim(Scripts(redis, Keys()), "A")
+
+
+# --- who writes -----------------------------------------------------------------------------------
+
+
+def says(clock: str) -> Ask:
+    """A peer that has seen so much."""
+
+    async def ask() -> Answer:
+        seen = VectorClock.parse(clock)
+        return Answer("B", seen, seen, VectorClock(), 0, 0, 0, 0, NOW_US)
+
+    return ask
+
+
+async def silence() -> Answer:
+    raise PeerUnreachable("nobody")
+
+
+class Worker:
+    """One worker of A, as far as it is about its name. Its Redis is a real one."""
+
+    def __init__(self, redis: Any, **options: Any) -> None:
+        self.redis = redis
+        self.scripts = Scripts(redis, Keys())
+        self.progress = Progress()
+        self.identity = Identity(
+            "A",
+            redis,
+            Keys(),
+            self.scripts,
+            self.progress,
+            lambda: NOW_US,
+            **{"durable": True, "first_start_wait_s": 0.3, **options},
+        )
+
+    @asynccontextmanager
+    async def at_work(self, peers: Mapping[str, Ask]) -> AsyncIterator["Worker"]:
+        task = asyncio.create_task(self.identity.keep(peers))
+        try:
+            yield self
+        finally:
+            while not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=0.1)
+
+    async def writes_as(self, condition: Callable[[str], bool] = bool) -> str:
+        """The name, once it is one that will do."""
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    if condition(self.identity.actor):
+                        return self.identity.actor
+                except NotReady:
+                    pass
+                await asyncio.sleep(0.005)
+
+
+@real_redis_only
+async def test_a_new_node_writes_under_its_own_name_when_all_peers_have_said_so(
+    make_redis: MakeRedis,
+) -> None:
+    redis = make_redis()
+    async with Worker(redis).at_work({"B": says("B:3"), "C": says("")}) as worker:
+        with pytest.raises(NotReady):
+            assert worker.identity.actor
+        assert await worker.writes_as() == "A"
+    async with Worker(redis).at_work({"B": silence}) as another:
+        assert await another.writes_as() == "A", "it is the same run of Redis"
+
+
+@real_redis_only
+async def test_a_peer_that_comes_in_time_is_heard(make_redis: MakeRedis) -> None:
+    asked = 0
+
+    async def late() -> Answer:
+        nonlocal asked
+        asked += 1
+        return await (says("")() if asked > 2 else silence())
+
+    worker = Worker(make_redis(), first_start_wait_s=60)
+    async with worker.at_work({"B": late, "C": says("B:1")}):
+        assert await worker.writes_as() == "A"
+    assert asked == 3
+
+
+@real_redis_only
+async def test_workers_that_settle_at_once_write_under_one_name(make_redis: MakeRedis) -> None:
+    redis = make_redis()
+    first, second = Worker(redis), Worker(redis)
+    async with first.at_work({"B": silence}), second.at_work({"B": silence}):
+        name = await first.writes_as()
+        assert name.startswith("A~")
+        assert await second.writes_as() == name
+
+
+@real_redis_only
+async def test_a_redis_that_was_started_again_is_written_to_once_that_is_settled(
+    make_redis: MakeRedis,
+) -> None:
+    redis = make_redis()
+    await begin(Scripts(redis, Keys()), "A", run="an earlier run")
+    worker = Worker(redis)
+    assert not worker.identity.admits("an earlier run")
+    async with worker.at_work({"B": says("B:1")}):
+        await worker.writes_as(lambda name: name == "A")
+        run = await run_of(redis)
+        assert worker.identity.admits(run)
+        assert not worker.identity.admits("another run")
+        assert await worker.identity.settles()
+        assert worker.identity.admits(run)
+        assert not await worker.identity.settles(), "nothing was doubted"
+
+
+@real_redis_only
+async def test_with_less_than_fsync_always_a_restart_of_redis_begins_a_new_incarnation(
+    make_redis: MakeRedis,
+) -> None:
+    redis = make_redis()
+    await begin(Scripts(redis, Keys()), "A", run="an earlier run")
+    with structlog.testing.capture_logs() as logs:
+        async with Worker(redis, durable=False).at_work({}) as worker:
+            name = await worker.writes_as()
+    assert name.startswith("A~")
+    [alert] = [entry for entry in logs if entry["event"] == "new incarnation"]
+    assert alert["actor"] == name and "started again" in alert["reason"]
+
+
+@real_redis_only
+async def test_what_a_worker_remembers_proves_a_loss_as_well(make_redis: MakeRedis) -> None:
+    redis = make_redis()
+    await begin(Scripts(redis, Keys()), "A")
+    async with Worker(redis).at_work({}) as worker:
+        await worker.writes_as()
+        worker.progress.advance(VectorClock({"A": 7, "B": 2}))
+        worker.identity.doubt()
+        assert (await worker.writes_as(lambda name: name != "A")).startswith("A~")
+        assert worker.progress.clock == VectorClock(), "what is lost is not applied"
+
+
+@real_redis_only
+async def test_a_peer_that_has_seen_more_is_believed_and_one_with_old_news_is_not(
+    make_redis: MakeRedis,
+) -> None:
+    redis = make_redis()
+    await begin(Scripts(redis, Keys()), "A")
+    await redis.hset("clock", mapping={"A": 5})
+    async with Worker(redis).at_work({}) as worker:
+        await worker.writes_as()
+        # Another worker has written A:5, of which this one has not heard yet.
+        worker.identity.witness(VectorClock({"A": 5}))
+        assert await worker.identity.settles()
+        assert worker.identity.actor == "A"
+        worker.identity.witness(VectorClock({"A": 6}))
+        assert (await worker.writes_as(lambda name: name != "A")).startswith("A~")
+
+
+@real_redis_only
+async def test_of_two_nodes_with_one_id_the_one_that_gave_way_stops(make_redis: MakeRedis) -> None:
+    """Else each would begin another incarnation on account of the other, for ever."""
+    redis = make_redis()
+    await begin(Scripts(redis, Keys()), "A")
+    worker = Worker(redis)
+    keeping = asyncio.create_task(worker.identity.keep({}))
+    await worker.writes_as()
+    worker.identity.witness(VectorClock({"A~1": 1}))
+    name = await worker.writes_as(lambda name: name != "A")
+    worker.identity.witness(VectorClock({"A~1": 1, name: 0, f"{name}z": 1}))
+    with pytest.raises(InvariantError, match=r"two nodes have NODE_ID=A.*\(G4\)"):
+        async with asyncio.timeout(30):
+            await keeping

@@ -1,0 +1,181 @@
+"""Nodes that lost what they had acknowledged: wiped, put back from a copy, or cut short.
+
+What is told of them is what clients and `redis-cli` see of real processes (G4, G8).
+"""
+
+import itertools
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from app.local_cluster import LocalCluster
+from client import Lightcone
+from tests.processes import until
+from tests.test_processes import (
+    assert_nodes_equal,
+    clock_covers,
+    redis_contents,
+    status,
+    until_equal_clocks,
+)
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
+        yield session
+
+
+async def put(kv: Lightcone, url: str, key: str, value: str) -> str:
+    """The name of the write, by somebody who has seen nothing."""
+    return (await kv.session().at(url).put(key, value)).dot
+
+
+async def cut(http: aiohttp.ClientSession, cluster: LocalCluster, node: str, *peers: str) -> None:
+    """Nothing passes between the node and these peers."""
+    for one, other in itertools.chain(*(((node, peer), (peer, node)) for peer in peers)):
+        url = f"{cluster.urls[one]}/faults/{other}"
+        async with http.put(url, json={"cut": True}) as response:
+            assert response.status == 200
+
+
+async def heal(http: aiohttp.ClientSession, cluster: LocalCluster) -> None:
+    for one, other in itertools.permutations(cluster.names, 2):
+        async with http.delete(f"{cluster.urls[one]}/faults/{other}") as response:
+            assert response.status == 204
+
+
+async def assert_whole(
+    http: aiohttp.ClientSession, cluster: LocalCluster, acknowledged: dict[str, tuple[str, str]]
+) -> None:
+    """The nodes end equal, and under each acknowledged dot all have the write that has it."""
+    clock = await until_equal_clocks(http, cluster)
+    assert all(clock_covers(clock, dot) for dot in acknowledged)
+    await assert_nodes_equal(cluster)
+    logs = await redis_contents(cluster, "A", "log:*")
+    for dot, (key, value) in acknowledged.items():
+        actor, _, number = dot.rpartition(":")
+        operations = logs[f"log:{actor}"][int(number) - 1][1]["operations"]
+        assert f":{key}," in operations and operations.endswith(f":{value},"), f"{dot} names two"
+
+
+async def test_a_wiped_node_goes_on_under_another_name_and_its_writes_come_home(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with (
+        LocalCluster(tmp_path) as cluster,
+        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+    ):
+        a, b, c = cluster.urls.values()
+        acknowledged = {
+            await put(kv, a, f"own-{n}", f"{n}"): (f"own-{n}", f"{n}") for n in range(20)
+        }
+        await put(kv, a, "ghost", "boo")
+        await kv.session().at(a).delete("ghost")
+        await until_equal_clocks(http, cluster)
+        # C is cut off, and cannot say what it knows of A.
+        await cut(http, cluster, "C", "A", "B")
+        await cluster.kill("A")
+        shutil.rmtree(cluster.data_dir / "A")
+        await cluster.start("A")
+        after = await put(kv, a, "after", "here again")
+        acknowledged[after] = ("after", "here again")
+        actor, _, number = after.rpartition(":")
+        assert actor.startswith("A~") and number == "1"
+        told = await status(http, a)
+        assert told["actor"] == actor and "written before" in told["incarnation"]["reason"]
+        acknowledged[await put(kv, c, "cut-off", "c")] = ("cut-off", "c")
+        await heal(http, cluster)
+        await assert_whole(http, cluster, acknowledged)
+        for url in (a, b, c):
+            assert await kv.session().at(url).get("ghost") is None
+        assert (await put(kv, a, "later", "x")).startswith(f"{actor}:"), "it stays what it is"
+
+
+async def test_a_node_put_back_from_an_old_copy_gives_no_name_again(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with (
+        LocalCluster(tmp_path / "data") as cluster,
+        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+    ):
+        a = cluster.urls["A"]
+        acknowledged: dict[str, tuple[str, str]] = {}
+        for n in range(10):
+            acknowledged[await put(kv, a, f"own-{n}", f"{n}")] = (f"own-{n}", f"{n}")
+        await put(kv, a, "ghost", "boo")
+        await cluster.kill("A")
+        shutil.copytree(cluster.data_dir / "A", tmp_path / "copy", ignore=_no_sockets)
+        await cluster.start("A")
+        for n in range(10, 20):
+            acknowledged[await put(kv, a, f"own-{n}", f"{n}")] = (f"own-{n}", f"{n}")
+        await kv.session().at(a).delete("ghost")
+        await until_equal_clocks(http, cluster)
+        await cluster.kill("A")
+        shutil.rmtree(cluster.data_dir / "A")
+        shutil.copytree(tmp_path / "copy", cluster.data_dir / "A")
+        await cluster.start("A")
+        for n in range(20, 30):
+            acknowledged[await put(kv, a, f"own-{n}", f"{n}")] = (f"own-{n}", f"{n}")
+        assert "lost writes" in (await status(http, a))["incarnation"]["reason"]
+        await assert_whole(http, cluster, acknowledged)
+        for url in cluster.urls.values():
+            assert await kv.session().at(url).get("ghost") is None
+
+
+async def test_a_node_that_is_only_started_again_stays_who_it_is(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with (
+        LocalCluster(tmp_path) as cluster,
+        Lightcone(list(cluster.urls.values()), timeout_s=30) as kv,
+    ):
+        a = cluster.urls["A"]
+        assert await put(kv, a, "x", "1") == "A:1"
+        await cluster.kill("A")
+        await cluster.start("A")
+        assert await put(kv, a, "x", "2") == "A:2"
+        await cluster.stop("A")
+        await cluster.start("A")
+        assert await put(kv, a, "x", "3") == "A:3"
+        redis = cluster.redis_pid("A")
+        assert redis is not None
+        os.kill(redis, signal.SIGKILL)
+        await until(lambda: cluster.redis_pid("A") not in (None, redis))
+        assert await put(kv, a, "x", "4") == "A:4"
+        assert (await status(http, a))["incarnation"] is None
+
+
+async def test_a_redis_that_syncs_once_a_second_and_was_killed_is_not_trusted(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with (
+        LocalCluster(tmp_path, env={"FSYNC": "everysec", "WORKERS": "2"}) as cluster,
+        Lightcone(list(cluster.urls.values()), timeout_s=30) as kv,
+    ):
+        a = cluster.urls["A"]
+        acknowledged = {await put(kv, a, "x", "1"): ("x", "1")}
+        assert list(acknowledged) == ["A:1"]
+        redis = cluster.redis_pid("A")
+        assert redis is not None
+        os.kill(redis, signal.SIGKILL)
+        await until(lambda: cluster.redis_pid("A") not in (None, redis))
+        for n in range(10):  # by whichever worker
+            acknowledged[await put(kv, a, "x", f"{n}")] = ("x", f"{n}")
+        assert {dot.rpartition(":")[0] for dot in acknowledged} == {
+            "A",
+            (await status(http, a))["actor"],
+        }
+        assert len(acknowledged) == 11
+        await assert_whole(http, cluster, acknowledged)
+
+
+def _no_sockets(directory: str, names: list[str]) -> list[str]:
+    return [name for name in names if (Path(directory) / name).is_socket()]
