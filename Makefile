@@ -5,7 +5,7 @@ ARGS ?=
 SEEDS ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check simulate mutate format docs lock clean
+.PHONY: help setup run demo test check fuzz simulate mutate format docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,10 @@ check: setup ## Everything that must pass before a change is taken: format, lint
 
 simulate: setup ## Run many clusters on virtual time: SEEDS=10000, or ARGS='--seed 7' for the story of one.
 	$(python) -m tests.simulation $(if $(ARGS),$(ARGS),--seeds $(SEEDS))
+
+fuzz: setup ## Let the property tests try a hundred times as hard; ARGS='-k twin' for some of them.
+	$(python) -m pytest --hypothesis-profile=fuzz --timeout=0 \
+		tests/test_twin.py tests/test_codec.py tests/lua tests/fuzzing $(ARGS)
 
 mutate: setup ## Break the code on purpose, in copies, and see in how many seeds the simulation notices.
 	$(python) -m tests.mutations $(ARGS)

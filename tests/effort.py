@@ -1,0 +1,25 @@
+"""How hard the property tests try.
+
+What it is: `effort`, the settings of a property test, and the profile `fuzz`, with which
+`make fuzz` makes all of them try a hundred times as hard.
+
+What it assumes and guarantees: that a busy machine is no failure, so there are no deadlines.
+
+What it does not know: what the tests are about.
+"""
+
+from typing import Final
+
+from hypothesis import HealthCheck, settings
+
+PATIENT: Final = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+_NORMAL: Final = 100
+"""What Hypothesis tries if nothing is said."""
+
+settings.register_profile("fuzz", max_examples=100 * _NORMAL)
+
+
+def effort(examples: int) -> settings:
+    """Settings for so many examples, or for as many times more as the profile says."""
+    times = max(1, settings().max_examples // _NORMAL)
+    return settings(max_examples=examples * times, deadline=None, suppress_health_check=PATIENT)
