@@ -5,7 +5,7 @@ ARGS ?=
 SEEDS ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check fuzz simulate mutate format docs lock clean
+.PHONY: help setup run demo test check coverage fuzz simulate mutate format docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ check: setup ## Everything that must pass before a change is taken: format, lint
 
 simulate: setup ## Run many clusters on virtual time: SEEDS=10000, or ARGS='--seed 7' for the story of one.
 	$(python) -m tests.simulation $(if $(ARGS),$(ARGS),--seeds $(SEEDS))
+
+coverage: setup ## Run all tests and show which lines and branches of app/ they take, processes included.
+	$(python) -m pytest --cov $(ARGS)
 
 fuzz: setup ## Let the property tests try a hundred times as hard; ARGS='-k twin' for some of them.
 	$(python) -m pytest --hypothesis-profile=fuzz --timeout=0 \
