@@ -314,6 +314,14 @@ async def test_slashes_and_letters_may_be_encoded_or_not(redis_url: str) -> None
             assert await response.text() == path
 
 
+@pytest.mark.parametrize("path", ["/%6bv/lunch", "/%6B%76/lunch", "/k%76/l%75nch"])
+async def test_what_stands_before_a_key_may_be_encoded_too(redis_url: str, path: str) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.session.put(path_of(client, path), data=b"noon?")
+        assert (await response.json())["key"] == "lunch"
+        assert await (await client.get("/kv/lunch")).read() == b"noon?"
+
+
 async def test_a_plus_in_a_key_is_a_plus(redis_url: str) -> None:
     async with node_a(redis_url) as client:
         await put(client, "a b", b"space")
