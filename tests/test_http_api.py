@@ -8,7 +8,6 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
 from pathlib import Path
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
@@ -17,25 +16,21 @@ from urllib.parse import quote
 import msgspec
 import pytest
 import structlog
-from aiohttp import ClientResponse, web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import ClientResponse
 from redis import Redis as BlockingRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from yarl import URL
 
-from app import __version__, codec, node
+from app import __version__, codec
 from app.codec import Answer, Batch
-from app.config import Config
 from app.embedded_redis import find_redis_server
-from app.peers import SIGNATURE_HEADER, PeerUnreachable, Signer
+from app.peers import SIGNATURE_HEADER, Signer
 from app.vector_clock import VectorClock
 from app.write import Delete, Operation, Put, Write
 from tests.model import Node
+from tests.one_node import PEERS, Client, node_a
 
 SECRET = "a secret of this cluster"
-PEERS = {"B": "http://127.0.0.1:1", "C": "http://127.0.0.1:2"}
-
-Client = TestClient[web.Request, web.Application]
 Logs = list[Any]
 
 
@@ -48,29 +43,6 @@ def redis_url(redis_socket: Path) -> str:
     with BlockingRedis(unix_socket_path=str(redis_socket)) as redis:
         redis.flushall()
     return f"unix://{redis_socket}?db=3"
-
-
-async def nobody(url: str, batch: Batch) -> Answer:
-    """An exchange that reaches no peer."""
-    raise PeerUnreachable(f"there is no {batch.receiver} in this test")
-
-
-class Server(TestServer):
-    """As in production, a handler goes on when its client goes away."""
-
-    async def _make_runner(self, **kwargs: Any) -> web.BaseRunner:
-        return await super()._make_runner(**{**kwargs, "handler_cancellation": False})
-
-
-@asynccontextmanager
-async def node_a(redis_url: str, **settings: Any) -> AsyncIterator[Client]:
-    """Node A serves, with one worker; the result is a client of it."""
-    config = Config(node_id="A", peers=PEERS, redis_url=redis_url, **settings)
-    async with (
-        node.worker(config, node.World(exchange=nobody)) as application,
-        TestClient(Server(application)) as client,
-    ):
-        yield client
 
 
 def path_of(client: Client, path: str) -> URL:
