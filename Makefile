@@ -35,7 +35,7 @@ simulate: setup ## Run many clusters on virtual time: SEEDS=10000, or ARGS='--se
 coverage: setup ## Run all tests and show which lines and branches of app/ they take, processes included.
 	$(python) -m pytest --cov $(ARGS)
 
-fuzz: setup ## Let the property tests try a hundred times as hard; ARGS='-k twin' for some of them.
+fuzz: setup ## Let the property tests try thirty times as hard; ARGS='-k twin' for some of them.
 	$(python) -m pytest --hypothesis-profile=fuzz --timeout=0 \
 		tests/test_twin.py tests/test_codec.py tests/lua tests/fuzzing $(ARGS)
 

@@ -22,6 +22,7 @@ from app.keys import Keys
 from app.kv_store import KVStore
 from app.progress import Progress
 from app.scripts import Scripts
+from tests import effort  # noqa: F401 (registers the profile that `make fuzz` chooses)
 
 DATABASES = 16
 

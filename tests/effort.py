@@ -1,7 +1,7 @@
 """How hard the property tests try.
 
 What it is: `effort`, the settings of a property test, and the profile `fuzz`, with which
-`make fuzz` makes all of them try a hundred times as hard.
+`make fuzz` makes all of them try thirty times as hard.
 
 What it assumes and guarantees: that a busy machine is no failure, so there are no deadlines.
 
@@ -16,7 +16,8 @@ PATIENT: Final = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.
 _NORMAL: Final = 100
 """What Hypothesis tries if nothing is said."""
 
-settings.register_profile("fuzz", max_examples=100 * _NORMAL)
+# pytest chooses it with --hypothesis-profile=fuzz, for which tests/conftest.py imports this module.
+settings.register_profile("fuzz", max_examples=30 * _NORMAL)
 
 
 def effort(examples: int) -> settings:

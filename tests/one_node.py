@@ -46,3 +46,9 @@ async def node_a(redis_url: str, **settings: Any) -> AsyncIterator[Client]:
         TestClient(Server(application)) as client,
     ):
         yield client
+
+
+def contents(redis: Any) -> dict[bytes, bytes]:
+    """All that the Redis of a node holds, save what links post of themselves."""
+    keys = [key for key in redis.keys("*") if not key.startswith((b"peer:", b"lease:"))]
+    return {key: redis.dump(key) for key in keys}

@@ -91,6 +91,32 @@ def changed_bytes(draw: st.DrawFn, bodies: Sequence[bytes]) -> bytes:
 
 
 @st.composite
+def slightly_changed_values(draw: st.DrawFn, bodies: Sequence[bytes]) -> bytes:
+    """One of `bodies` with a few of its values replaced by others of their kind."""
+    form = msgspec.msgpack.decode(draw(st.sampled_from(bodies)))
+    for _ in range(draw(st.integers(1, 3))):
+        *way, last = draw(st.sampled_from(list(_places(form))))
+        holder = form
+        for step in way:
+            holder = holder[step]
+        match holder[last]:
+            case int(number):
+                holder[last] = draw(st.sampled_from((number + 1, number - 1, 1, 2, 3)))
+            case str():
+                holder[last] = draw(st.sampled_from(_NAMES))
+            case bytes():
+                holder[last] = draw(st.binary(max_size=3))
+            case dict(entries):
+                entries[draw(st.sampled_from(_NAMES))] = draw(st.integers(1, 3))
+            case list(items) if items:
+                items.insert(0, deepcopy(draw(st.sampled_from(items))))
+    return msgspec.msgpack.encode(form)
+
+
+_NAMES: Final = ("A", "B", "B~x1", "C", "Z", "lunch", "table", "text/plain", "put")
+
+
+@st.composite
 def changed_values(draw: st.DrawFn, bodies: Sequence[bytes]) -> bytes:
     """One of `bodies` with a few of its values replaced, lost, repeated or named twice."""
     form = msgspec.msgpack.decode(draw(st.sampled_from(bodies)))
@@ -123,7 +149,12 @@ def changed_values(draw: st.DrawFn, bodies: Sequence[bytes]) -> bytes:
 
 def damaged(bodies: Sequence[bytes]) -> st.SearchStrategy[bytes]:
     """One of `bodies`, damaged in some way; or nothing like them at all."""
-    return st.one_of(changed_bytes(bodies), changed_values(bodies), st.binary(max_size=40))
+    return st.one_of(
+        slightly_changed_values(bodies),
+        changed_values(bodies),
+        changed_bytes(bodies),
+        st.binary(max_size=40),
+    )
 
 
 def _places(form: Any, path: Path = ()) -> Iterator[Path]:

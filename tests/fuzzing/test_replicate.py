@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from hypothesis import given
@@ -18,7 +18,7 @@ from app.write import Delete, Put, Write, write_problem
 from tests.effort import effort
 from tests.fuzzing.damage import damaged
 from tests.model import Node
-from tests.one_node import Client, node_a
+from tests.one_node import Client, contents, node_a
 from tests.pair import Pair
 
 PENDING_MAX, DRAIN_MAX = 4, 2
@@ -106,12 +106,6 @@ def test_a_damaged_message_is_refused_or_is_well_formed(body: bytes) -> None:
 
 
 # --- the node -------------------------------------------------------------------------------------
-
-
-def contents(redis: Any) -> dict[bytes, bytes]:
-    """All that the Redis holds, save what links post of themselves."""
-    keys = [key for key in redis.keys("*") if not key.startswith((b"peer:", b"lease:"))]
-    return {key: redis.dump(key) for key in keys}
 
 
 #: Bodies that come one after the other, each with whether it is good for sure.
