@@ -21,8 +21,8 @@ WAIT_MAX_S: Final = 30.0
 
 def key(request: web.Request) -> str:
     """The user key in the path. Raises BadKey."""
-    # From the path as it came: aiohttp's decoding hides bytes that are not UTF-8. What stands before
-    # the key may be encoded as well: `/%6Bv/x` is `/kv/x`.
+    # From the path as it came: aiohttp's decoding hides bytes that are not UTF-8. What stands
+    # before the key may be encoded as well: `/%6Bv/x` is `/kv/x`.
     _, _, encoded = request.rel_url.raw_path.split("/", 2)
     try:
         name = unquote_to_bytes(encoded).decode()

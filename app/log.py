@@ -15,6 +15,8 @@ import logging
 import sys
 
 import structlog
+from aiohttp.http import HttpProcessingError
+from aiohttp.web import RequestPayloadError
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 
@@ -61,12 +63,27 @@ def configure(log_level: str, log_format: str, **always: object) -> None:
     # One line per request or per selector chosen is noise at any level that a person would set.
     for noisy in ("asyncio", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+    logging.getLogger("aiohttp.server").filters[:] = [_without_what_was_sent]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=False,
     )
+
+
+def _without_what_was_sent(record: logging.LogRecord) -> bool:
+    """Somebody sent what is no HTTP: that is no error of ours, and what it was is not repeated.
+
+    aiohttp would show the line that it cannot read, which may hold a context or a value.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError | RequestPayloadError):
+        sender = f" from {record.args[0]}" if isinstance(record.args, tuple) and record.args else ""
+        record.msg, record.args = f"bad HTTP{sender}: {type(error).__name__}", ()
+        record.exc_info = None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+    return record.levelno >= logging.getLogger().level
 
 
 def get_logger(name: str) -> FilteringBoundLogger:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from aiohttp.http_exceptions import BadStatusLine
+from aiohttp.web import RequestPayloadError
 
 from app import log
 
@@ -57,3 +59,30 @@ def test_a_traceback_shows_no_values(capsys: pytest.CaptureFixture[str], form: s
     told = capsys.readouterr().err
     assert "ValueError: 7" in told
     assert "hunter2" not in told
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("level", ["info", "warning"])
+def test_what_is_no_http_is_no_error_and_is_not_repeated(
+    capsys: pytest.CaptureFixture[str], form: str, level: str
+) -> None:
+    log.configure(level, form)
+    server = logging.getLogger("aiohttp.server")
+    bad_line, bad_body = BadStatusLine("Causal-Context: lc1;A:7"), RequestPayloadError("lc1;A:7")
+    server.error("Error handling request from %s", "127.0.0.1", exc_info=bad_line)
+    server.error("Unhandled exception", exc_info=bad_body)
+    lines = capsys.readouterr().err.splitlines()
+    told = [" from 127.0.0.1: BadStatusLine", ": RequestPayloadError"] if level == "info" else []
+    for line, cause in zip(lines, told, strict=True):
+        assert f"bad HTTP{cause}" in line
+        assert "info" in line and "error" not in line
+        assert "lc1" not in line
+
+
+def test_what_else_goes_wrong_in_the_server_is_told_whole(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log.configure("info", "text")
+    server = logging.getLogger("aiohttp.server")
+    server.error("Unhandled exception", exc_info=ValueError("this"))
+    assert "ValueError: this" in capsys.readouterr().err
