@@ -2,8 +2,8 @@
 
 What it is: strategies that take good bodies and give bad ones, most of them nearly good.
 
-What it assumes and guarantees: bodies are MessagePack. What comes out may still be good, by
-accident; whoever uses it has to ask.
+What it assumes and guarantees: bodies are MessagePack, save where only bytes change. What comes
+out may still be good, by accident; whoever uses it has to ask.
 
 What it does not know: what the bodies mean, and what should become of them.
 
@@ -64,8 +64,10 @@ odd_values = st.sampled_from(ODD_VALUES).map(
 
 
 @st.composite
-def changed_bytes(draw: st.DrawFn, bodies: Sequence[bytes]) -> bytes:
-    """One of `bodies` with a few changes of its bytes."""
+def changed_bytes(
+    draw: st.DrawFn, bodies: Sequence[bytes], markers: Sequence[bytes] = MARKERS
+) -> bytes:
+    """One of `bodies` with a few changes of its bytes; some of `markers` are put into it."""
     body = draw(st.sampled_from(bodies))
     for _ in range(draw(st.integers(1, 4))):
         here, there = sorted((draw(st.integers(0, len(body))), draw(st.integers(0, len(body)))))
@@ -82,7 +84,7 @@ def changed_bytes(draw: st.DrawFn, bodies: Sequence[bytes]) -> bytes:
             case "repeat":
                 body = body[:there] + body[here:]
             case "insert":
-                inserted = draw(st.sampled_from(MARKERS) | st.binary(max_size=9))
+                inserted = draw(st.sampled_from(markers) | st.binary(max_size=9))
                 body = body[:here] + inserted + body[there if draw(st.booleans()) else here :]
             case "splice":
                 other = draw(st.sampled_from(bodies))
