@@ -6,6 +6,7 @@ Does not know what the parts are for.
 """
 
 import math
+import re
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -17,6 +18,7 @@ from app.write import DEFAULT_CONTENT_TYPE, content_type_problem, key_problem
 
 WAIT_DEFAULT_S: Final = 1.0
 WAIT_MAX_S: Final = 30.0
+_NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?|\.[0-9]+")
 
 
 def key(request: web.Request) -> str:
@@ -34,7 +36,11 @@ def key(request: web.Request) -> str:
 
 
 def known_parameters(request: web.Request, *known: str) -> None:
-    """The query has no other parameters than these. Raises BadParameter."""
+    """The query has no other parameters than these, each at most once. Raises BadParameter."""
+    if repeated := sorted({name for name in request.query if len(request.query.getall(name)) > 1}):
+        raise errors.BadParameter(
+            f"The parameter {listing(repeated)} stands there more than once. Nothing was done."
+        )
     unknown = sorted(set(request.query) - set(known))
     if unknown:
         raise errors.BadParameter(
@@ -56,10 +62,8 @@ def patience_s(request: web.Request) -> float:
     text = request.query.get("wait")
     if text is None:
         return WAIT_DEFAULT_S
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
+    # Not all that Python takes for a number: `1_0`, other scripts' digits, blanks around it.
+    seconds = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not 0 <= seconds <= WAIT_MAX_S:
         raise errors.BadParameter(
             f"?wait= is a number of seconds from 0 to {WAIT_MAX_S:g}, not {text!r}. "

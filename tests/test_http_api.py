@@ -386,7 +386,12 @@ async def test_siblings_false_is_a_plain_get(redis_url: str) -> None:
     [
         *(("GET", f"?siblings={value}") for value in ("", "1", "TRUE", "yes")),
         *((m, f"?wait={v}") for m in ("GET", "PUT", "DELETE") for v in ("", "soon", "-1", "31")),
-        *(("GET", f"?wait={value}") for value in ("nan", "inf", "1e9", "0x1")),
+        *(
+            ("GET", f"?wait={value}")
+            for value in ("nan", "inf", "1e9", "0x1", "1_0", "%D9%A1", "+1")
+        ),
+        *((method, "?wait=1&wait=1") for method in ("GET", "PUT", "DELETE")),
+        ("GET", "?siblings=true&siblings=false"),
         *((method, "?whatever=1") for method in ("GET", "PUT", "DELETE")),
         ("PUT", "?siblings=true"),
         ("DELETE", "?siblings=true"),
