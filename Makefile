@@ -37,7 +37,10 @@ coverage: setup ## Run all tests and show which lines and branches of app/ they 
 
 fuzz: setup ## Let the property tests try thirty times as hard; ARGS='-k twin' for some of them.
 	$(python) -m pytest --hypothesis-profile=fuzz --timeout=0 \
-		tests/test_twin.py tests/test_codec.py tests/lua tests/fuzzing $(ARGS)
+		tests/test_twin.py tests/fuzzing $(ARGS)
+	@if $(python) -c 'import atheris' 2>/dev/null; then $(python) -m tests.fuzzing.guided; else \
+		echo "fuzz: without the guided part; for it, pip install atheris into .venv"; \
+	fi
 
 mutate: setup ## Break the code on purpose, in copies, and see in how many seeds the simulation notices.
 	$(python) -m tests.mutations $(ARGS)
@@ -53,7 +56,7 @@ lock: ## Write the newest fitting versions, with hashes, to the lock files. Need
 	tools/lock
 
 clean: ## Take away .venv, caches and the data of local nodes.
-	rm -rf .venv data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv data .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf .coverage htmlcov build dist *.egg-info
 	find app client tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
