@@ -24,7 +24,8 @@ with atheris.instrument_imports(include=["app"]):
     from app.errors import BadBatch, BadContext, BadFault, TooLarge
     from app.write import write_problem
 
-from tests.fuzzing.test_replicate import ANSWER, BODIES
+from tests.fuzzing.test_replicate import BODIES
+from tests.test_codec import ANSWER
 
 _SECONDS: Final = 60
 _CORPUS: Final = Path(__file__).parents[2] / ".fuzz" / "corpus"
@@ -73,7 +74,7 @@ def fault(body: bytes) -> None:
 TARGETS: Final = (batch, answer, context, fault)
 SEEDS: Final = (
     *((batch, body) for body in BODIES),
-    (answer, ANSWER),
+    (answer, codec.encode_answer(ANSWER)),
     *((context, text) for text in (b"lc1;", b"lc1;A:7;B~x1:3, lc1;C:1", b"lc1;A:7;s=abc")),
     *((fault, text) for text in (b"{}", b'{"delay_ms":20,"drop":0.5}', b'{"cut":true}')),
 )

@@ -11,10 +11,9 @@ from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from app import codec
-from app.codec import Answer, Batch
-from app.errors import BadBatch
+from app.codec import Batch
 from app.vector_clock import Dot, VectorClock, node_of
-from app.write import Delete, Put, Write, write_problem
+from app.write import Delete, Put, Write
 from tests.effort import effort
 from tests.fuzzing.damage import damaged
 from tests.model import Node
@@ -60,20 +59,6 @@ BODIES: Final = [
         ("B", []),
     )
 ]
-ANSWER: Final = codec.encode_answer(
-    Answer(
-        "A",
-        clock=VectorClock({"A": 1, "B": 2}),
-        received=VectorClock({"A": 1, "B": 4}),
-        missing=VectorClock({"C": 1}),
-        applied=1,
-        duplicate=2,
-        pending=3,
-        refused=4,
-        now_us=1_700_000_000_000_000,
-    )
-)
-
 good = st.builds(
     lambda sender, which: codec.encode_batch(
         Batch(sender, "A", VectorClock(), tuple(WRITES[index] for index in which))
@@ -81,28 +66,6 @@ good = st.builds(
     st.sampled_from(("B", "C")),
     st.lists(st.integers(0, len(WRITES) - 1), max_size=5),
 )
-
-
-# --- the codec alone ------------------------------------------------------------------------------
-
-
-@effort(2000)
-@given(damaged([*BODIES, ANSWER]))
-def test_a_damaged_message_is_refused_or_is_well_formed(body: bytes) -> None:
-    try:
-        batch = codec.decode_batch(body)
-    except BadBatch as error:
-        assert error.outcome == "not_applied"
-        assert len(error.detail) < 2000
-    else:
-        assert not any(map(write_problem, batch.writes))
-        assert codec.decode_batch(codec.encode_batch(batch)) == batch
-    try:
-        answer = codec.decode_answer(body)
-    except BadBatch:
-        pass
-    else:
-        assert codec.decode_answer(codec.encode_answer(answer)) == answer
 
 
 # --- the node -------------------------------------------------------------------------------------
