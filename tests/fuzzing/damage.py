@@ -12,7 +12,7 @@ the structure-aware mutators of libprotobuf-mutator.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ import msgspec
 from hypothesis import strategies as st
 
 Path = tuple[Any, ...]
-"""Where a value stands in a form: the keys and positions that lead to it."""
+"""The keys and positions that lead to a value in a form."""
 
 MARKERS: Final = (
     *(b"\xc1", b"\xc7\x0c\xff", b"\xd4\x05\x01", b"\xd7\xff", b"\x80", b"\x90", b"\xa0"),
@@ -97,10 +97,7 @@ def slightly_changed_values(draw: st.DrawFn, bodies: Sequence[bytes]) -> bytes:
     """One of `bodies` with a few of its values replaced by others of their kind."""
     form = msgspec.msgpack.decode(draw(st.sampled_from(bodies)))
     for _ in range(draw(st.integers(1, 3))):
-        *way, last = draw(st.sampled_from(list(_places(form))))
-        holder = form
-        for step in way:
-            holder = holder[step]
+        holder, last, _ = _draw_place(draw, form)
         match holder[last]:
             case int(number):
                 holder[last] = draw(st.sampled_from((number + 1, number - 1, 1, 2, 3)))
@@ -123,11 +120,7 @@ def changed_values(draw: st.DrawFn, bodies: Sequence[bytes]) -> bytes:
     """One of `bodies` with a few of its values replaced, lost, repeated or named twice."""
     form = msgspec.msgpack.decode(draw(st.sampled_from(bodies)))
     for _ in range(draw(st.integers(1, 3))):
-        path = draw(st.sampled_from(list(_places(form))))
-        *way, last = path
-        holder = form
-        for step in way:
-            holder = holder[step]
+        holder, last, way = _draw_place(draw, form)
         match draw(st.sampled_from(("replace", "replace", "lose", "repeat", "add"))):
             case "replace":
                 holder[last] = draw(odd_values)
@@ -159,16 +152,20 @@ def damaged(bodies: Sequence[bytes]) -> st.SearchStrategy[bytes]:
     )
 
 
-def _places(form: Any, path: Path = ()) -> Iterator[Path]:
-    """The paths of all values within `form`."""
-    items: Any = ()
-    if isinstance(form, dict):
-        items = form.items()
-    elif isinstance(form, list):
-        items = enumerate(form)
-    for step, inner in items:
-        yield (*path, step)
-        yield from _places(inner, (*path, step))
+def _draw_place(draw: st.DrawFn, form: Any) -> tuple[Any, Any, Path]:
+    """A map or list within `form`, the key or position of a value in it, and the way to it.
+
+    Drawn from the outside inwards, so that what is said once in a body is changed as often as what
+    stands there many times.
+    """
+    way: Path = ()
+    while True:
+        steps = list(form) if isinstance(form, dict) else range(len(form))
+        step = draw(st.sampled_from(steps))
+        inner = form[step]
+        if not (isinstance(inner, dict | list) and inner) or draw(st.integers(0, 3)) == 0:
+            return form, step, way
+        form, way = inner, (*way, step)
 
 
 def _named_twice(form: Any, way: Sequence[Any], key: Any, value: Any) -> Any:
