@@ -155,17 +155,24 @@ def damaged(bodies: Sequence[bytes]) -> st.SearchStrategy[bytes]:
 def _draw_place(draw: st.DrawFn, form: Any) -> tuple[Any, Any, Path]:
     """A map or list within `form`, the key or position of a value in it, and the way to it.
 
-    Drawn from the outside inwards, so that what is said once in a body is changed as often as what
-    stands there many times.
+    Drawn from the outside inwards, so that what is said once in a body is not lost among what
+    stands there many times; and what holds much is drawn more often than what is one value.
     """
     way: Path = ()
     while True:
-        steps = list(form) if isinstance(form, dict) else range(len(form))
-        step = draw(st.sampled_from(steps))
-        inner = form[step]
-        if not (isinstance(inner, dict | list) and inner) or draw(st.integers(0, 3)) == 0:
+        places = form.items() if isinstance(form, dict) else enumerate(form)
+        step, inner = draw(
+            st.sampled_from(
+                [place for place in places for _ in range(3 if _holds(place[1]) else 1)]
+            )
+        )
+        if not _holds(inner) or draw(st.integers(0, 5)) == 0:
             return form, step, way
         form, way = inner, (*way, step)
+
+
+def _holds(form: Any) -> bool:
+    return isinstance(form, dict | list) and bool(form)
 
 
 def _named_twice(form: Any, way: Sequence[Any], key: Any, value: Any) -> Any:

@@ -75,7 +75,7 @@ good = st.builds(
 steps = st.lists(
     good.map(lambda body: (True, body)) | damaged(BODIES).map(lambda body: (False, body)),
     min_size=1,
-    max_size=8,
+    max_size=12,
 )
 
 
@@ -128,7 +128,7 @@ async def run(url: str, bodies: list[tuple[bool, bytes]]) -> None:
 def test_a_damaged_batch_is_refused_whole_or_taken_as_the_twin_takes_it(
     redis_socket: Path,
 ) -> None:
-    @effort(150)
+    @effort(200)
     @given(steps)
     def hold(bodies: list[tuple[bool, bytes]]) -> None:
         asyncio.run(run(f"unix://{redis_socket}?db=4", bodies))
