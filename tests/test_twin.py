@@ -31,11 +31,13 @@ from app.errors import InvariantError
 from app.vector_clock import Dot, VectorClock
 from app.write import Delete, Operation, Put, Write
 from tests.conftest import SERVERS
-from tests.effort import effort
+from tests.effort import effort, time_enough
 from tests.model import Node
 from tests.mutations.hunt import mutated
 from tests.mutations.mutations import MUTATIONS, Mutation
 from tests.pair import WORKERS, Pair
+
+pytestmark = time_enough()
 
 NODES = "ABC"
 KEYS = ("lunch", "dinner", "supper")

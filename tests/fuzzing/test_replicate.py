@@ -14,11 +14,13 @@ from app import codec
 from app.codec import Batch
 from app.vector_clock import Dot, VectorClock, node_of
 from app.write import Delete, Put, Write, write_problem
-from tests.effort import effort
+from tests.effort import effort, time_enough
 from tests.fuzzing.damage import damaged
 from tests.model import Node
 from tests.one_node import Client, contents, node_a
 from tests.pair import Pair
+
+pytestmark = time_enough()
 
 PENDING_MAX, DRAIN_MAX = 4, 2
 

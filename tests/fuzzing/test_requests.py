@@ -22,8 +22,10 @@ from redis import Redis as BlockingRedis
 from yarl import URL
 
 from app.faults import Fault
-from tests.effort import effort
+from tests.effort import effort, time_enough
 from tests.one_node import Client, contents, node_a
+
+pytestmark = time_enough()
 
 T = TypeVar("T")
 

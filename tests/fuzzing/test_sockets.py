@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.local_cluster import HOST, LocalCluster
-from tests.effort import effort
+from tests.effort import effort, time_enough
 from tests.fuzzing.damage import changed_bytes
 from tests.fuzzing.test_replicate import BODIES
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = time_enough()
 
 DEADLINE_S: Final = 40.0
 MEMORY_MAX_KB: Final = 400_000
