@@ -25,7 +25,7 @@ from app.write import (
     key_problem,
     write_problem,
 )
-from tests.effort import effort
+from tests.effort import effort, time_enough
 from tests.fuzzing.damage import damaged
 
 # A busy machine is no failure.
@@ -471,6 +471,7 @@ def test_random_values_in_the_right_places_are_refused(form: dict[str, object]) 
     decodes_or_is_refused(msgspec.msgpack.encode(form))
 
 
+@time_enough()
 @effort(2000)
 @given(damaged([codec.encode_batch(BATCH), codec.encode_answer(ANSWER)]))
 def test_a_damaged_message_is_read_or_refused(body: bytes) -> None:
