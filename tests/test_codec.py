@@ -188,6 +188,15 @@ def test_a_heartbeat_is_a_batch_without_writes() -> None:
     assert codec.decode_batch(codec.encode_batch(heartbeat)) == heartbeat
 
 
+def test_a_batch_holds_no_more_writes_than_a_receiver_takes() -> None:
+    write, most = BATCH.writes[0], codec.BATCH_WRITES_MAX
+    assert len(
+        codec.decode_batch(codec.encode_batch(replace(BATCH, writes=(write,) * most))).writes
+    )
+    detail = refusal(codec.encode_batch(replace(BATCH, writes=(write,) * (most + 1))))
+    assert str(most) in detail
+
+
 # --- between nodes: garbage ----------------------------------------------------------------------
 
 Change = Callable[[dict[str, Any]], object]
