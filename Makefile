@@ -5,7 +5,7 @@ ARGS ?=
 SEEDS ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check simulate mutate format docs lock clean
+.PHONY: help setup run demo test check coverage fuzz simulate mutate format docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,16 @@ check: setup ## Everything that must pass before a change is taken: format, lint
 simulate: setup ## Run many clusters on virtual time: SEEDS=10000, or ARGS='--seed 7' for the story of one.
 	$(python) -m tests.simulation $(if $(ARGS),$(ARGS),--seeds $(SEEDS))
 
+coverage: setup ## Run all tests and show which lines and branches of app/ they take, processes included.
+	$(python) -m pytest --cov $(ARGS)
+
+fuzz: setup ## Let the property tests try thirty times as hard; ARGS='-k twin' for some of them.
+	$(python) -m pytest --hypothesis-profile=fuzz \
+		tests/test_twin.py tests/test_codec.py tests/fuzzing $(ARGS)
+	@if $(python) -c 'import atheris' 2>/dev/null; then $(python) -m tests.fuzzing.guided; else \
+		echo "fuzz: without the guided part; for it, pip install atheris into .venv"; \
+	fi
+
 mutate: setup ## Break the code on purpose, in copies, and see in how many seeds the simulation notices.
 	$(python) -m tests.mutations $(ARGS)
 
@@ -46,7 +56,7 @@ lock: ## Write the newest fitting versions, with hashes, to the lock files. Need
 	tools/lock
 
 clean: ## Take away .venv, caches and the data of local nodes.
-	rm -rf .venv data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv data .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf .coverage htmlcov build dist *.egg-info
 	find app client tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -6,6 +6,7 @@ Does not know what the parts are for.
 """
 
 import math
+import re
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -22,13 +23,16 @@ _CONDITIONS: Final = (
     *("Content-Range", "Idempotency-Key"),
 )
 """Headers that say when, or to which part, a write is to be done."""
+_NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?|\.[0-9]+")
 
 
 def key(request: web.Request) -> str:
     """The user key in the path. Raises BadKey."""
-    # From the path as it came: aiohttp's decoding hides bytes that are not UTF-8.
+    # From the path as it came: aiohttp's decoding hides bytes that are not UTF-8. What stands
+    # before the key may be encoded as well: `/%6Bv/x` is `/kv/x`.
+    _, _, encoded = request.rel_url.raw_path.split("/", 2)
     try:
-        name = unquote_to_bytes(request.rel_url.raw_path.removeprefix("/kv/")).decode()
+        name = unquote_to_bytes(encoded).decode()
     except UnicodeDecodeError:
         raise errors.BadKey("The key is not UTF-8. Nothing was done.") from None
     if problem := key_problem(name):
@@ -49,10 +53,11 @@ def unconditional(request: web.Request) -> None:
 
 
 def known_parameters(request: web.Request, *known: str) -> None:
-    """The query has no other parameters than these, and each once. Raises BadParameter."""
-    for name in request.query:
-        if len(request.query.getall(name)) > 1:
-            raise errors.BadParameter(f"?{name}= is there more than once. Nothing was done.")
+    """The query has no other parameters than these, each at most once. Raises BadParameter."""
+    if repeated := sorted({name for name in request.query if len(request.query.getall(name)) > 1}):
+        raise errors.BadParameter(
+            f"The parameter {listing(repeated)} stands there more than once. Nothing was done."
+        )
     unknown = sorted(set(request.query) - set(known))
     if unknown:
         raise errors.BadParameter(
@@ -74,10 +79,8 @@ def patience_s(request: web.Request) -> float:
     text = request.query.get("wait")
     if text is None:
         return WAIT_DEFAULT_S
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
+    # Not all that Python takes for a number: `1_0`, other scripts' digits, blanks around it.
+    seconds = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not 0 <= seconds <= WAIT_MAX_S:
         raise errors.BadParameter(
             f"?wait= is a number of seconds from 0 to {WAIT_MAX_S:g}, not {text!r}. "

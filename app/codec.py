@@ -122,6 +122,9 @@ def unpack_waiting(actor: str, sequence: int, packed: bytes) -> Waiting:
 
 _Sequence = Annotated[int, msgspec.Meta(ge=1, le=SEQUENCE_MAX)]
 _Clock = dict[str, _Sequence]
+BATCH_WRITES_MAX: Final = 10_000
+"""Writes in one batch. The receiver's Redis does nothing else while it takes one, and by its bytes
+alone a batch could hold half a million, for which Redis would be away for half a minute."""
 _SHOWN_MAX: Final = 300
 """Characters of what a peer sent that an error repeats."""
 
@@ -149,7 +152,7 @@ class _BatchForm(msgspec.Struct, forbid_unknown_fields=True):
     sender: str
     receiver: str
     clock: _Clock
-    writes: list[_WriteForm]
+    writes: Annotated[list[_WriteForm], msgspec.Meta(max_length=BATCH_WRITES_MAX)]
 
 
 class _AnswerForm(msgspec.Struct, forbid_unknown_fields=True):

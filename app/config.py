@@ -39,6 +39,8 @@ NODE_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 CLUSTER_SECRET_MIN_CHARACTERS = 16
 #: What one write may add to a batch besides its value: key, dependencies, framing.
 REPLICATE_SLACK_BYTES = 64 * 1024
+#: Every receiver takes so many writes in one batch (codec.BATCH_WRITES_MAX), whatever its settings.
+BATCH_WRITES_MAX = 10_000
 #: Settings of the design which this version does not have yet. They protect something, so a node
 #: that ignored them would be less safe than its operator believes.
 REFUSED = re.compile(r"API_TOKENS|TLS_\w+")
@@ -102,8 +104,11 @@ class Config(BaseSettings):
         1024 * 1024,
         description="Bytes. Largest value; Redis and the log hold each value whole in memory.",
     )
-    batch_max_writes: Count = Field(
-        512, description="Writes. Most that a sender puts into one batch; keeps a retry cheap."
+    batch_max_writes: int = Field(
+        512,
+        ge=1,
+        le=BATCH_WRITES_MAX,
+        description="Writes. Most that a sender puts into one batch; keeps a retry cheap.",
     )
     batch_max_bytes: Bytes = Field(
         1024 * 1024,

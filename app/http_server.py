@@ -12,9 +12,10 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from app import errors
@@ -75,6 +76,13 @@ class _Connection(web.RequestHandler):
     """One client's connection."""
 
     __slots__ = ()
+
+    def log_exception(self, *args: Any, **options: Any) -> None:
+        """What somebody sent is no error of ours, and is not repeated."""
+        if isinstance(options.get("exc_info"), HttpProcessingError | web.RequestPayloadError):
+            log.debug("no http", reason=type(options["exc_info"]).__name__)
+        else:
+            super().log_exception(*args, **options)
 
     def handle_error(
         self,

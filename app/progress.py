@@ -19,6 +19,9 @@ from app.vector_clock import Dot, VectorClock
 _MISSED_MAX: Final = 64
 """Missing sequences of one actor whose age is remembered. Beyond that every other one is
 forgotten, and what lies between seems younger than it is."""
+_ACTORS_MAX: Final = 1024
+"""Actors of whom something missing is remembered: who asks may name any number of them. Beyond that
+the actor missed for longest is forgotten, and seems younger if it is missed again."""
 
 
 @dataclass(eq=False, slots=True)
@@ -74,6 +77,8 @@ class Progress:
                 missed.append((sequence, now))
             if len(missed) > _MISSED_MAX:
                 del missed[1::2]
+            if len(self._missed) > _ACTORS_MAX:
+                del self._missed[next(iter(self._missed))]
 
     def known_for_s(self, dot: Dot) -> float:
         """For how many seconds it has been known that `dot`, or a later one, is missing."""

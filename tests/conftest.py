@@ -26,6 +26,7 @@ from app.progress import Progress
 from app.redis_link import run_of
 from app.scripts import Scripts
 from app.vector_clock import VectorClock
+from tests import effort  # noqa: F401 (registers the profile that `make fuzz` chooses)
 
 DATABASES = 16
 
@@ -113,11 +114,11 @@ async def begin(scripts: Scripts, node: str, actor: str = "", run: str = "a run"
     assert await scripts.settle_actor(node, new, Settled(actor or node), run, 0)
 
 
-async def begin_at(redis_url: str, node: str) -> None:
+async def begin_at(redis_url: str, node: str, actor: str = "") -> None:
     """The Redis there is the node's, as if it had started before; no peer need be asked then."""
     async with Redis.from_url(redis_url) as redis:
         if not await redis.exists("meta"):
-            await begin(Scripts(redis, Keys.of(redis)), node, run=await run_of(redis))
+            await begin(Scripts(redis, Keys.of(redis)), node, actor, await run_of(redis))
 
 
 class FirstLife(Identity):

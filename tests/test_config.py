@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from app import codec
 from app.config import Config, parse_peers
 from app.errors import StartupError
 
@@ -87,6 +88,13 @@ def test_every_problem_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_what_a_sender_may_put_into_a_batch_every_receiver_takes() -> None:
+    most = codec.BATCH_WRITES_MAX
+    assert Config(node_id="A", batch_max_writes=most).batch_max_writes == most
+    with pytest.raises(ValidationError):
+        Config(node_id="A", batch_max_writes=most + 1)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "trouble"),
     [
@@ -104,6 +112,7 @@ def test_every_problem_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ("LOG_FORMAT", "xml", "not `xml`"),
         ("REDIS_URL", "localhost:6379", "must begin with redis://"),
         ("REDIS_URL", "http://localhost", "must begin with redis://"),
+        ("BATCH_MAX_WRITES", "10001", "not `10001`"),
         ("PENDING_MAX", "0", "not `0`"),
         ("PENDING_MAX", "many", "not `many`"),
         ("SWEEP_MS", "0.5", "not `0.5`"),

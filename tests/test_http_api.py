@@ -8,7 +8,6 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
 from pathlib import Path
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
@@ -17,26 +16,21 @@ from urllib.parse import quote
 import msgspec
 import pytest
 import structlog
-from aiohttp import ClientResponse, web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import ClientResponse
 from redis import Redis as BlockingRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from yarl import URL
 
-from app import __version__, codec, node
+from app import __version__, codec
 from app.codec import Answer, Batch
-from app.config import Config
 from app.embedded_redis import find_redis_server
-from app.peers import SIGNATURE_HEADER, PeerUnreachable, Signer
+from app.peers import SIGNATURE_HEADER, Signer
 from app.vector_clock import VectorClock
 from app.write import Delete, Operation, Put, Write
-from tests.conftest import begin_at
 from tests.model import Node
+from tests.one_node import PEERS, Client, new_node_a, node_a
 
 SECRET = "a secret of this cluster"
-PEERS = {"B": "http://127.0.0.1:1", "C": "http://127.0.0.1:2"}
-
-Client = TestClient[web.Request, web.Application]
 Logs = list[Any]
 
 
@@ -49,31 +43,6 @@ def redis_url(redis_socket: Path) -> str:
     with BlockingRedis(unix_socket_path=str(redis_socket)) as redis:
         redis.flushall()
     return f"unix://{redis_socket}?db=3"
-
-
-async def nobody(url: str, batch: Batch) -> Answer:
-    """An exchange that reaches no peer."""
-    raise PeerUnreachable(f"there is no {batch.receiver} in this test")
-
-
-class Server(TestServer):
-    """As in production, a handler goes on when its client goes away, and bodies come as sent."""
-
-    async def _make_runner(self, **kwargs: Any) -> web.BaseRunner:
-        production = {"handler_cancellation": False, "auto_decompress": False}
-        return await super()._make_runner(**{**kwargs, **production})
-
-
-@asynccontextmanager
-async def node_a(redis_url: str, **settings: Any) -> AsyncIterator[Client]:
-    """Node A serves, with one worker; the result is a client of it."""
-    config = Config(node_id="A", peers=PEERS, redis_url=redis_url, **settings)
-    await begin_at(redis_url, "A")
-    async with (
-        node.worker(config, node.World(exchange=nobody)) as application,
-        TestClient(Server(application)) as client,
-    ):
-        yield client
 
 
 def path_of(client: Client, path: str) -> URL:
@@ -317,6 +286,14 @@ async def test_slashes_and_letters_may_be_encoded_or_not(redis_url: str) -> None
             assert await response.text() == path
 
 
+@pytest.mark.parametrize("path", ["/%6bv/lunch", "/%6B%76/lunch", "/k%76/l%75nch"])
+async def test_what_stands_before_a_key_may_be_encoded_too(redis_url: str, path: str) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.session.put(path_of(client, path), data=b"noon?")
+        assert (await response.json())["key"] == "lunch"
+        assert await (await client.get("/kv/lunch")).read() == b"noon?"
+
+
 async def test_a_plus_in_a_key_is_a_plus(redis_url: str) -> None:
     async with node_a(redis_url) as client:
         await put(client, "a b", b"space")
@@ -409,7 +386,12 @@ async def test_siblings_false_is_a_plain_get(redis_url: str) -> None:
     [
         *(("GET", f"?siblings={value}") for value in ("", "1", "TRUE", "yes")),
         *((m, f"?wait={v}") for m in ("GET", "PUT", "DELETE") for v in ("", "soon", "-1", "31")),
-        *(("GET", f"?wait={value}") for value in ("nan", "inf", "1e9", "0x1")),
+        *(
+            ("GET", f"?wait={value}")
+            for value in ("nan", "inf", "1e9", "0x1", "1_0", "%D9%A1", "+1")
+        ),
+        *((method, "?wait=1&wait=1") for method in ("GET", "PUT", "DELETE")),
+        ("GET", "?siblings=true&siblings=false"),
         *((method, "?whatever=1") for method in ("GET", "PUT", "DELETE")),
         ("PUT", "?siblings=true"),
         ("DELETE", "?siblings=true"),
@@ -869,7 +851,7 @@ async def test_a_batch_of_the_wrong_people_is_refused_as_a_whole(
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["with its length", "in chunks"])
 async def test_a_batch_over_the_limit_is_refused(redis_url: str, chunked: bool) -> None:
-    limits = {"value_max_bytes": 1, "batch_max_bytes": 1, "replicate_max_bytes": 65_538}
+    limits: dict[str, Any] = {"value_max_bytes": 1, "batch_max_bytes": 1, "replicate_max_bytes": 65_538}
 
     async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
         for start in range(0, len(body), 1000):
@@ -1255,11 +1237,7 @@ async def test_a_peer_that_has_seen_more_of_a_node_than_itself_ends_its_incarnat
 async def test_a_new_node_whose_peers_are_silent_takes_another_name_after_a_while(
     redis_url: str,
 ) -> None:
-    config = Config(node_id="A", peers=PEERS, redis_url=redis_url, first_start_wait_ms=300)
-    async with (
-        node.worker(config, node.World(exchange=nobody)) as application,
-        TestClient(Server(application)) as client,
-    ):
+    async with new_node_a(redis_url, first_start_wait_ms=300) as client:
         assert (await client.get("/status")).status == 200
         await problem(await client.get("/readyz"), 503, "not-ready")
         await problem(await client.put("/kv/lunch", data=b"x"), 503, "not-ready")

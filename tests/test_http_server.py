@@ -118,6 +118,15 @@ async def test_what_was_sent_is_not_repeated_in_the_refusal() -> None:
         assert b"secret" not in body
 
 
+async def test_a_body_that_breaks_a_rule_halfway_fills_no_log() -> None:
+    with structlog.testing.capture_logs() as logs:
+        head = ECHO + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\nxyz\r\n"
+        async with serving() as server, server.said(head) as reader:
+            await reader.read()
+    assert [entry["event"] for entry in logs if entry["log_level"] == "debug"]
+    assert {entry["log_level"] for entry in logs} == {"debug"}
+
+
 async def test_a_body_comes_as_it_was_sent() -> None:
     packed = zlib.compress(b"hello")
     head = f"Content-Encoding: deflate\r\nContent-Length: {len(packed)}\r\n\r\n".encode()

@@ -253,6 +253,18 @@ async def test_a_dot_is_known_since_a_later_one_of_its_actor_is(
     assert progress.known_for_s(Dot("A", 8)) == pytest.approx(2)
 
 
+async def test_of_however_many_actors_something_is_missing_what_is_remembered_is_bounded(
+    pass_time: Callable[[float], None],
+) -> None:
+    progress = Progress()
+    for part in range(10):
+        progress.miss(VectorClock({f"B~{part}x{number}": 1 for number in range(1000)}))
+        pass_time(1)
+    assert len(progress._missed) <= 1024
+    assert progress.known_for_s(Dot("B~9x0", 1)) == pytest.approx(1)
+    assert progress.known_for_s(Dot("B~0x0", 1)) == 0
+
+
 async def test_what_is_remembered_is_bounded_and_the_oldest_is_kept(
     pass_time: Callable[[float], None],
 ) -> None:

@@ -1,175 +1,308 @@
-"""The scripts and the model, side by side on the same random histories.
+"""Three nodes and their twins do the same, whatever is done to them.
 
-Three nodes write, and their writes reach each other late, repeated, reordered, in any batches.
-After every step each node's Redis and its model say the same; in the end all nodes agree.
+Clients write and read at any node and roam; writes reach the other nodes late, repeated,
+reordered, by way of third nodes, in any batches; buffers are small; clocks jump; workers die.
+After every step the node's Redis and its twin say the same, and when in the end everything has
+come everywhere, all nodes do.
 """
 
 import asyncio
 import itertools
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
-from hypothesis import HealthCheck, given, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from redis.asyncio import Redis
 
-from app import codec
-from app.buffer import PendingBuffer
-from app.keys import Keys
-from app.kv_store import KVStore
-from app.progress import Progress
-from app.scripts import Received, Scripts
-from app.vector_clock import VectorClock
+from app import codec, scripts
+from app.context import Contexts
+from app.errors import InvariantError
+from app.vector_clock import Dot, VectorClock
 from app.write import Delete, Operation, Put, Write
-from tests.conftest import FirstLife, begin
+from tests.conftest import SERVERS
+from tests.effort import effort, time_enough
 from tests.model import Node
+from tests.mutations.hunt import mutated
+from tests.mutations.mutations import MUTATIONS, Mutation
+from tests.pair import WORKERS, Pair
+
+pytestmark = time_enough()
 
 NODES = "ABC"
-KEYS = ("lunch", "dinner")
-PENDING_MAX = 4
+KEYS = ("lunch", "dinner", "supper")
+_SCRIPTS = ("app/lua/commit_write.lua", "app/lua/receive_writes.lua")
+
+MakeRedis = Callable[[int], Redis]
+"""The empty Redis of the node with this number."""
 
 
-@dataclass
-class MakeWrite:
-    """A write at a node, by its wall clock."""
-
-    node: str
-    operations: list[Operation]
-    now_us: int
-
-
-@dataclass
-class Deliver:
-    """Some of all writes made so far, by index, come to a node in this order."""
-
-    node: str
-    which: list[int]
-
-
-def operations() -> st.SearchStrategy[list[Operation]]:
-    operation = st.sampled_from(KEYS).flatmap(
-        lambda key: st.one_of(
-            st.binary(max_size=3).map(lambda value: Put(key, value, "text/plain")),
-            st.just(Delete(key)),
-        )
+def _operations() -> st.SearchStrategy[list[Operation]]:
+    keys = st.sampled_from(KEYS)
+    puts = st.builds(Put, keys, st.binary(max_size=3), st.just("text/plain"))
+    return st.lists(
+        st.one_of(puts, puts, st.builds(Delete, keys)),
+        min_size=1,
+        max_size=3,
+        unique_by=lambda operation: operation.key,
     )
-    return st.lists(operation, min_size=1, max_size=2, unique_by=lambda operation: operation.key)
 
 
-node = st.sampled_from(NODES)
-steps = st.lists(
-    st.one_of(
-        st.builds(MakeWrite, node, operations(), st.integers(1, 100)),
-        st.builds(Deliver, node, st.lists(st.integers(0, 30), min_size=1, max_size=6)),
-    ),
-    max_size=30,
-)
+nodes = st.sampled_from(NODES)
+workers = st.integers(0, WORKERS - 1)
+sessions = st.integers(0, 1)
+keys = st.sampled_from(KEYS)
+operations = _operations()
+#: Close together, so that timestamps collide, and now and then far off.
+times_us = st.integers(1, 40) | st.integers(1, 2**50)
+#: Some of a log, by position, again and again and in any order.
+picks = st.lists(st.integers(0, 30), min_size=1, max_size=6)
 
 
-class Pair:
-    """A node's Redis and its model."""
+@dataclass
+class Session:
+    """A client that roams: the token it carries, and what it must never be shown wrong (G7)."""
 
-    def __init__(self, name: str) -> None:
-        self.model = Node(name, PENDING_MAX)
-        self.redis = FakeAsyncRedis(server=FakeServer())
-        self.keys = Keys()
-        self.scripts = Scripts(self.redis, self.keys)
-        self.now_us = 1
-        progress, life = Progress(), FirstLife(name)
-        self.store = KVStore(
-            self.redis, self.keys, self.scripts, progress, life, lambda: self.now_us
-        )
-        self.buffer = PendingBuffer(
-            self.redis,
-            self.keys,
-            self.scripts,
-            progress,
-            name,
-            life,
-            lambda: self.now_us,
-            pending_max=PENDING_MAX,
-            drain_max=2,
-        )
+    token: str = ""
+    seen: set[Dot] = field(default_factory=set)
+    """What it wrote or was shown, wherever: it is applied where it reads next."""
+    gone: dict[str, set[Dot]] = field(default_factory=lambda: {key: set() for key in KEYS})
+    """By key: the versions that it knows to be replaced or deleted."""
 
-    async def write(self, step: MakeWrite) -> Write:
-        self.now_us = step.now_us
-        committed = await self.store.commit(step.operations)
-        write = self.model.write(step.operations, step.now_us)
-        assert (committed.dot, committed.timestamp) == (write.dot, write.timestamp)
-        return write
 
-    async def receive(self, writes: list[Write]) -> Received:
-        received = await self.buffer.receive(writes)
-        outcomes = Counter(self.model.receive(writes))
-        assert received.applied == outcomes["applied"]
-        assert received.duplicate == outcomes["duplicate"]
-        assert received.pending == outcomes["pending"]
-        assert received.refused == outcomes["refused"]
-        assert received.clock.merge(received.received) == self.model.received
-        assert (not received.missing) == (not self.model.pending)
-        return received
+class ThreeNodes(RuleBasedStateMachine):
+    """Three pairs of a node and its twin, two roaming clients, and all that can happen to them."""
 
-    async def assert_equal(self) -> None:
-        model = self.model
-        assert await self.store.clock() == model.clock
-        assert (await self.store.life()).timestamp == model.timestamp
-        assert {b.waiting.write for b in await self.buffer.blocked(100)} == set(
-            model.pending.values()
-        )
+    def __init__(self, make_redis: MakeRedis) -> None:
+        super().__init__()
+        self._make_redis = make_redis
+        self._runner = asyncio.Runner()
+        self._pairs: dict[str, Pair] = {}
+        self._changed: set[str] = set()
+        self._sessions = [Session(), Session()]
+        self._contexts = Contexts("a secret of this cluster", 10_000)
+
+    @initialize(pending_max=st.integers(1, 5), drain_max=st.integers(1, 3))
+    def start(self, pending_max: int, drain_max: int) -> None:
+        async def start() -> None:
+            for number, name in enumerate(NODES):
+                pair = Pair(name, self._make_redis(number), pending_max, drain_max)
+                self._pairs[name] = pair
+                await pair.redis.flushdb()
+                await pair.start()
+
+        self._runner.run(start())
+
+    # --- clients ---------------------------------------------------------------------------------
+
+    @rule(node=nodes, worker=workers, operations=operations)
+    def write(self, node: str, worker: int, operations: list[Operation]) -> None:
+        self._runner.run(self._pair(node).write(worker, operations))
+
+    @rule(each=st.tuples(operations, operations, operations))
+    def write_at_every_node(self, each: tuple[list[Operation], ...]) -> None:
+        for node, its in zip(NODES, each, strict=True):
+            self._runner.run(self._pair(node).write(0, its))
+
+    @rule(session=sessions, node=nodes, worker=workers, key=keys)
+    def read_in_session(self, session: int, node: str, worker: int, key: str) -> None:
+        self._runner.run(self._read(self._sessions[session], self._pair(node), worker, key))
+
+    async def _read(self, session: Session, pair: Pair, worker: int, key: str) -> None:
+        context = await self._served(session, pair, worker)
+        if context is None:
+            return
+        reading = await pair.read(worker, key)
+        shown = {version.dot for version in reading.versions}
+        assert not shown & session.gone[key], "what was gone is shown again"
+        session.seen |= shown
+        session.gone[key] |= pair.put_dots(key) - shown
+        session.token = self._contexts.token(context.merge(reading.context))
+
+    @rule(session=sessions, node=nodes, worker=workers, operations=operations)
+    def write_in_session(
+        self, session: int, node: str, worker: int, operations: list[Operation]
+    ) -> None:
+        self._runner.run(self._write(self._sessions[session], self._pair(node), worker, operations))
+
+    async def _write(
+        self, session: Session, pair: Pair, worker: int, operations: list[Operation]
+    ) -> None:
+        context = await self._served(session, pair, worker)
+        if context is None:
+            return
+        for operation in operations:
+            session.gone[operation.key] |= pair.put_dots(operation.key)
+        write = await pair.write(worker, operations)
+        assert all(map(write.dependencies.covers, session.seen)), "it precedes what it follows"
+        session.seen.add(write.dot)
+        session.token = self._contexts.token(context.with_dot(write.dot))
+
+    async def _served(self, session: Session, pair: Pair, worker: int) -> VectorClock | None:
+        """The session's context, if the node covers it; what it has seen is applied there then."""
+        context = self._contexts.parse(session.token)
+        at = pair.workers[worker]
+        missing = await at.progress.reach(context, 0, at.store.clock)
+        assert missing == context.beyond(pair.twin.clock)
+        if missing:
+            return None
+        assert all(map(pair.twin.clock.covers, session.seen)), "the context says too little"
+        return context
+
+    @rule(session=sessions)
+    def take_the_other_sessions_token_too(self, session: int) -> None:
+        one, other = self._sessions[session], self._sessions[1 - session]
+        joined = self._contexts.parse(f"{one.token}, {other.token}")
+        one.token = self._contexts.token(joined)
+        one.seen |= other.seen
         for key in KEYS:
-            reading = await self.store.read(key)
-            assert list(reading.versions) == model.versions(key)
-            assert model.is_safe_context(key, reading.context)
-            assert reading.context <= model.clock
-            if not reading.versions:
-                assert reading.context == model.clock
-                assert not await self.redis.exists(self.keys.kv(key)), "a delete left a trace"
-        for actor in model.clock:
-            log = await self.store.log_after(actor, 0, 100)
-            assert log == [w for w in model.applied if w.dot.actor == actor]
+            one.gone[key] |= other.gone[key]
 
-    async def applied_in_causal_order(self) -> None:
-        """Replays what the channel of this node would say, from its logs: see the model."""
-        clock = VectorClock()
-        for write in self.model.applied:
-            assert write.dependencies <= clock
-            clock = clock.with_dot(write.dot)
+    @rule(session=sessions)
+    def forget(self, session: int) -> None:
+        self._sessions[session] = Session()
+
+    # --- between nodes ---------------------------------------------------------------------------
+
+    @rule(sender=nodes, receiver=nodes, worker=workers, which=picks)
+    def send(self, sender: str, receiver: str, worker: int, which: list[int]) -> None:
+        """Some of what the sender has applied, its own writes and those of others."""
+        if writes := self._some(sender, which):
+            self._runner.run(self._pair(receiver).receive(worker, writes))
+
+    @rule(sender=nodes, receiver=nodes, worker=workers)
+    def send_all_that_lacks(self, sender: str, receiver: str, worker: int) -> None:
+        """As a link does that nothing is wrong with."""
+        log, pair = self._runner.run(self._pairs[sender].log()), self._pair(receiver)
+        lacking = [write for write in log if not pair.twin.clock.covers(write.dot)]
+        received = self._runner.run(pair.receive(worker, lacking))
+        assert received.refused == received.pending == 0
+        assert self._pairs[sender].twin.clock <= pair.twin.clock
+
+    @rule(sender=nodes, receiver=nodes, worker=workers, which=picks)
+    def worker_dies_after_receiving(
+        self, sender: str, receiver: str, worker: int, which: list[int]
+    ) -> None:
+        if writes := self._some(sender, which):
+            self._runner.run(self._pair(receiver).receive_and_die(worker, writes))
+
+    def _some(self, sender: str, which: list[int]) -> list[Write]:
+        log = self._runner.run(self._pairs[sender].log())
+        return [log[index % len(log)] for index in which if log]
+
+    # --- what else befalls a node ----------------------------------------------------------------
+
+    @rule(node=nodes, now_us=times_us)
+    def wall_clock_jumps(self, node: str, now_us: int) -> None:
+        self._pair(node).now_us = now_us
+
+    @rule(node=nodes, worker=workers)
+    def worker_dies(self, node: str, worker: int) -> None:
+        self._runner.run(self._pair(node).replace_worker(worker))
+
+    @rule(node=nodes, worker=workers)
+    def sweep(self, node: str, worker: int) -> None:
+        self._runner.run(self._pair(node).sweep(worker))
+
+    # --- what holds ------------------------------------------------------------------------------
+
+    def _pair(self, name: str) -> Pair:
+        """The pair, to do something to it."""
+        self._changed.add(name)
+        return self._pairs[name]
+
+    @invariant()
+    def nodes_and_twins_say_the_same(self) -> None:
+        for name in self._changed:
+            self._runner.run(self._pairs[name].check(KEYS))
+        self._changed.clear()
+
+    def teardown(self) -> None:
+        """Everything has come everywhere, latest first, and all nodes are equal."""
+        try:
+            self._runner.run(self._deliver_all())
+        finally:
+            for pair in self._pairs.values():
+                self._runner.run(pair.redis.aclose())
+            self._runner.close()
+
+    async def _deliver_all(self) -> None:
+        logs = [await pair.log() for pair in self._pairs.values()]
+        made = list({write.dot: write for log in logs for write in log}.values())
+        for pair in self._pairs.values():
+            for _ in made:
+                if (await pair.receive(0, made[::-1])).refused == 0:
+                    break
+            await pair.check(KEYS)
+            assert not pair.twin.pending
+        for one, other in itertools.pairwise(self._pairs.values()):
+            assert one.twin.clock == other.twin.clock
+            for key in KEYS:
+                here, there = await one.read(0, key), await other.read(0, key)
+                assert here.versions == there.versions
 
 
-async def run(history: list[MakeWrite | Deliver]) -> None:
-    pairs = {name: Pair(name) for name in NODES}
-    for name, pair in pairs.items():
-        await begin(pair.scripts, name)
-    made: list[Write] = []
-    for step in history:
-        match step:
-            case MakeWrite():
-                made.append(await pairs[step.node].write(step))
-            case Deliver() if made:
-                await pairs[step.node].receive([made[i % len(made)] for i in step.which])
-        await pairs[step.node].assert_equal()
-
-    # Now all that was made comes everywhere, latest first; what is refused comes again.
-    for pair in pairs.values():
-        for _ in made:
-            if (await pair.receive(made[::-1])).refused == 0:
-                break
-        await pair.assert_equal()
-        await pair.applied_in_causal_order()
-    for one, other in itertools.pairwise(pairs.values()):
-        assert one.model.clock == other.model.clock
-        for key in KEYS:
-            assert (await one.store.read(key)).versions == (await other.store.read(key)).versions
-            authors = [v.dot.actor for v in (await one.store.read(key)).versions]
-            assert len(authors) == len(set(authors)), "an actor has two siblings"
-    for pair in pairs.values():
-        await pair.redis.aclose()
+# --- the tests -----------------------------------------------------------------------------------
 
 
-@given(steps)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_scripts_and_model_agree_on_any_history(history: list[MakeWrite | Deliver]) -> None:
-    asyncio.run(run(history))
+def in_process(_number: int) -> Redis:
+    redis: Redis = FakeAsyncRedis(server=FakeServer())
+    return redis
+
+
+def real(socket: Path) -> MakeRedis:
+    return lambda number: Redis(unix_socket_path=str(socket), db=number)
+
+
+def run(make_redis: MakeRedis, how: settings) -> None:
+    class Nodes(ThreeNodes):
+        def __init__(self) -> None:
+            super().__init__(make_redis)
+
+    run_state_machine_as_test(Nodes, settings=how)
+
+
+def test_three_nodes_do_what_their_twins_do() -> None:
+    run(in_process, effort(80))
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_three_nodes_on_a_real_redis_do_what_their_twins_do(
+    name: str, redis_sockets: dict[str, Path]
+) -> None:
+    run(real(redis_sockets[name]), effort(100))
+
+
+#: Those of the two scripts that keep most guarantees; the rest needs more around it than a store.
+BREAKS = [m for m in MUTATIONS if m.file in _SCRIPTS and m.also is None]
+
+
+@pytest.mark.parametrize("mutation", BREAKS, ids=lambda mutation: mutation.name)
+def test_a_broken_script_is_told_from_its_twin(
+    mutation: Mutation, redis_socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken, broken = scripts.source, Path(mutation.file).stem
+
+    def source(name: str) -> str:
+        text = unbroken(name)
+        return mutated(text, mutation.old, mutation.new) if name == broken else text
+
+    monkeypatch.setattr(scripts, "source", source)
+    same_each_time = settings(
+        effort(1000), derandomize=True, database=None, phases=[Phase.generate]
+    )
+    with pytest.raises((AssertionError, InvariantError)):
+        run(real(redis_socket), same_each_time)
 
 
 def test_the_model_keeps_what_it_was_given() -> None:

@@ -1,0 +1,147 @@
+"""`POST /replicate`, fed with damaged batches: refused whole, or taken as the twin takes it."""
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+from redis import Redis as BlockingRedis
+from redis.asyncio import Redis
+
+from app import codec
+from app.codec import Batch
+from app.vector_clock import Dot, VectorClock, node_of
+from app.write import Delete, Put, Write, write_problem
+from tests.effort import effort, time_enough
+from tests.fuzzing.damage import damaged
+from tests.model import Node
+from tests.one_node import Client, contents, node_a
+from tests.pair import Pair
+
+pytestmark = time_enough()
+
+PENDING_MAX, DRAIN_MAX = 4, 2
+LAST: Final = "A~zzzzzzzzzzzz"
+"""Who writes at the node: an incarnation that nobody can know more of, or a later one than. The
+writes of A are those that it lost in its first life."""
+
+
+def a_conversation() -> list[Write]:
+    """Eight writes of three nodes: answers, a delete, several operations, a later incarnation."""
+    a, b, c = Node("A"), Node("B"), Node("C")
+    question = b.write([Put("lunch", b"noon?", "text/plain")], 10)
+    c.receive([question])
+    answer = c.write([Put("lunch", b"yes", "text/plain"), Put("table", b"\0\xff")], 20)
+    gone = c.write([Delete("lunch")], 5)
+    again = b.write([Put("lunch", b"one?", "text/plain"), Delete("table")], 2**53 - 9)
+    a.receive([question, answer])
+    theirs = a.write([Put("lunch", b"as you like", "text/plain")], 30)
+    b.receive([answer, gone, theirs])
+    last = b.write([Put("dinner", b"", "text/plain")], 1)
+    reborn = Node("B~x1", applied=[question])
+    return [
+        question,
+        answer,
+        gone,
+        again,
+        theirs,
+        last,
+        *(reborn.write([Put("lunch", b"%d" % n)], 40) for n in range(2)),
+    ]
+
+
+WRITES: Final = a_conversation()
+BODIES: Final = [
+    codec.encode_batch(Batch(sender, "A", VectorClock({"B": 3, "C": 2}), tuple(writes)))
+    for sender, writes in (
+        ("B", WRITES[:1]),
+        ("C", WRITES[1:3]),
+        ("B", WRITES[3:5]),
+        ("B", WRITES[5:]),
+        ("C", WRITES),
+        ("B", []),
+    )
+]
+good = st.builds(
+    lambda sender, which: codec.encode_batch(
+        Batch(sender, "A", VectorClock(), tuple(WRITES[index] for index in which))
+    ),
+    st.sampled_from(("B", "C")),
+    st.lists(st.integers(0, len(WRITES) - 1), max_size=5),
+)
+
+
+# --- the node -------------------------------------------------------------------------------------
+
+
+#: Bodies that come one after the other, each with whether it is good for sure.
+steps = st.lists(
+    good.map(lambda body: (True, body)) | damaged(BODIES).map(lambda body: (False, body)),
+    min_size=1,
+    max_size=12,
+)
+
+
+async def send(
+    client: Client, blocking: BlockingRedis, pair: Pair, is_good: bool, body: bytes
+) -> None:
+    before = contents(blocking)
+    async with client.post("/replicate", data=body) as response:
+        reply = await response.read()
+    if response.status != 200:
+        assert 400 <= response.status < 500, reply
+        assert not is_good, reply
+        assert response.content_type == "application/problem+json"
+        fields = msgspec.json.decode(reply)
+        assert fields["outcome"] == "not_applied"
+        assert len(fields["detail"]) < 2000
+        assert contents(blocking) == before
+        return
+
+    batch, answer = codec.decode_batch(body), codec.decode_answer(reply)
+    assert batch.sender in ("B", "C") and batch.receiver == "A"
+    assert not any(map(write_problem, batch.writes))
+    actors = {write.dot.actor for write in batch.writes}
+    actors.update(*(write.dependencies for write in batch.writes))
+    assert {node_of(actor) for actor in actors} <= set("ABC")
+    outcomes = pair.twin.receive(batch.writes)
+    assert answer.applied == outcomes.count("applied")
+    assert answer.duplicate == outcomes.count("duplicate")
+    assert answer.pending == outcomes.count("pending")
+    assert answer.refused == outcomes.count("refused")
+    assert answer.clock == pair.twin.clock
+    assert answer.received <= pair.twin.received
+    assert answer.node == "A"
+    written = [*pair.twin.applied, *pair.twin.pending.values()]
+    await pair.check(sorted({operation.key for write in written for operation in write.operations}))
+
+
+async def run(url: str, bodies: list[tuple[bool, bytes]]) -> None:
+    with BlockingRedis.from_url(url) as blocking:
+        blocking.flushdb()
+        async with (
+            node_a(url, actor=LAST, pending_max=PENDING_MAX, drain_max=DRAIN_MAX) as client,
+            Redis.from_url(url) as redis,
+        ):
+            pair = Pair("A", redis, PENDING_MAX, DRAIN_MAX)
+            for is_good, body in bodies:
+                await send(client, blocking, pair, is_good, body)
+
+
+def test_a_damaged_batch_is_refused_whole_or_taken_as_the_twin_takes_it(
+    redis_socket: Path,
+) -> None:
+    @effort(200)
+    @given(steps)
+    def hold(bodies: list[tuple[bool, bytes]]) -> None:
+        asyncio.run(run(f"unix://{redis_socket}?db=4", bodies))
+
+    hold()
+
+
+def test_the_batches_that_are_damaged_are_good_before(redis_socket: Path) -> None:
+    bodies = [(True, body) for body in BODIES]
+    asyncio.run(run(f"unix://{redis_socket}?db=4", bodies))
+    assert {write.dot for write in WRITES} >= {Dot("A", 1), Dot("B~x1", 2), Dot("C", 2)}

@@ -1,0 +1,64 @@
+"""One node for tests of what it answers: its real parts in this process, and peers that are not.
+
+What it is: `node_a`, a worker of node A that serves HTTP, and a client of it.
+
+What it assumes and guarantees: the Redis at the URL is the test's own. The node has the peers B and
+C and reaches neither, so nothing happens that the test does not ask for.
+
+What it does not know: what the tests ask.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from app import node
+from app.codec import Answer, Batch
+from app.config import Config
+from app.peers import PeerUnreachable
+from tests.conftest import begin_at
+
+PEERS: Final = {"B": "http://127.0.0.1:1", "C": "http://127.0.0.1:2"}
+
+Client = TestClient[web.Request, web.Application]
+
+
+async def nobody(url: str, batch: Batch) -> Answer:
+    """An exchange that reaches no peer."""
+    raise PeerUnreachable(f"there is no {batch.receiver} in this test")
+
+
+class Server(TestServer):
+    """As in production, a handler goes on when its client goes away, and bodies come as sent."""
+
+    async def _make_runner(self, **kwargs: Any) -> web.BaseRunner:
+        production = {"handler_cancellation": False, "auto_decompress": False}
+        return await super()._make_runner(**{**kwargs, **production})
+
+
+@asynccontextmanager
+async def node_a(redis_url: str, *, actor: str = "A", **settings: Any) -> AsyncIterator[Client]:
+    """Node A serves, with one worker, not for the first time; the result is a client of it."""
+    await begin_at(redis_url, "A", actor)
+    async with new_node_a(redis_url, **settings) as client:
+        yield client
+
+
+@asynccontextmanager
+async def new_node_a(redis_url: str, **settings: Any) -> AsyncIterator[Client]:
+    """Node A serves, and its Redis is as the test has made it."""
+    config = Config(node_id="A", peers=PEERS, redis_url=redis_url, **settings)
+    async with (
+        node.worker(config, node.World(exchange=nobody)) as application,
+        TestClient(Server(application)) as client,
+    ):
+        yield client
+
+
+def contents(redis: Any) -> dict[bytes, bytes]:
+    """All that the Redis of a node holds, save what links post of themselves."""
+    keys = [key for key in redis.keys("*") if not key.startswith((b"peer:", b"lease:"))]
+    return {key: redis.dump(key) for key in keys}

@@ -1,0 +1,200 @@
+"""A node's real store and its twin, held together: whatever is done to one is done to the other.
+
+What it is: `Pair`, two workers over one Redis, and the `Node` of tests/model.py.
+
+What it assumes and guarantees: any Redis that is empty. Each method does the same at both and fails
+where they differ; after `check` has passed, everything that this node's Redis shows is what the
+twin says. Which waiting write a node names first is its own affair, so `missing` is held only to
+naming something that its first waiting writes do lack.
+
+What it does not know: other nodes, or who sends what to whom.
+
+Where the idea is from: the reference model in the property tests of etcd raft's quorum, and in
+Erlang's QuickCheck state machines (Claessen, Hughes).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+
+from app import codec, identity
+from app.buffer import PendingBuffer
+from app.codec import Batch
+from app.keys import Keys
+from app.kv_store import KVStore, Reading
+from app.progress import Progress
+from app.scripts import Received, Scripts
+from app.vector_clock import Dot, VectorClock
+from app.write import Operation, Put, Write
+from tests.conftest import FirstLife, begin
+from tests.model import Node
+
+WORKERS = 2
+_ALL = 10_000
+"""More than a test makes of anything."""
+
+
+class Worker:
+    """What one worker of a node keeps in memory."""
+
+    def __init__(self, pair: "Pair") -> None:
+        keys, name = pair.keys, pair.twin.name
+        self.scripts = Scripts(pair.redis, keys)
+        self.progress = Progress()
+        life = FirstLife(name)
+        self.store = KVStore(
+            pair.redis, keys, self.scripts, self.progress, life, lambda: pair.now_us
+        )
+        self.buffer = PendingBuffer(
+            pair.redis,
+            keys,
+            self.scripts,
+            self.progress,
+            name,
+            life,
+            lambda: pair.now_us,
+            pending_max=pair.twin.pending_max,
+            drain_max=pair.drain_max,
+        )
+
+
+class Pair:
+    """One node, twice."""
+
+    def __init__(self, name: str, redis: Redis, pending_max: int, drain_max: int) -> None:
+        self.twin = Node(name, pending_max)
+        self.redis: Any = redis
+        self.keys = Keys()
+        self.drain_max = drain_max
+        self.now_us = 1
+        self.workers = [Worker(self) for _ in range(WORKERS)]
+
+    async def start(self) -> None:
+        """The Redis is this node's, and its workers serve."""
+        await begin(self.workers[0].scripts, self.twin.name)
+        for number in range(WORKERS):
+            await self.replace_worker(number)
+
+    async def replace_worker(self, number: int) -> None:
+        """The worker has died, and another begins as workers do."""
+        worker = self.workers[number] = Worker(self)
+        assert (await identity.claim(worker.scripts, self.twin.name))["actor"] == self.twin.name
+        worker.progress.advance(await worker.store.clock())
+
+    # --- what is done to both ------------------------------------------------------------------
+
+    async def write(self, number: int, operations: Sequence[Operation]) -> Write:
+        """A write of this node's own, by one of its workers."""
+        write = self.twin.write(operations, self.now_us)
+        committed = await self.workers[number].store.commit(operations)
+        assert (committed.dot, committed.timestamp) == (write.dot, write.timestamp)
+        assert committed.clock == self.twin.clock
+        return write
+
+    async def receive(self, number: int, writes: Sequence[Write]) -> Received:
+        """These writes come in one batch, as they travel."""
+        body = codec.encode_batch(Batch("sender", "receiver", VectorClock(), tuple(writes)))
+        received = await self.workers[number].buffer.receive(codec.decode_batch(body).writes)
+        outcomes = Counter(self.twin.receive(writes))
+        assert received.applied == outcomes["applied"]
+        assert received.duplicate == outcomes["duplicate"]
+        assert received.pending == outcomes["pending"]
+        assert received.refused == outcomes["refused"]
+        assert not received.more
+        self._check_position(received)
+        return received
+
+    async def receive_and_die(self, number: int, writes: Sequence[Write]) -> None:
+        """These writes come in one batch, and the worker dies after its first step of draining;
+        what it left behind is applied by the sweep of the next one."""
+        worker = self.workers[number]
+        await worker.scripts.receive_writes(
+            self.twin.name, writes, self.now_us, self.twin.pending_max, self.drain_max
+        )
+        await self.replace_worker(number)
+        self.twin.receive(writes)
+        await self.sweep(number)
+
+    async def sweep(self, number: int) -> None:
+        """Whatever was left behind is applied, and it is known how far the node has received.
+
+        A script looks only so far ahead for that, so it may take a few sweeps.
+        """
+        buffer = self.workers[number].buffer
+        for _ in self.twin.pending:
+            self._check_position(await buffer.sweep())
+        received = await buffer.sweep()
+        self._check_position(received)
+        assert received.clock.merge(received.received) == self.twin.received
+
+    # --- what both must say --------------------------------------------------------------------
+
+    async def log(self) -> list[Write]:
+        """All that the node has applied, from its logs, in causal order."""
+        store = self.workers[0].store
+        logs = [await store.log_after(actor, 0, _ALL) for actor in await store.clock()]
+        return sorted(
+            (write for log in logs for write in log), key=lambda w: (w.timestamp, w.dot.actor)
+        )
+
+    async def read(self, number: int, key: str) -> Reading:
+        """What a reader is shown: the siblings, and a context that is safe to go on with (G7)."""
+        reading = await self.workers[number].store.read(key)
+        assert list(reading.versions) == self.twin.versions(key)
+        assert self.twin.is_safe_context(key, reading.context)
+        assert reading.context <= self.twin.clock
+        if not reading.versions:
+            assert reading.context == self.twin.clock
+        authors = [version.dot.actor for version in reading.versions]
+        assert len(authors) == len(set(authors)), "an actor has two siblings"
+        return reading
+
+    async def check(self, keys: Sequence[str]) -> None:
+        """Everything that the node's Redis shows is what the twin says."""
+        twin, store, buffer = self.twin, self.workers[0].store, self.workers[0].buffer
+        assert await store.clock() == twin.clock
+        assert (await store.life()).timestamp == twin.timestamp
+        assert await buffer.counts() == Counter(dot.actor for dot in twin.pending)
+        blocked = await buffer.blocked(_ALL)
+        assert {b.waiting.write for b in blocked} == set(twin.pending.values())
+        for one in blocked:
+            lacking = one.waiting.write.dependencies.beyond(twin.clock)
+            assert one.waiting_for == tuple(lacking.dots())
+        for actor in twin.clock:
+            expected = [write for write in twin.applied if write.dot.actor == actor]
+            assert await store.log_after(actor, 0, _ALL) == expected
+        for key in keys:
+            await self.read(0, key)
+        held = {name.decode() for name in await self.redis.keys(f"{self.keys.kv_stem}*")}
+        assert held == {self.keys.kv(key) for key in keys if twin.versions(key)}, (
+            "a delete left a key behind"
+        )
+        for worker in self.workers:
+            assert worker.progress.clock <= twin.clock, "a worker takes for applied what is not"
+
+    def put_dots(self, key: str) -> set[Dot]:
+        """The puts of `key` that were ever applied here."""
+        return {
+            write.dot
+            for write in self.twin.applied
+            for operation in write.operations
+            if isinstance(operation, Put) and operation.key == key
+        }
+
+    def _check_position(self, received: Received) -> None:
+        """What an answer says of where the node stands is so."""
+        assert received.clock == self.twin.clock
+        assert received.received <= self.twin.received
+        lacking = [self._head_lacks(actor) for actor in {dot.actor for dot in self.twin.pending}]
+        assert set(received.missing.dots()) <= {dot for lacks in lacking for dot in lacks.dots()}
+        assert all(any(map(received.missing.covers, lacks.dots())) for lacks in lacking)
+
+    def _head_lacks(self, actor: str) -> VectorClock:
+        """What the first waiting write of `actor` waits for."""
+        head = self.twin.clock.next_dot(actor)
+        waiting = self.twin.pending.get(head)
+        return (
+            VectorClock([head]) if waiting is None else waiting.dependencies.beyond(self.twin.clock)
+        )
