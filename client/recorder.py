@@ -36,6 +36,7 @@ import base64
 import itertools
 import json
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,7 @@ class Recorder:
         self._path = path
         self._file: IO[str] | None = None
         self._names: set[str] = set()
+        self._numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: itertools.count(2))
 
     def open(self) -> None:
         """The file is there and empty, whatever it held before. Raises OSError."""
@@ -84,9 +86,9 @@ class Recorder:
 
     def name(self, wanted: str) -> str:
         """A name for a session that no other has: the wanted one, if it is free."""
-        numbered = (f"{wanted or 'session'}-{number}" for number in itertools.count(2))
-        first = wanted or "session-1"
-        name = next(n for n in itertools.chain([first], numbered) if n not in self._names)
+        name, stem = wanted or "session-1", wanted or "session"
+        while name in self._names:
+            name = f"{stem}-{next(self._numbers[stem])}"
         self._names.add(name)
         return name
 

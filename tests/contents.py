@@ -28,6 +28,7 @@ class LoggedWrite:
     """One write, as a log holds it."""
 
     dot: str
+    timestamp: int
     dependencies: Mapping[str, int]
     operations: tuple[Operation, ...]
 
@@ -51,6 +52,7 @@ def writes_of(logs: Contents) -> Iterator[LoggedWrite]:
         for entry_id, fields in log:
             yield LoggedWrite(
                 f"{actor}:{sequence_of(entry_id)}",
+                int(fields[b"timestamp"]),
                 clock_of(fields[b"dependencies"].decode()),
                 unpack_operations(fields[b"operations"]),
             )
