@@ -32,6 +32,23 @@ from tests.chaos.nodes import ChaosNodes
 from tests.chaos.plan import NEMESES, Strike, Wire
 from tests.processes import alive, until
 
+#: What each nemesis does, for people.
+MEANING = {
+    "kill-worker": "kill -9 of all workers of a node; the supervisor replaces them",
+    "kill-redis": "kill -9 of a node's redis-server; the supervisor starts another",
+    "kill-node": "kill -9 of a whole node, Redis too; it is started again later",
+    "pause-worker": "SIGSTOP of all workers of a node, and SIGCONT later",
+    "pause-redis": "SIGSTOP of a node's redis-server, and SIGCONT later",
+    "full-memory": "a node's Redis has no memory left and refuses writes",
+    "full-disk": "a node's disk is full, so that its Redis ends, again and again",
+    "isolate": "one node is cut off from all others",
+    "one-way": "what one node sends to one other is held back",
+    "bridge": "the cluster is parted in two, and one node reaches both sides",
+    "halves": "the cluster is parted in two",
+    "delay": "what goes between two nodes takes longer",
+    "clock-jump": "the wall clock of a node and of its Redis jumps, and back",
+}
+
 _GLANCE_S = 1.0
 _FILLER = "filler"
 
