@@ -81,9 +81,9 @@ def unequal(contents: Mapping[str, Contents]) -> list[str]:
     What was deleted beside a version may differ, for it depends on what each node's readers saw.
     """
     shown = {node: {k: _compared(v) for k, v in held.items()} for node, held in contents.items()}
-    first, *others = shown.values()
     every = set().union(*shown.values())
-    return sorted(key for key in every if any(o.get(key) != first.get(key) for o in others))
+    first = next(iter(shown.values()), {})
+    return sorted(k for k in every if any(held.get(k) != first.get(k) for held in shown.values()))
 
 
 def _compared(value: Any) -> Any:

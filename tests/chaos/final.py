@@ -233,6 +233,7 @@ def nothing_refused_took_effect(evidence: Evidence) -> Verdict:
         for name in _puts_of(write)
         if name in refused
     ]
+    problems += [] if refused else ["no put was refused, so nothing was tried"]
     return Verdict("nothing refused took effect", f"{len(refused)} puts were refused", problems)
 
 
