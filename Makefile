@@ -3,9 +3,11 @@
 python := .venv/bin/python
 ARGS ?=
 SEEDS ?= 1000
+MINUTES ?= 5
+NODES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check simulate mutate format docs lock clean
+.PHONY: help setup run demo test check simulate mutate chaos format docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +36,9 @@ simulate: setup ## Run many clusters on virtual time: SEEDS=10000, or ARGS='--se
 
 mutate: setup ## Break the code on purpose, in copies, and see in how many seeds the simulation notices.
 	$(python) -m tests.mutations $(ARGS)
+
+chaos: setup ## Kill, stop, cut and fill up real nodes under load: MINUTES=30 NODES=5 SEED=7. Writes a report.
+	$(python) -m tests.chaos --minutes $(MINUTES) --nodes $(NODES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 format: setup ## Write the code in its standard form, and mend what can be mended.
 	$(python) -m ruff check --fix-only .
