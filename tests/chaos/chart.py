@@ -14,11 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-Points = Sequence[tuple[float, float | None]]
+from tests.chaos.timeline import Points
 
 WIDTH = 1120
 _LEFT, _RIGHT, _TOP, _BOTTOM = 92, 12, 8, 22
 _ROW = 17
+#: Between marks on the axis of time.
+_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Band:
     kind: str
     row: str
     text: str
+    as_planned: bool = True
 
 
 def curves(series: Sequence[Series], bands: Sequence[Band], end_s: float, height: int) -> str:
@@ -87,8 +90,9 @@ def rows(names: Sequence[str], bands: Sequence[Band], end_s: float) -> str:
             if band.row == name:
                 left = _x(band.begin_s, end_s)
                 width = max(2.0, _x(band.end_s, end_s) - left)
+                failed = "" if band.as_planned else " failed"
                 parts.append(
-                    f'<rect class="bar {band.kind}" x="{left:.1f}" y="{top + 3}" rx="2" '
+                    f'<rect class="bar {band.kind}{failed}" x="{left:.1f}" y="{top + 3}" rx="2" '
                     f'width="{width:.1f}" height="{_ROW - 5}"><title>{escape(band.text)}</title>'
                     "</rect>"
                 )
@@ -117,13 +121,13 @@ def _behind(bands: Sequence[Band], end_s: float, height: int) -> Iterator[str]:
             f'<rect class="band {band.kind}" x="{left:.1f}" y="{_TOP}" width="{width:.1f}" '
             f'height="{below - _TOP}"><title>{escape(band.text)}</title></rect>'
         )
-    for tick in _ticks(end_s, 10):
-        if tick <= end_s:
-            yield (
-                f'<line class="grid" x1="{_x(tick, end_s):.1f}" x2="{_x(tick, end_s):.1f}" '
-                f'y1="{_TOP}" y2="{below + 4}"/><text x="{_x(tick, end_s):.1f}" '
-                f'y="{height - 6}" text-anchor="middle">{_clock(tick)}</text>'
-            )
+    step_s = next((step for step in _STEPS_S if step * 12 >= end_s), _STEPS_S[-1])
+    for tick in range(0, int(end_s) + 1, step_s):
+        yield (
+            f'<line class="grid" x1="{_x(tick, end_s):.1f}" x2="{_x(tick, end_s):.1f}" '
+            f'y1="{_TOP}" y2="{below + 4}"/><text x="{_x(tick, end_s):.1f}" '
+            f'y="{height - 6}" text-anchor="middle">{tick // 60}:{tick % 60:02}</text>'
+        )
 
 
 def _x(at_s: float, end_s: float) -> float:
@@ -155,7 +159,3 @@ def _runs(points: Points) -> Iterator[list[tuple[float, float]]]:
 
 def _number(value: float) -> str:
     return f"{value:g}" if value < 10_000 else f"{value / 1000:g}k"
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"

@@ -19,7 +19,7 @@ from tests.chaos.final import Verdict
 from tests.chaos.nemeses import MEANING
 from tests.chaos.plan import CLOCKS, NEMESES, NETWORK, PROCESSES
 from tests.chaos.run import Result
-from tests.chaos.timeline import highest
+from tests.chaos.timeline import highest, peaks
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -95,10 +95,10 @@ def _charts(result: Result) -> str:
         Series("writes in doubt", timeline.rates("writes", "unknown"), "bad"),
     ]
     nodes = list(enumerate(timeline.nodes))
-    distance = [Series(node, timeline.distances(node), f"c{n}") for n, node in nodes]
-    delay = [Series(node, timeline.delays_s(node), f"c{n}") for n, node in nodes]
+    distance = [Series(node, peaks(timeline.distances(node)), f"c{n}") for n, node in nodes]
+    delay = [Series(node, peaks(timeline.delays_s(node)), f"c{n}") for n, node in nodes]
     pending = [
-        Series(node, [(s.at_s, s.pending.get(node)) for s in timeline.samples], f"c{n}")
+        Series(node, peaks([(s.at_s, s.pending.get(node)) for s in timeline.samples]), f"c{n}")
         for n, node in nodes
     ]
     written = timeline.written()
@@ -180,7 +180,7 @@ def _band(firing: Firing) -> Band:
     kinds = {"processes": PROCESSES, "network": NETWORK, "clocks": CLOCKS}
     kind = next(kind for kind, names in kinds.items() if nemesis in names)
     text = f"{firing.strike}: {firing.proof or firing.problem}"
-    return Band(firing.began_s, firing.ended_s, kind, nemesis, text)
+    return Band(firing.began_s, firing.ended_s, kind, nemesis, text, firing.fired)
 
 
 # --- tables --------------------------------------------------------------------------------------

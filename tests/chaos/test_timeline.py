@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tests.chaos.timeline import Clock, Sample, Timeline, highest
+from tests.chaos.timeline import Clock, Sample, Timeline, highest, peaks
 
 
 def timeline(*moments: Mapping[str, Clock], writes: tuple[int, ...] = ()) -> Timeline:
@@ -18,6 +18,17 @@ def test_rates_are_of_the_time_between_samples() -> None:
     seen = timeline({}, {}, {}, writes=(0, 30, 40))
     assert seen.rates("writes", "ok") == [(1.0, 30.0), (2.0, 10.0)]
     assert seen.rates("writes", "unknown") == [(1.0, 0.0), (2.0, 0.0)]
+
+
+def test_many_rates_become_few_means() -> None:
+    seen = timeline(*[{}] * 9, writes=(0, 1, 2, 3, 14, 15, 16, 17, 18))
+    assert seen.rates("writes", "ok", most=4) == [(3.0, 1.0), (6.0, 13 / 3)]
+
+
+def test_of_many_points_the_peaks_and_the_gaps_are_kept() -> None:
+    points = [(0.0, 1.0), (1.0, 9.0), (2.0, 2.0), (3.0, None), (4.0, 5.0), (5.0, 0.0)]
+    assert peaks(points) == points
+    assert peaks(points, most=5) == [(1.0, 9.0), (3.0, None), (5.0, 5.0)]
 
 
 def test_what_was_written_is_what_any_node_had_by_then() -> None:

@@ -11,6 +11,7 @@ What it does not know: why a node is behind.
 """
 
 import asyncio
+import itertools
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from client import Lightcone, LightconeError, Status
 from tests.chaos.load import Tally
 
 Clock = Mapping[str, int]
+Points = Sequence[tuple[float, float | None]]
 
 PERIOD_S = 0.5
 _GLANCE_S = 1.0
@@ -69,10 +71,11 @@ class Timeline:
             )
             await asyncio.sleep(max(0.0, began + at_s + PERIOD_S - loop.time()))
 
-    def rates(self, kind: str, outcome: str) -> list[tuple[float, float]]:
-        """How many `reads` or `writes` a second ended so, at each sample but the first."""
+    def rates(self, kind: str, outcome: str, most: int = 200) -> list[tuple[float, float]]:
+        """How many `reads` or `writes` a second ended so, as `most` means over time at most."""
         points = []
-        for before, sample in zip(self.samples, self.samples[1:], strict=False):
+        apart = self.samples[:: 1 + len(self.samples) // most]
+        for before, sample in itertools.pairwise(apart):
             counts = [getattr(s, kind).get(outcome, 0) for s in (before, sample)]
             points.append((sample.at_s, (counts[1] - counts[0]) / (sample.at_s - before.at_s)))
         return points
@@ -123,6 +126,24 @@ def _covers(clock: Clock, other: Clock) -> bool:
     return all(clock.get(actor, 0) >= sequence for actor, sequence in other.items())
 
 
-def highest(points: Sequence[tuple[float, float | None]]) -> float:
+def peaks(points: Points, most: int = 400) -> Points:
+    """The highest of each few points that follow each other, `most` of them at most.
+
+    Where one of the few is None, so is the result: a gap stays a gap.
+    """
+    few = 1 + len(points) // most
+    groups = [points[i : i + few] for i in range(0, len(points), few)]
+    return [
+        (
+            group[-1][0],
+            max(known)
+            if len(known := [value for _, value in group if value is not None]) == len(group)
+            else None,
+        )
+        for group in groups
+    ]
+
+
+def highest(points: Points) -> float:
     """The highest of the points; 0 if there are none."""
     return max((value for _, value in points if value is not None), default=0.0)
