@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"left out: {nemesis}, because {reason}")
     directory = options.out / f"{options.seed}-{options.nodes}"
     shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     console.print(
         f"seed {plan.seed}, nodes {' '.join(plan.nodes)}, {plan.topology}, "
         f"{len(plan.sessions)} sessions, {len(plan.strikes())} strikes"

@@ -15,7 +15,7 @@ Where the idea is from: Jepsen's faketime and file system nemeses.
 
 import asyncio
 import contextlib
-import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +106,8 @@ class ChaosNodes(LocalCluster):
 def small_disk(directory: Path) -> Iterator[None]:
     """The directory is a file system of its own, of DISK_BYTES. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
+    if directory.is_mount():
+        _run("umount", str(directory))  # a run that was killed has left it
     _run("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "none", str(directory))
     try:
         yield
@@ -138,6 +140,6 @@ def faketime() -> Path | None:
 
 
 def _run(*command: str) -> None:
-    code = os.spawnvp(os.P_WAIT, command[0], command)
-    if code != 0:
-        raise OSError(f"`{' '.join(command)}` ended with {code}")
+    ran = subprocess.run(command, capture_output=True, text=True)
+    if ran.returncode != 0:
+        raise OSError(ran.stderr.strip() or f"`{' '.join(command)}` ended with {ran.returncode}")
