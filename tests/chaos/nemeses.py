@@ -37,6 +37,8 @@ MEANING = {
     "kill-worker": "kill -9 of all workers of a node; the supervisor replaces them",
     "kill-redis": "kill -9 of a node's redis-server; the supervisor starts another",
     "kill-node": "kill -9 of a whole node, Redis too; it is started again later",
+    "kill-supervisor": "kill -9 of a node's supervisor; its Redis is left, and found at the start",
+    "stop-node": "SIGTERM to a node, as for an upgrade; it is started again later",
     "pause-worker": "SIGSTOP of all workers of a node, and SIGCONT later",
     "pause-redis": "SIGSTOP of a node's redis-server, and SIGCONT later",
     "full-memory": "a node's Redis has no memory left and refuses writes",
@@ -139,26 +141,45 @@ class Kill:
         return [] if redis is None else [redis]
 
 
-class KillNode:
-    """All of a node is killed with SIGKILL at once, its Redis too, and started again later."""
+class End:
+    """A node ends, and is started again later.
 
-    def __init__(self, place: Place) -> None:
+    It is killed with SIGKILL, its Redis too; or its supervisor alone is, whose workers then end by
+    themselves and whose Redis does not; or it is told to stop.
+    """
+
+    def __init__(self, place: Place, how: str) -> None:
         self._place = place
-        self._killed: list[int] = []
+        self._how = how
+        self._ended: list[int] = []
+        self._left: list[int] = []
 
     async def strike(self) -> None:
         nodes, node = self._place.nodes, self._place.node
-        all_of_it = (nodes.pid(node), nodes.redis_pid(node), *nodes.worker_pids(node))
-        self._killed = [pid for pid in all_of_it if pid is not None]
-        await nodes.kill(node)
+        await until(lambda: nodes.worker_pids(node) and nodes.redis_pid(node))
+        supervisor, redis = nodes.pid(node), nodes.redis_pid(node)
+        assert supervisor is not None and redis is not None
+        self._ended = [supervisor, *nodes.worker_pids(node)]
+        match self._how:
+            case "kill-supervisor":
+                os.kill(supervisor, signal.SIGKILL)
+                await nodes.wait(node)
+                self._left = [redis]
+            case "kill-node":
+                await nodes.kill(node)
+                self._ended.append(redis)
+            case _:
+                await nodes.stop(node)
+                self._ended.append(redis)
 
     async def proof(self) -> str:
-        if any(map(alive, self._killed)):
+        if any(map(alive, self._ended)) or not all(map(alive, self._left)):
             return ""
         try:
             _, writer = await asyncio.open_connection(HOST, self._place.port)
         except ConnectionRefusedError:
-            return f"{_listed(self._killed)} gone, port {self._place.port} refuses"
+            left = f", redis-server {_listed(self._left)} is left" if self._left else ""
+            return f"{_listed(self._ended)} gone, port {self._place.port} refuses{left}"
         writer.close()
         return ""
 
@@ -379,8 +400,8 @@ def nemesis_for(strike: Strike, places: dict[str, Place]) -> Nemesis:
     assert strike.nemesis in NEMESES
     kind, _, what = strike.nemesis.partition("-")
     match kind, what:
-        case "kill", "node":
-            return KillNode(places[strike.node])
+        case ("kill", "node" | "supervisor") | ("stop", _):
+            return End(places[strike.node], strike.nemesis)
         case "kill", _:
             return Kill(places[strike.node], what)
         case "pause", _:

@@ -142,4 +142,6 @@ def faketime() -> Path | None:
 def _run(*command: str) -> None:
     ran = subprocess.run(command, capture_output=True, text=True)
     if ran.returncode != 0:
-        raise OSError(ran.stderr.strip() or f"`{' '.join(command)}` ended with {ran.returncode}")
+        raise OSError(
+            ran.stderr.partition("\n")[0] or f"`{' '.join(command)}` ended with {ran.returncode}"
+        )

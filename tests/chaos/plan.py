@@ -31,6 +31,8 @@ PROCESSES: Final = (
     "kill-worker",
     "kill-redis",
     "kill-node",
+    "kill-supervisor",
+    "stop-node",
     "pause-worker",
     "pause-redis",
     "full-memory",
@@ -50,6 +52,8 @@ _LASTS_S: Final[Mapping[str, tuple[float, float]]] = {
     "kill-worker": (0.0, 0.5),
     "kill-redis": (0.0, 0.5),
     "kill-node": (0.5, 4.0),
+    "kill-supervisor": (0.0, 2.0),
+    "stop-node": (0.5, 3.0),
     "pause-worker": (1.0, 5.0),
     "pause-redis": (1.0, 5.0),
     "full-memory": (1.0, 4.0),
@@ -57,7 +61,7 @@ _LASTS_S: Final[Mapping[str, tuple[float, float]]] = {
     "clock-jump": (4.0, 10.0),
     **dict.fromkeys(("isolate", "one-way", "bridge", "halves", "delay"), (3.0, 8.0)),
 }
-_GAP_S: Final = (1.0, 3.0)
+_GAP_S: Final = (0.5, 2.0)
 #: What seeing that a strike works, and that all is well after it, takes on average. The library
 #: for odd clocks looks once a second whether the clock has jumped.
 _PROOF_S: Final[Mapping[str, float]] = {**dict.fromkeys(PROCESSES + NETWORK, 1.5), "clock-jump": 2}
