@@ -107,12 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return EXIT_FOUND
-    return _conclude(result, directory, options, console)
+    return conclude(result, directory, _command(plan, options), console)
 
 
-def _conclude(
-    result: Result, directory: Path, options: argparse.Namespace, console: Console
-) -> int:
+def conclude(result: Result, directory: Path, command: str, console: Console) -> int:
+    """The report is written and the verdicts are told; the result is the exit code."""
     report = directory / "report.html"
     write_report(result, report)
     console.print()
@@ -121,7 +120,7 @@ def _conclude(
     console.print(f"\nThe report is {report}, the history is {result.history}")
     if not result.is_good:
         console.print(f"The data and the logs of the nodes are left in {directory / 'nodes'}")
-        console.print(f"The same plan again: {_command(result.plan, options)}")
+        console.print(f"The same plan again: {command}")
         return EXIT_FOUND
     shutil.rmtree(directory / "nodes")
     console.print("Everything is as it must be.")

@@ -133,6 +133,7 @@ def nodes_settled(evidence: Evidence) -> Verdict:
     problems = []
     if evidence.settled_s is None:
         problems.append(f"nodes still differed {SETTLE_MAX_S:g} s after the last healing")
+        problems += [f"{node} {lag}" for node in evidence.clocks if (lag := _lag(evidence, node))]
     for node in evidence.plan.nodes:
         if node not in evidence.pending:
             problems.append(f"{node} does not answer")
@@ -303,6 +304,17 @@ CHECKS: tuple[Check, ...] = (
     timestamps_agree_with_causality,
     nodes_did_not_complain,
 )
+
+
+def _lag(evidence: Evidence, node: str) -> str:
+    """What the node lacks of what others have; empty if nothing."""
+    lacking: Counter[str] = Counter()
+    for other in evidence.clocks.values():
+        for actor, sequence in other.items():
+            ahead = sequence - evidence.clocks[node].get(actor, 0)
+            lacking[actor] = max(lacking[actor], ahead)
+    shown = ", ".join(f"{count} of {actor}" for actor, count in lacking.items() if count > 0)
+    return f"lacks {shown}" if shown else ""
 
 
 def _is_put(write: LoggedWrite, op: Operation) -> bool:

@@ -1,7 +1,7 @@
 """A run on nodes of the model, as evidence: what the final checks are tried on.
 
 What it is: `model_run`, which lets the sessions of a plan ask nodes of `tests/model.py`, and
-returns what a real run would have left behind.
+returns what a real run would have left behind; and `model_result`, what would come of that.
 
 What it assumes and guarantees: the model keeps its promises, so every check must find this evidence
 good; and it is rich enough that each check has something to look at. The same plan gives the same
@@ -12,13 +12,17 @@ What it does not know: processes, faults, and time.
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 from app.codec import pack_operations
 from app.vector_clock import VectorClock
 from app.write import Delete, Put, Write
 from tests.chaos.conduct import Firing
-from tests.chaos.final import Evidence
+from tests.chaos.final import Evidence, Verdict, verdicts
+from tests.chaos.load import Tally
 from tests.chaos.plan import Plan, Request, SessionPlan, plan_for, requests_of
+from tests.chaos.run import Result
+from tests.chaos.timeline import Sample, Timeline
 from tests.checker.history import Dot, Operation, Read, Seen
 from tests.checker.history import Write as Wrote
 from tests.contents import Contents
@@ -50,6 +54,33 @@ def model_run(seed: int = 1) -> Evidence:
         versions={name: _versions(node, keys) for name, node in nodes.items()},
         logs={name: _logs(node) for name, node in nodes.items()},
         pending={name: [] for name in nodes},
+    )
+
+
+def model_result(*more: Verdict, proof: str = "seen") -> Result:
+    """What comes of a good run, with verdicts added and with this proof of every strike."""
+    evidence = model_run()
+    strikes = evidence.plan.strikes()
+    nodes = evidence.plan.nodes
+    samples = [
+        Sample(
+            float(at),
+            {"ok": 10 * at},
+            {"ok": 5 * at, "unknown": at},
+            {node: {"A": at} for node in nodes[: 1 + at % 3]},
+            dict.fromkeys(nodes, 0),
+        )
+        for at in range(20)
+    ]
+    return Result(
+        plan=evidence.plan,
+        verdicts=[*verdicts(evidence), *more],
+        firings=[Firing(s, i, proof, "", i + 1.0, i + 2.0) for i, s in enumerate(strikes)],
+        timeline=Timeline(nodes, samples),
+        tally=Tally(),
+        took_s=20.0,
+        redis=dict.fromkeys(nodes, "7.0.15"),
+        history=Path("history.jsonl"),
     )
 
 

@@ -104,6 +104,13 @@ def test_nodes_that_took_too_long_fail_the_run() -> None:
     assert bad(changed(settled_s=None)) == {"nodes settled"}
 
 
+def test_what_each_node_lacked_is_told() -> None:
+    clocks = {**GOOD.clocks, "B": {**GOOD.clocks["B"], "A": GOOD.clocks["B"]["A"] - 2}}
+    told = verdicts(changed(settled_s=None, clocks=clocks))
+    [settled] = [verdict for verdict in told if verdict.name == "nodes settled"]
+    assert list(settled.problems)[1:] == ["B lacks 2 of A"]
+
+
 def test_a_write_that_waits_at_the_end_fails_the_run() -> None:
     assert bad(changed(pending={**GOOD.pending, "B": ["pending:A"]})) == {"nodes settled"}
 

@@ -6,15 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.chart import Band, Series, curves, rows
-from tests.chaos.conduct import Firing
-from tests.chaos.final import Verdict, verdicts
-from tests.chaos.load import Tally
-from tests.chaos.model_run import model_run
+from tests.chaos.final import Verdict
+from tests.chaos.model_run import model_result
 from tests.chaos.nemeses import MEANING
 from tests.chaos.plan import NEMESES
 from tests.chaos.report import write_report
-from tests.chaos.run import Result
-from tests.chaos.timeline import Sample, Timeline
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -46,39 +42,13 @@ class Page(HTMLParser):
         self.text += data
 
 
-def result(*more: Verdict, proof: str = "seen") -> Result:
-    evidence = model_run()
-    strikes = evidence.plan.strikes()
-    nodes = evidence.plan.nodes
-    samples = [
-        Sample(
-            float(at),
-            {"ok": 10 * at},
-            {"ok": 5 * at, "unknown": at},
-            {node: {"A": at} for node in nodes[: 1 + at % 3]},
-            dict.fromkeys(nodes, 0),
-        )
-        for at in range(20)
-    ]
-    return Result(
-        plan=evidence.plan,
-        verdicts=[*verdicts(evidence), *more],
-        firings=[Firing(s, i, proof, "", i + 1.0, i + 2.0) for i, s in enumerate(strikes)],
-        timeline=Timeline(nodes, samples),
-        tally=Tally(),
-        took_s=20.0,
-        redis=dict.fromkeys(nodes, "7.0.15"),
-        history=Path("history.jsonl"),
-    )
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "report.html"
 
 
 def test_the_report_is_one_page_that_fetches_nothing(path: Path) -> None:
-    write_report(result(), path)
+    write_report(model_result(), path)
     page = Page(path.read_text())
     assert not page.open and not page.fetched
     assert "script" not in page.tags and page.tags.count("svg") == 7
@@ -86,7 +56,7 @@ def test_the_report_is_one_page_that_fetches_nothing(path: Path) -> None:
 
 
 def test_it_names_every_nemesis_every_check_and_the_seed(path: Path) -> None:
-    told = result()
+    told = model_result()
     write_report(told, path)
     text = Page(path.read_text()).text
     assert all(nemesis in text for nemesis in NEMESES)
@@ -95,7 +65,7 @@ def test_it_names_every_nemesis_every_check_and_the_seed(path: Path) -> None:
 
 
 def test_what_is_wrong_is_said_at_the_top_and_in_words(path: Path) -> None:
-    write_report(result(Verdict("pigs cannot fly", "a look at the sky", ["one did"])), path)
+    write_report(model_result(Verdict("pigs cannot fly", "a look at the sky", ["one did"])), path)
     text = Page(path.read_text()).text
     assert "something is wrong" in text and "all good" not in text
     assert "one did" in text
@@ -103,7 +73,7 @@ def test_what_is_wrong_is_said_at_the_top_and_in_words(path: Path) -> None:
 
 def test_what_came_from_outside_is_text_and_nothing_else(path: Path) -> None:
     evil = "<script>alert('&')</script>"
-    write_report(result(Verdict("evil", evil, [evil]), proof=evil), path)
+    write_report(model_result(Verdict("evil", evil, [evil]), proof=evil), path)
     page = Page(path.read_text())
     assert "script" not in page.tags
     assert evil in page.text
