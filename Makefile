@@ -3,9 +3,11 @@
 python := .venv/bin/python
 ARGS ?=
 SEEDS ?= 1000
+MINUTES ?= 5
+NODES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check coverage fuzz simulate mutate format docs lock clean
+.PHONY: help setup run demo test check coverage fuzz simulate mutate chaos format docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +46,9 @@ fuzz: setup ## Let the property tests try thirty times as hard; ARGS='-k twin' f
 
 mutate: setup ## Break the code on purpose, in copies, and see in how many seeds the simulation notices.
 	$(python) -m tests.mutations $(ARGS)
+
+chaos: setup ## Kill, stop, cut and fill up real nodes under load: MINUTES=30 NODES=5 SEED=7. Writes a report.
+	$(python) -m tests.chaos --minutes $(MINUTES) --nodes $(NODES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 format: setup ## Write the code in its standard form, and mend what can be mended.
 	$(python) -m ruff check --fix-only .

@@ -297,14 +297,32 @@ def redis_pid(directory: Path) -> int | None:
         with (directory / "redis.lock").open() as lock:
             if _try_lock(lock.fileno()):
                 return None  # nobody holds it, so a pid file would be stale
+    except FileNotFoundError:
+        return None
+    try:
         pid = int((directory / "redis.pid").read_text())
     except (FileNotFoundError, ValueError):
-        return None
+        # Just born; or the disk was full at its birth, and it goes on without.
+        return _lock_holder(directory)
     # Process ids are used again. Where the system tells, make sure that it is the right one.
     with contextlib.suppress(OSError):
         if Path(f"/proc/{pid}/cwd").readlink() != directory.resolve():
             return None
     return pid
+
+
+def _lock_holder(directory: Path) -> int | None:
+    """The process that runs in `directory` with `redis.lock` open, where the system tells."""
+    place = directory.resolve()
+    for process in Path("/proc").glob("[0-9]*"):
+        # A shell may run there as well, and it may be somebody else's.
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == place and any(
+                open_file.readlink() == place / "redis.lock"
+                for open_file in (process / "fd").iterdir()
+            ):
+                return int(process.name)
+    return None
 
 
 def _lock_for_node(directory: Path) -> int:

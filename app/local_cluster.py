@@ -139,6 +139,20 @@ class LocalCluster:
         """Waits until the node ends, for whatever reason; the result is its exit code."""
         return await self._running(node).wait()
 
+    def environment(self, node: str) -> dict[str, str]:
+        """What the node's process is given as its environment. A subclass may change it."""
+        peers = ",".join(f"{name}={url}" for name, url in self.urls.items() if name != node)
+        inherited = {k: v for k, v in os.environ.items() if k.upper() not in OWN_SETTINGS}
+        return {
+            **inherited,
+            **self._env,
+            "NODE_ID": node,
+            "HOST": HOST,
+            "PORT": str(self._ports[node]),
+            "PEERS": peers,
+            "DATA_DIR": str(self.data_dir),
+        }
+
     def _running(self, node: str) -> asyncio.subprocess.Process:
         process = self._processes.get(node)
         if process is None or process.returncode is not None:
@@ -165,7 +179,7 @@ class LocalCluster:
             self._processes[node] = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-m", "app", "--until-eof"),
-                env=self._environment(node),
+                env=self.environment(node),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -173,19 +187,6 @@ class LocalCluster:
                 # whole node, workers included, can be killed as one group.
                 start_new_session=True,
             )
-
-    def _environment(self, node: str) -> dict[str, str]:
-        peers = ",".join(f"{name}={url}" for name, url in self.urls.items() if name != node)
-        inherited = {k: v for k, v in os.environ.items() if k.upper() not in OWN_SETTINGS}
-        return {
-            **inherited,
-            **self._env,
-            "NODE_ID": node,
-            "HOST": HOST,
-            "PORT": str(self._ports[node]),
-            "PEERS": peers,
-            "DATA_DIR": str(self.data_dir),
-        }
 
     async def _until_ready(self, node: str) -> None:
         process = self._processes[node]

@@ -35,9 +35,11 @@ class LightconeError(Exception):
     """The root. `outcome` says what became of the request; `problem` is the node's own account.
 
     `problem` is the body of the node's `application/problem+json`, and empty when no node sent one.
+    `node` is the URL of the node where the request ended, and empty when none was asked.
     """
 
     outcome: Outcome = "not_applied"
+    node: str = ""
 
     def __init__(self, detail: str, *, problem: Mapping[str, Any] | None = None) -> None:
         super().__init__(detail)

@@ -18,13 +18,13 @@ import contextlib
 import random
 from typing import Any, TypeVar
 
+from client.answers import Answer
 from client.context import HEADER, UNDER_WAY_MAX, Context
 from client.errors import (
     BadInput,
     LightconeError,
     NotApplied,
     NotCaughtUp,
-    OutcomeUnknown,
     Unreachable,
 )
 from client.nodes import Resting
@@ -68,7 +68,7 @@ class Route:
 
     async def ask(
         self, request: Request[Result], context: Context, *, timeout_s: float, patience_s: float
-    ) -> Result:
+    ) -> tuple[Answer, Result]:
         """One node has served the request, and its answer is part of the context.
 
         Raises BadInput, NotApplied (NotCaughtUp, Unreachable) or, for a write, OutcomeUnknown.
@@ -100,7 +100,7 @@ class Route:
 
     async def _rounds(
         self, request: Request[Result], context: Context, deadline: float, patience_s: float
-    ) -> Result:
+    ) -> tuple[Answer, Result]:
         loop = asyncio.get_running_loop()
         failures: dict[str, NotApplied] = {}
         pause_s = PAUSE_MIN_S
@@ -137,7 +137,7 @@ class Route:
         context: Context,
         wait_s: float,
         budget_s: float,
-    ) -> Result:
+    ) -> tuple[Answer, Result]:
         carried = context.carried() if request.in_session else ()
         try:
             answer, result = await self._transport.send(
@@ -147,21 +147,24 @@ class Route:
                 wait_s=wait_s,
                 budget_s=budget_s if request.is_write else min(budget_s, wait_s + READ_TRY_S),
             )
-        except BadInput:
-            self._resting.answered(node)
-            raise
-        except NotCaughtUp:
-            self._resting.answered(node)
-            self._behind.failed(node)
-            raise
-        except (NotApplied, OutcomeUnknown):
-            self._resting.failed(node)
+        except LightconeError as error:
+            error.node = node
+            self._note(node, error)
             raise
         self._resting.answered(node)
         self._behind.answered(node)
         if request.in_session:
             context.answered(carried, answer.headers[HEADER])
-        return result
+        return answer, result
+
+    def _note(self, node: str, error: LightconeError) -> None:
+        """Remembers what the error says of the node, for the order in which to ask."""
+        if isinstance(error, NotCaughtUp):
+            self._behind.failed(node)
+        if isinstance(error, BadInput | NotCaughtUp):
+            self._resting.answered(node)
+        else:
+            self._resting.failed(node)
 
 
 def _most_telling(request: Request[Any], failures: dict[str, NotApplied]) -> NotApplied:
@@ -172,7 +175,9 @@ def _most_telling(request: Request[Any], failures: dict[str, NotApplied]) -> Not
     tried = "; ".join(str(failure) for failure in failures.values())
     detail = f"{request.name}: no node could serve it. {tried}"
     telling = min(failures.values(), key=lambda failure: _TELLING.index(type(failure)))
-    return type(telling)(detail, problem=telling.problem)
+    error = type(telling)(detail, problem=telling.problem)
+    error.node = telling.node
+    return error
 
 
 _TELLING = (NotCaughtUp, NotApplied, Unreachable)

@@ -16,6 +16,7 @@ Where the idea is from: httpx for the shape; session guarantees as in Bayou (Ter
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 from urllib.parse import quote
@@ -26,6 +27,7 @@ from client.context import Context
 from client.errors import BadInput
 from client.failover import Route
 from client.nodes import Resting, node_urls
+from client.recorder import Recorder
 from client.transport import Request, Transport
 
 Result = TypeVar("Result")
@@ -45,10 +47,19 @@ class Session:
     """One reader and writer. Made by `Lightcone`, `session` and `at`."""
 
     def __init__(
-        self, route: Route, context: Context, *, timeout_s: float, patience_s: float
+        self,
+        route: Route,
+        context: Context,
+        recorder: Recorder,
+        name: str,
+        *,
+        timeout_s: float,
+        patience_s: float,
     ) -> None:
         self._route = route
         self._context = context
+        self._recorder = recorder
+        self._name = name
         self._timeout_s = _checked_seconds("timeout_s", timeout_s, TIMEOUT_MIN_S, TIMEOUT_MAX_S)
         self._patience_s = _checked_seconds("patience_s", patience_s, 0, PATIENCE_MAX_S)
 
@@ -62,20 +73,29 @@ class Session:
         """What the session has seen, to be handed to `session(context=...)`, here or elsewhere."""
         return str(self._context)
 
+    @property
+    def name(self) -> str:
+        """What the session is called where its operations are recorded."""
+        return self._name
+
     def session(
         self,
         *,
+        name: str = "",
         context: str = "",
         timeout_s: float | None = None,
         patience_s: float | None = None,
     ) -> "Session":
         """Another session, over the same connections, that has seen this context and no more.
 
+        It is recorded under a name of its own: the given one, with a number if others have it.
         Raises BadInput when the context is none.
         """
         return Session(
             self._route.among(self._route.nodes),
             Context(context),
+            self._recorder,
+            self._recorder.name(name),
             timeout_s=self._timeout_s if timeout_s is None else timeout_s,
             patience_s=self._patience_s if patience_s is None else patience_s,
         )
@@ -88,6 +108,8 @@ class Session:
         return Session(
             self._route.among(node_urls(nodes)),
             self._context,
+            self._recorder,
+            self._name,
             timeout_s=self._timeout_s,
             patience_s=self._patience_s,
         )
@@ -110,6 +132,7 @@ class Session:
         return await self._ask(
             Request(
                 name=f"put {key!r}",
+                key=key,
                 method="PUT",
                 path=_key_path(key),
                 read=answers.written,
@@ -128,6 +151,7 @@ class Session:
         return await self._ask(
             Request(
                 name=f"get {key!r}",
+                key=key,
                 method="GET",
                 path=_key_path(key),
                 read=lambda answer: answers.version(key, answer),
@@ -143,6 +167,7 @@ class Session:
         return await self._ask(
             Request(
                 name=f"siblings {key!r}",
+                key=key,
                 method="GET",
                 path=_key_path(key),
                 query={"siblings": "true"},
@@ -159,6 +184,7 @@ class Session:
         await self._ask(
             Request(
                 name=f"delete {key!r}",
+                key=key,
                 method="DELETE",
                 path=_key_path(key),
                 read=answers.nothing,
@@ -230,9 +256,12 @@ class Session:
             patience_s = self._patience_s
         else:
             patience_s = _checked_seconds("patience_s", patience_s, 0, PATIENCE_MAX_S)
-        return await self._route.ask(
-            request, self._context, timeout_s=self._timeout_s, patience_s=patience_s
-        )
+        with self._recorder.operation(request, self._name, self._context, self.nodes) as served:
+            answer, result = await self._route.ask(
+                request, self._context, timeout_s=self._timeout_s, patience_s=patience_s
+            )
+            served.by(answer.node, result)
+            return result
 
 
 class Lightcone(Session):
@@ -245,7 +274,9 @@ class Lightcone(Session):
     Nodes are listed nearest first. A request ends `timeout_s` seconds after it was made, over all
     its tries; `patience_s` of them, at most, it waits for a node to see what the session has seen.
     One session is one reader and writer: give every user of yours a `session()`.
-    Raises BadInput for what is not a list of addresses.
+    With `record`, all that the sessions do is written to this file, as a history for checkers of
+    consistency, in the form that `client/recorder.py` explains; a file that is there is replaced.
+    Raises BadInput for what is not a list of addresses, and OSError if there is no such file to be.
     """
 
     def __init__(
@@ -255,17 +286,26 @@ class Lightcone(Session):
         context: str = "",
         timeout_s: float = TIMEOUT_S,
         patience_s: float = PATIENCE_S,
+        record: str | Path | None = None,
     ) -> None:
+        recorder = Recorder(record)
         self._transport = Transport()
         super().__init__(
             Route(node_urls(nodes), self._transport, Resting()),
             Context(context),
+            recorder,
+            recorder.name(""),
             timeout_s=timeout_s,
             patience_s=patience_s,
         )
 
     async def __aenter__(self) -> Self:
         self._transport.open()
+        try:
+            self._recorder.open()
+        except OSError:
+            await self._transport.close()
+            raise
         return self
 
     async def __aexit__(
@@ -275,6 +315,7 @@ class Lightcone(Session):
         trace: TracebackType | None,
     ) -> None:
         await self._transport.close()
+        self._recorder.close()
 
 
 def _question(name: str, path: str, read: Callable[[Answer], Result]) -> Request[Result]:

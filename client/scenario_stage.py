@@ -18,6 +18,7 @@ import secrets
 import unittest
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Self, TypeVar, Unpack
 
 from rich.console import Console
@@ -40,13 +41,15 @@ GLANCE_S = 2.0
 class Stage:
     """One run of the scenario. `async with` opens and closes its connections."""
 
-    def __init__(self, cluster: Cluster, console: Console) -> None:
+    def __init__(self, cluster: Cluster, console: Console, record: Path | None = None) -> None:
         if len(cluster.nodes) < 3:
             raise BadInput("The scenario needs three nodes.")
         self.cluster = cluster
         self._console = console
         self._run = secrets.token_hex(3)
-        self._kv = Lightcone(list(cluster.nodes.values()), timeout_s=30, patience_s=20)
+        self._kv = Lightcone(
+            list(cluster.nodes.values()), timeout_s=30, patience_s=20, record=record
+        )
         self._glance = self._kv.session(timeout_s=GLANCE_S)
 
     async def __aenter__(self) -> Self:
@@ -81,9 +84,9 @@ class Stage:
         """A key that no other run uses."""
         return f"scenario-{self._run}/{name}"
 
-    def session(self, context: str = "") -> Session:
+    def session(self, name: str = "stranger", context: str = "") -> Session:
         """A new reader and writer, to be sent to a node with `at`."""
-        return self._kv.session(context=context)
+        return self._kv.session(name=name, context=context)
 
     def at(self, node: str, session: Session | None = None) -> Session:
         """The session, or a stranger who has seen nothing yet, at this node only."""

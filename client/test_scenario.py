@@ -24,6 +24,7 @@ import sys
 import unittest
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 
@@ -42,12 +43,12 @@ async def test_an_answer_is_never_seen_without_its_question(stage: Stage) -> Non
     """A question and its answer"""
     a, b, c, *_ = stage.cluster.nodes
     question, answer = stage.key("question"), stage.key("answer")
-    alice = stage.session()
+    alice = stage.session("alice")
 
     asked = await stage.at(a, alice).put(question, "Lunch at noon?")
     await stage.tell(f"Alice asks at {a}: {asked.dot}")
     # Alice hands Bob the context, as a message between their programs would.
-    bob = stage.session(context=alice.context)
+    bob = stage.session("bob", alice.context)
     read = await stage.at(b, bob).get(question)
     stage.check(read is not None and read.dot == asked.dot, "Bob reads Alice's question")
     await stage.tell(f"Bob, who was told of it, reads it at {b}")
@@ -64,7 +65,7 @@ async def test_an_answer_is_never_seen_without_its_question(stage: Stage) -> Non
     for number in range(CONVERSATIONS):
         question, answer = stage.key(f"question-{number}"), stage.key(f"answer-{number}")
         await stage.at(a, alice).put(question, "And now?")
-        bob = stage.session(context=alice.context)
+        bob = stage.session("bob", alice.context)
         await stage.at(b, bob).get(question)
         await stage.at(b, bob).put(answer, "Still yes!")
         await stage.until(
@@ -91,10 +92,10 @@ async def test_an_effect_that_overtakes_its_cause_waits_for_it(stage: Stage) -> 
     async with stage.links() as links:
         await links.hold_back(a, c, delay_ms=DELAY_MS)
         await stage.tell(f"The link {a} to {c} is slow now, and nobody else relays to {c}")
-        alice = stage.session()
+        alice = stage.session("alice")
         asked = await stage.at(a, alice).put(question, "Dinner at seven?")
         await stage.tell(f"Alice asks at {a}: {asked.dot}")
-        bob = stage.session(context=alice.context)
+        bob = stage.session("bob", alice.context)
         await stage.at(b, bob).get(question)
         answered = await stage.at(b, bob).put(answer, "Gladly!")
         await stage.tell(f"Bob reads it and answers at {b}: {answered.dot}")
@@ -134,7 +135,7 @@ async def test_a_roaming_client_reads_its_own_writes(stage: Stage) -> None:
     """A client that roams reads its own writes, and never an older value"""
     nodes = list(stage.cluster.nodes)
     key = stage.key("diary")
-    carol = stage.session()
+    carol = stage.session("carol")
     for day in range(STATIONS):
         home = nodes[day % len(nodes)]
         written = await stage.at(home, carol).put(key, f"day {day}")
@@ -184,7 +185,7 @@ async def test_both_sides_of_a_split_keep_their_writes_and_then_agree(stage: Sta
         f"Healed: {siblings[0]} wins on all nodes, and all keep {siblings[1]} beside it"
     )
 
-    dora = stage.session()
+    dora = stage.session("dora")
     await stage.at(b, dora).get(key)
     final = await stage.at(b, dora).put(key, "violet")
     await stage.everywhere(final.dot)
@@ -203,7 +204,7 @@ async def test_a_deleted_key_does_not_come_back(stage: Stage) -> None:
     await stage.tell(f"The ghost is everywhere: {there.dot}")
     async with stage.links() as links:
         await links.isolate(c)
-        eve = stage.session()
+        eve = stage.session("eve")
         await stage.at(a, eve).get(key)
         await stage.at(a, eve).delete(key)
         for node in stage.cluster.nodes.keys() - {c}:
@@ -231,9 +232,9 @@ async def test_a_killed_node_recovers_clock_values_and_buffer(stage: Stage) -> N
     await stage.tell(f"{c} writes something to keep: {own.dot}")
     async with stage.links() as links:
         await links.hold_back(a, c, cut=True)
-        alice = stage.session()
+        alice = stage.session("alice")
         asked = await stage.at(a, alice).put(question, "Still there?")
-        bob = stage.session(context=alice.context)
+        bob = stage.session("bob", alice.context)
         await stage.at(b, bob).get(question)
         answered = await stage.at(b, bob).put(answer, "Yes.")
         waits_for = await stage.until(
@@ -290,14 +291,14 @@ def named_nodes(texts: Sequence[str]) -> dict[str, str]:
     return nodes
 
 
-async def run(cluster: Cluster, console: Console) -> bool:
+async def run(cluster: Cluster, console: Console, record: Path | None = None) -> bool:
     """All steps were told; the result is whether none failed."""
     task = asyncio.current_task()
     assert task is not None
     # So that links are healed and nodes are started again before the end.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     failed, skipped = 0, 0
-    async with Stage(cluster, console) as stage:
+    async with Stage(cluster, console, record) as stage:
         await stage.check_names()
         stage.say("   ".join(f"{node} {url}" for node, url in cluster.nodes.items()))
         for number, step in enumerate(STEPS, 1):
@@ -336,6 +337,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--start", default="", metavar="COMMAND", help="starts that node again, without waiting"
     )
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="write what all clients did and saw to this file, a JSON line an operation",
+    )
     options = parser.parse_args(arguments)
     console = Console()
     try:
@@ -350,13 +357,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if nodes:
             given = RunningCluster(nodes, options.kill, options.start)
-            return 0 if asyncio.run(run(given, console)) else 1
+            return 0 if asyncio.run(run(given, console, options.record)) else 1
         console.print("Starting three nodes, each with a Redis of its own ...")
         with own_cluster() as cluster:
-            if asyncio.run(run(cluster, console)):
+            if asyncio.run(run(cluster, console, options.record)):
                 return 0
             raise ClusterError("The scenario failed.")
-    except (AssertionError, ClusterError, LightconeError) as error:
+    except (AssertionError, ClusterError, LightconeError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -46,6 +46,8 @@ class Request(Generic[Result]):
     method: str
     path: str
     read: Callable[[Answer], Result]
+    #: The key that it is about, if any.
+    key: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None

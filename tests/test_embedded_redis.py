@@ -198,6 +198,19 @@ async def test_a_redis_server_that_was_left_behind_is_replaced(
         assert await get(redis, "lunch") == "noon?"
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs the /proc of Linux")
+async def test_one_that_was_left_behind_without_its_pid_file_is_replaced(
+    program: RedisServer, tmp_path: Path
+) -> None:
+    left = await leave_behind(tmp_path, program)
+    # As it is when the disk was full at the moment of its birth.
+    (tmp_path / "redis.pid").write_text("")
+    assert redis_pid(tmp_path) == left
+    async with running(tmp_path) as redis:
+        assert not alive(left)
+        assert redis.pid == redis_pid(tmp_path)
+
+
 async def test_one_that_was_left_behind_and_hangs_is_killed(
     monkeypatch: pytest.MonkeyPatch, program: RedisServer, tmp_path: Path
 ) -> None:

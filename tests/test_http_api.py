@@ -851,7 +851,11 @@ async def test_a_batch_of_the_wrong_people_is_refused_as_a_whole(
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["with its length", "in chunks"])
 async def test_a_batch_over_the_limit_is_refused(redis_url: str, chunked: bool) -> None:
-    limits: dict[str, Any] = {"value_max_bytes": 1, "batch_max_bytes": 1, "replicate_max_bytes": 65_538}
+    limits: dict[str, Any] = {
+        "value_max_bytes": 1,
+        "batch_max_bytes": 1,
+        "replicate_max_bytes": 65_538,
+    }
 
     async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
         for start in range(0, len(body), 1000):

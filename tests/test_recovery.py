@@ -14,15 +14,11 @@ import aiohttp
 import pytest
 
 from app.local_cluster import LocalCluster
+from app.write import Put
 from client import Lightcone
+from tests.contents import covers, redis_contents, writes_of
 from tests.processes import until
-from tests.test_processes import (
-    assert_nodes_equal,
-    clock_covers,
-    redis_contents,
-    status,
-    until_equal_clocks,
-)
+from tests.test_processes import assert_nodes_equal, status, until_equal_clocks
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -57,13 +53,14 @@ async def assert_whole(
 ) -> None:
     """The nodes end equal, and under each acknowledged dot all have the write that has it."""
     clock = await until_equal_clocks(http, cluster)
-    assert all(clock_covers(clock, dot) for dot in acknowledged)
+    assert all(covers(clock, dot) for dot in acknowledged)
     await assert_nodes_equal(cluster)
-    logs = await redis_contents(cluster, "A", "log:*")
+    logs = await redis_contents(cluster.data_dir / "A" / "redis.sock", "log:*")
+    written = {write.dot: write.operations for write in writes_of(logs)}
     for dot, (key, value) in acknowledged.items():
-        actor, _, number = dot.rpartition(":")
-        operations = logs[f"log:{actor}"][int(number) - 1][1]["operations"]
-        assert f":{key}," in operations and operations.endswith(f":{value},"), f"{dot} names two"
+        [operation] = written[dot]
+        assert isinstance(operation, Put), f"{dot} names two writes"
+        assert (operation.key, operation.value) == (key, value.encode()), f"{dot} names two writes"
 
 
 async def test_a_wiped_node_goes_on_under_another_name_and_its_writes_come_home(

@@ -74,6 +74,8 @@ class FakeNode:
         self.name = name
         self.clock: Clock = {}
         self.stored: dict[str, Stored] = {}
+        #: Dots beside the stored one, by key: of versions that this fake cannot show.
+        self.siblings_of: dict[str, list[str]] = {}
         self.seen: list[Seen] = []
         self.faults: dict[str, Any] = {}
         #: What to do with the next requests, instead of serving them.
@@ -158,10 +160,11 @@ class FakeNode:
             missed = problem("no-such-key", 404, outcome="not_applied")
             missed.headers["Causal-Context"] = token(self._join(context, self.clock))
             return missed
+        dots = sorted([stored.dot, *self.siblings_of.get(key, ())])
         headers = {
             "Causal-Context": token(self._join(context, joined(f"lc1;{stored.dot}"))),
-            "ETag": f'"{stored.dot}"',
-            "Siblings": "1",
+            "ETag": f'"{",".join(dots)}"',
+            "Siblings": str(len(dots)),
             "Dot": stored.dot,
             "Content-Type": stored.content_type,
         }

@@ -13,6 +13,8 @@ from client import BadInput, scenario_stage
 from client.scenario_cluster import ClusterError, OwnCluster, RunningCluster
 from client.scenario_stage import Stage, covers, latest, printed
 from client.test_scenario import main, named_nodes
+from tests.checker.check import check
+from tests.checker.history import read_history
 from tests.client.fake_node import FakeNode, refuses
 
 NO_ROUTE = refuses("not-found", 404, outcome="not_applied")
@@ -31,6 +33,17 @@ async def stage(a: FakeNode, b: FakeNode, c: FakeNode) -> AsyncIterator[Stage]:
     cluster = RunningCluster({node.name: node.url for node in (a, b, c)}, "", "")
     async with Stage(cluster, Console(quiet=True)) as stage:
         yield stage
+
+
+def test_the_whole_scenario_is_recorded_and_the_checker_finds_nothing_in_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "history.jsonl"
+    assert main(["--record", str(path)]) == 0
+    operations = read_history(path.read_text().splitlines())
+    assert check(operations).is_good
+    assert {operation.kind for operation in operations} == {"put", "get", "siblings", "delete"}
+    assert {"alice", "bob", "carol", "dora", "eve"} <= {o.session for o in operations}
 
 
 def test_nodes_are_named_on_the_command_line() -> None:

@@ -52,6 +52,19 @@ async def test_a_lease_that_ran_out_is_free(make_redis: MakeRedis) -> None:
     assert not await scripts.hold_lease("B", "worker-1", LONG_MS)
 
 
+async def test_a_lease_that_a_clock_set_back_has_made_too_long_is_free(
+    make_redis: MakeRedis,
+) -> None:
+    redis = make_redis()
+    scripts = leases(redis)
+    await scripts.hold_lease("B", "worker-1", LONG_MS)
+    # As it looks to Redis when its wall clock is set back by two hours.
+    await redis.pexpire("lease:B", LONG_MS + 7_200_000)
+    assert await scripts.hold_lease("B", "worker-2", LONG_MS)
+    assert 0 < await redis.pttl("lease:B") <= LONG_MS
+    assert not await scripts.hold_lease("B", "worker-1", LONG_MS)
+
+
 async def test_its_holder_frees_a_lease(make_redis: MakeRedis) -> None:
     redis = make_redis()
     scripts = leases(redis)

@@ -1,0 +1,1 @@
+"""Chaos on real nodes: processes that are killed, stopped, cut apart and filled up, under load."""

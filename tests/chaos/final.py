@@ -1,0 +1,325 @@
+"""What is checked at the end of a run, when everything has been healed.
+
+What it is: `Evidence`, all that is known of a run; and `verdicts`, one for each thing that must be
+so (`CHECKS`).
+
+What it assumes and guarantees: a check looks at the evidence only, and says what is wrong in words,
+or else what it has looked at, so that nothing passes for want of something to look at. Clients,
+logs and versions are held against each other; no node's word is taken for another's.
+
+What it does not know: how the evidence came about, or what the nemeses did.
+
+Where the idea is from: the final reads of Jepsen, and its checkers that compose.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from app.write import Delete, Put
+from client.recorder import value_text
+from tests.chaos.conduct import Firing
+from tests.chaos.plan import NEMESES, Plan
+from tests.checker.__main__ import told
+from tests.checker.check import check
+from tests.checker.history import BadHistory, Operation
+from tests.contents import Contents, LoggedWrite, unequal, writes_of
+
+#: From the last healing until all nodes have everything.
+SETTLE_MAX_S = 60.0
+_SHOWN_MAX = 5
+_EXPLAINED = 2
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run has left behind. Of nodes by name: only those that answered."""
+
+    plan: Plan
+    #: With the final reads.
+    history: Sequence[Operation]
+    keys: Sequence[str]
+    firings: Sequence[Firing]
+    #: How long it took until all nodes had everything; None if it took too long.
+    settled_s: float | None
+    clocks: Mapping[str, Mapping[str, int]]
+    versions: Mapping[str, Contents]
+    logs: Mapping[str, Contents]
+    #: The names of what waits in each Redis.
+    pending: Mapping[str, Sequence[str]]
+    #: Lines of the nodes' own logs that no run should cause.
+    complaints: Sequence[str] = ()
+    _writes: dict[str, dict[str, LoggedWrite]] = field(default_factory=dict)
+
+    def writes(self, node: str) -> Mapping[str, LoggedWrite]:
+        """The writes in the logs of the node, by dot."""
+        if node not in self._writes:
+            self._writes[node] = {w.dot: w for w in writes_of(self.logs.get(node, {}))}
+        return self._writes[node]
+
+    def acknowledged(self, kind: str) -> Iterator[Operation]:
+        """The operations of a kind that a client was told had been done."""
+        return (op for op in self.history if op.kind == kind and op.outcome == "ok")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether one thing is as it must be. `looked_at` says what that rests on."""
+
+    name: str
+    looked_at: str
+    problems: Sequence[str] = ()
+
+    @property
+    def is_good(self) -> bool:
+        """Whether there is no problem."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        if self.is_good:
+            return f"good  {self.name}: {self.looked_at}"
+        shown = list(self.problems[:_SHOWN_MAX])
+        if len(self.problems) > _SHOWN_MAX:
+            shown.append(f"and {len(self.problems) - _SHOWN_MAX} more")
+        return "\n".join([f"BAD   {self.name}: {self.looked_at}", *(f"      {s}" for s in shown)])
+
+
+Check = Callable[[Evidence], Verdict]
+
+
+def verdicts(evidence: Evidence) -> list[Verdict]:
+    """All checks, in order."""
+    return [check(evidence) for check in CHECKS]
+
+
+def every_strike_fired(evidence: Evidence) -> Verdict:
+    """Each strike of the plan was carried out, seen to work, and healed."""
+    firings = evidence.firings
+    problems = [f"{firing.strike}: {firing.problem}" for firing in firings if not firing.fired]
+    fired = Counter(firing.strike.nemesis for firing in firings if firing.fired)
+    missing = [n for n in NEMESES if not fired[n] and n not in evidence.plan.skipped]
+    problems += [f"{nemesis} has never fired" for nemesis in missing]
+    left = len(evidence.plan.strikes()) - len(firings)
+    problems += [f"{left} strikes of the plan were not begun"] if left else []
+    skipped = f", left out: {', '.join(evidence.plan.skipped)}" if evidence.plan.skipped else ""
+    what = f"{fired.total()} strikes of {len(fired)} nemeses, each seen to work{skipped}"
+    return Verdict("every strike fired", what, problems)
+
+
+def there_was_load(evidence: Evidence) -> Verdict:
+    """Every session was served, every node took writes, and siblings were seen."""
+    served = [op for op in evidence.history if op.outcome == "ok" and not op.final]
+    sessions = Counter(op.session for op in served)
+    problems = [
+        f"session {session.name} was never served"
+        for session in evidence.plan.sessions
+        if not sessions[session.name]
+    ]
+    writers = Counter(op.node for op in served if op.writes)
+    problems += [
+        f"{node} acknowledged no write" for node in evidence.plan.nodes if not writers[node]
+    ]
+    kinds = Counter(op.kind for op in served)
+    problems += [f"no {k}" for k in ("put", "delete", "get", "siblings") if not kinds[k]]
+    siblings = sum(len(read.seen) > 1 for op in served for read in op.reads)
+    problems += [] if siblings else ["no read has shown siblings"]
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    what = f"{counts} served in {len(sessions)} sessions; {siblings} reads showed siblings"
+    return Verdict("there was load", what, problems)
+
+
+def nodes_settled(evidence: Evidence) -> Verdict:
+    """Once all was healed, all nodes soon had everything, and nothing waits."""
+    problems = []
+    if evidence.settled_s is None:
+        problems.append(f"nodes still differed {SETTLE_MAX_S:g} s after the last healing")
+        problems += [f"{node} {lag}" for node in evidence.clocks if (lag := _lag(evidence, node))]
+    for node in evidence.plan.nodes:
+        if node not in evidence.pending:
+            problems.append(f"{node} does not answer")
+        elif waiting := evidence.pending[node]:
+            problems.append(f"at {node} writes wait: {', '.join(waiting)}")
+    took = "too long" if evidence.settled_s is None else f"{evidence.settled_s:.1f} s"
+    what = f"all nodes had everything after {took} ({SETTLE_MAX_S:g} s allowed), nothing waits"
+    return Verdict("nodes settled", what, problems)
+
+
+def every_key_was_read_everywhere(evidence: Evidence) -> Verdict:
+    """At the end every node has shown every key."""
+    wanted = {(node, key) for node in evidence.plan.nodes for key in evidence.keys}
+    shown = {
+        (op.node, read.key)
+        for op in evidence.history
+        if op.final and op.outcome == "ok"
+        for read in op.reads
+    }
+    problems = [f"{key} was not read at {node}" for node, key in sorted(wanted - shown)]
+    what = f"{len(evidence.keys)} keys, each at {len(evidence.plan.nodes)} nodes"
+    return Verdict("every key was read everywhere", what, problems)
+
+
+def clients_saw_causal_order(evidence: Evidence) -> Verdict:
+    """The checker of histories finds nothing in what clients saw (G1, G4, G5, G7, G8)."""
+    name = "clients saw causal order"
+    sessions = len({op.session for op in evidence.history})
+    what = f"{len(evidence.history)} operations of {sessions} sessions, by the history checker"
+    try:
+        report = check(evidence.history)
+    except BadHistory as error:
+        return Verdict(name, what, [str(error)])
+    return Verdict(name, what, [] if report.is_good else [told(report, _EXPLAINED)])
+
+
+def nodes_hold_the_same(evidence: Evidence) -> Verdict:
+    """The same clock, the same versions, and under each dot the same write, in every Redis (G5)."""
+    problems = []
+    for what, held in (("versions", evidence.versions), ("logs", evidence.logs)):
+        problems += [
+            f"{what} of {node} are missing" for node in evidence.plan.nodes if not held.get(node)
+        ]
+        problems += [f"{key} differs" for key in unequal(held)]
+    clocks = {node: dict(clock) for node, clock in evidence.clocks.items()}
+    if (
+        len(clocks) < len(evidence.plan.nodes)
+        or len({str(sorted(c.items())) for c in clocks.values()}) > 1
+    ):
+        problems.append(f"the clocks differ: {clocks}")
+    versions = len(next(iter(evidence.versions.values()), {}))
+    writes = len(evidence.writes(evidence.plan.nodes[0]))
+    what = f"{versions} keys with versions and {writes} writes in the logs, at every node"
+    return Verdict("nodes hold the same", what, problems)
+
+
+def nothing_acknowledged_is_lost(evidence: Evidence) -> Verdict:
+    """What a client was told had been written is in the log of every node, as it was (G3, G8)."""
+    problems = []
+    puts = list(evidence.acknowledged("put"))
+    deleted = Counter(op.writes[0].key for op in evidence.acknowledged("delete"))
+    for node in evidence.plan.nodes:
+        writes = evidence.writes(node)
+        for op in puts:
+            logged = writes.get(str(op.dot))
+            if logged is None:
+                problems.append(f"{op.dot}, acknowledged by {op.node}, is not in the log of {node}")
+            elif not _is_put(logged, op):
+                problems.append(f"{op.dot} is another write in the log of {node}: {logged}")
+            elif logged.dependencies != op.dependencies:
+                problems.append(f"{op.dot} depends on {logged.dependencies} in the log of {node}")
+        # The answer to a delete does not tell its dot, so deletes can only be counted.
+        logged_deletes = Counter(
+            operation.key
+            for write in writes.values()
+            for operation in write.operations
+            if isinstance(operation, Delete)
+        )
+        for key, count in deleted.items():
+            if logged_deletes[key] < count:
+                problems.append(f"{node} has {logged_deletes[key]} of {count} deletes of {key}")
+    what = f"{len(puts)} puts and {deleted.total()} deletes were acknowledged"
+    return Verdict("nothing acknowledged is lost", what, problems)
+
+
+def nothing_refused_took_effect(evidence: Evidence) -> Verdict:
+    """What a client was told had not been applied is in no log (G10)."""
+    refused = {
+        (op.writes[0].key, op.writes[0].value): op
+        for op in evidence.history
+        if op.kind == "put" and op.outcome == "not_applied"
+    }
+    problems = [
+        f"{refused[name].writes[0].value} on {name[0]} was refused by {refused[name].node}, "
+        f"and is {write.dot} at {node}"
+        for node in evidence.plan.nodes
+        for write in evidence.writes(node).values()
+        for name in _puts_of(write)
+        if name in refused
+    ]
+    problems += [] if refused else ["no put was refused, so nothing was tried"]
+    return Verdict("nothing refused took effect", f"{len(refused)} puts were refused", problems)
+
+
+def dots_name_one_write(evidence: Evidence) -> Verdict:
+    """No dot is given twice, no write has two, and no sequence is left out (G2, G4)."""
+    problems = []
+    given: dict[str, list[Operation]] = defaultdict(list)
+    for op in evidence.acknowledged("put"):
+        given[str(op.dot)].append(op)
+    problems += [
+        f"{dot} was given to {len(ops)} writes" for dot, ops in given.items() if len(ops) > 1
+    ]
+    for node in evidence.plan.nodes:
+        written = Counter(name for w in evidence.writes(node).values() for name in _puts_of(w))
+        problems += [
+            f"{value} on {key} is {count} writes in the log of {node}"
+            for (key, value), count in written.items()
+            if count > 1
+        ]
+        last = Counter(dot.rpartition(":")[0] for dot in evidence.writes(node))
+        if dict(last) != dict(evidence.clocks.get(node, {})):
+            problems.append(
+                f"{node} has so many writes: {dict(last)}, at {evidence.clocks.get(node)}"
+            )
+        problems += [
+            f"{actor}:{sequence} is not in the log of {node}"
+            for actor, count in last.items()
+            for sequence in range(1, count + 1)
+            if f"{actor}:{sequence}" not in evidence.writes(node)
+        ]
+    what = f"{len(given)} dots were given to puts, sequences have no gaps"
+    return Verdict("dots name one write", what, problems)
+
+
+def timestamps_agree_with_causality(evidence: Evidence) -> Verdict:
+    """However wrong wall clocks are, a write is later than all it depends on."""
+    writes = evidence.writes(evidence.plan.nodes[0])
+    problems = []
+    compared = 0
+    for write in writes.values():
+        for actor, sequence in write.dependencies.items():
+            before = writes.get(f"{actor}:{sequence}")
+            compared += 1
+            if before is None:
+                problems.append(f"{write.dot} depends on {actor}:{sequence}, which is in no log")
+            elif before.timestamp >= write.timestamp:
+                problems.append(f"{write.dot} is not later than {before.dot}, which it depends on")
+    problems += [] if compared else ["no write depends on another"]
+    return Verdict("timestamps agree with causality", f"{compared} dependencies", problems)
+
+
+def nodes_did_not_complain(evidence: Evidence) -> Verdict:
+    """No node has logged an error that it has no word for, or a doubt about a guarantee."""
+    return Verdict("nodes did not complain", "the logs of all nodes", evidence.complaints)
+
+
+CHECKS: tuple[Check, ...] = (
+    every_strike_fired,
+    there_was_load,
+    nodes_settled,
+    every_key_was_read_everywhere,
+    clients_saw_causal_order,
+    nodes_hold_the_same,
+    nothing_acknowledged_is_lost,
+    nothing_refused_took_effect,
+    dots_name_one_write,
+    timestamps_agree_with_causality,
+    nodes_did_not_complain,
+)
+
+
+def _lag(evidence: Evidence, node: str) -> str:
+    """What the node lacks of what others have; empty if nothing."""
+    lacking: Counter[str] = Counter()
+    for other in evidence.clocks.values():
+        for actor, sequence in other.items():
+            ahead = sequence - evidence.clocks[node].get(actor, 0)
+            lacking[actor] = max(lacking[actor], ahead)
+    shown = ", ".join(f"{count} of {actor}" for actor, count in lacking.items() if count > 0)
+    return f"lacks {shown}" if shown else ""
+
+
+def _is_put(write: LoggedWrite, op: Operation) -> bool:
+    return _puts_of(write) == [(op.writes[0].key, op.writes[0].value)]
+
+
+def _puts_of(write: LoggedWrite) -> list[tuple[str, str | None]]:
+    return [(o.key, value_text(o.value)) for o in write.operations if isinstance(o, Put)]

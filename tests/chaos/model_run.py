@@ -1,0 +1,165 @@
+"""A run on nodes of the model, as evidence: what the final checks are tried on.
+
+What it is: `model_run`, which lets the sessions of a plan ask nodes of `tests/model.py`, and
+returns what a real run would have left behind; and `model_result`, what would come of that.
+
+What it assumes and guarantees: the model keeps its promises, so every check must find this evidence
+good; and it is rich enough that each check has something to look at. The same plan gives the same
+evidence.
+
+What it does not know: processes, faults, and time.
+"""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.codec import pack_operations
+from app.vector_clock import VectorClock
+from app.write import Delete, Put, Write
+from tests.chaos.conduct import Firing
+from tests.chaos.final import Evidence, Verdict, verdicts
+from tests.chaos.load import Tally
+from tests.chaos.plan import Plan, Request, SessionPlan, plan_for, requests_of
+from tests.chaos.run import Result
+from tests.chaos.timeline import Sample, Timeline
+from tests.checker.history import Dot, Operation, Read, Seen
+from tests.checker.history import Write as Wrote
+from tests.contents import Contents
+from tests.model import Node
+
+_ROUNDS = 12
+
+
+def model_run(seed: int = 1) -> Evidence:
+    """The evidence of a good run."""
+    plan = plan_for(seed, seconds=10)
+    nodes = {name: Node(name) for name in plan.nodes}
+    history = list(_asked(plan, nodes))
+    for one, other in itertools.permutations(nodes.values(), 2):
+        other.receive(one.applied)
+    keys = plan.keys()
+    history += [
+        Operation(f"final-{name}", name, "siblings", (_seen(node, key),), carries=False, final=True)
+        for name, node in nodes.items()
+        for key in keys
+    ]
+    return Evidence(
+        plan=plan,
+        history=history,
+        keys=keys,
+        firings=[Firing(s, 1.0, proof="seen", healing_s=2.0, ended_s=3.0) for s in plan.strikes()],
+        settled_s=0.5,
+        clocks={name: node.clock.to_dict() for name, node in nodes.items()},
+        versions={name: _versions(node, keys) for name, node in nodes.items()},
+        logs={name: _logs(node) for name, node in nodes.items()},
+        pending={name: [] for name in nodes},
+    )
+
+
+def model_result(*more: Verdict, proof: str = "seen") -> Result:
+    """What comes of a good run, with verdicts added and with this proof of every strike."""
+    evidence = model_run()
+    strikes = evidence.plan.strikes()
+    nodes = evidence.plan.nodes
+    samples = [
+        Sample(
+            float(at),
+            {"ok": 10 * at},
+            {"ok": 5 * at, "unknown": at},
+            {node: {"A": at} for node in nodes[: 1 + at % 3]},
+            dict.fromkeys(nodes, 0),
+        )
+        for at in range(20)
+    ]
+    return Result(
+        plan=evidence.plan,
+        verdicts=[*verdicts(evidence), *more],
+        firings=[Firing(s, i, proof, "", i + 1.0, i + 2.0) for i, s in enumerate(strikes)],
+        timeline=Timeline(nodes, samples),
+        tally=Tally(),
+        took_s=20.0,
+        redis=dict.fromkeys(nodes, "7.0.15"),
+        history=Path("history.jsonl"),
+    )
+
+
+def _asked(plan: Plan, nodes: dict[str, Node]) -> Iterator[Operation]:
+    """The sessions take turns, and one request of each is refused."""
+    asking = {session: requests_of(plan, session) for session in plan.sessions}
+    last = {session: session.home for session in plan.sessions}
+    for now in range(_ROUNDS):
+        for session, requests in asking.items():
+            request = next(requests)
+            node = nodes[request.nodes[0]]
+            # All that the session can have seen, and no more: so there is concurrency.
+            node.receive(nodes[last[session]].applied)
+            last[session] = node.name
+            yield _served(session, request, node, now) if now else _refused(session, request)
+
+
+def _served(session: SessionPlan, request: Request, node: Node, now: int) -> Operation:
+    if request.kind in ("get", "siblings"):
+        read = _seen(node, request.key)
+        return Operation(session.name, node.name, request.kind, (read,))
+    if request.kind == "delete":
+        node.write([Delete(request.key)], now)
+        return Operation(session.name, node.name, "delete", (), (Wrote(request.key, None),))
+    put = Put(request.key, request.value.encode(), "text/plain")
+    write = node.write([put], now)
+    return Operation(
+        session.name,
+        node.name,
+        "put",
+        (),
+        (Wrote(request.key, request.value),),
+        Dot.parse(str(write.dot)),
+        write.dependencies.to_dict(),
+    )
+
+
+def _refused(session: SessionPlan, request: Request) -> Operation:
+    value = request.value or f"{session.name}.refused"
+    writes = (Wrote(request.key, value),)
+    return Operation(session.name, session.home, "put", (), writes, outcome="not_applied")
+
+
+def _seen(node: Node, key: str) -> Read:
+    versions = node.versions(key)
+    seen = tuple(Seen(v.value.decode(), Dot.parse(str(v.dot))) for v in versions)
+    return Read(key, seen, complete=True)
+
+
+# --- as Redis holds it -------------------------------------------------------------------------
+
+
+def _versions(node: Node, keys: list[str]) -> Contents:
+    return {
+        f"kv:{key}": {
+            str(v.dot).encode(): f"{v.timestamp} {v.content_type}\n".encode() + v.value
+            for v in versions
+        }
+        for key in keys
+        if (versions := node.versions(key))
+    }
+
+
+def _logs(node: Node) -> Contents:
+    logs: Contents = {}
+    for write in sorted(node.applied, key=lambda write: write.dot.sequence):
+        logs.setdefault(f"log:{write.dot.actor}", []).append(log_entry(write))
+    return logs
+
+
+def log_entry(write: Write) -> tuple[bytes, dict[bytes, bytes]]:
+    """The entry of a log that holds the write."""
+    return f"{write.dot.sequence}-0".encode(), {
+        b"timestamp": str(write.timestamp).encode(),
+        b"dependencies": clock_text(write.dependencies).encode(),
+        b"operations": pack_operations(write.operations),
+    }
+
+
+def clock_text(clock: VectorClock) -> str:
+    """The clock as Redis holds it."""
+    return " ".join(f"{actor}:{sequence}" for actor, sequence in clock.to_dict().items())

@@ -1,0 +1,120 @@
+"""What a seed decides: the same each time, everything struck, and nobody parted for ever."""
+
+import itertools
+
+import pytest
+
+from tests.chaos.plan import (
+    NEMESES,
+    PROCESSES,
+    TOPOLOGIES,
+    Plan,
+    Request,
+    plan_for,
+    requests_of,
+)
+
+SEEDS = range(30)
+SIZES = (3, 4, 5)
+
+
+@pytest.mark.parametrize("nodes", SIZES)
+def test_the_same_seed_gives_the_same_plan(nodes: int) -> None:
+    plans = [plan_for(seed, nodes=nodes) for seed in SEEDS]
+    assert plans == [plan_for(seed, nodes=nodes) for seed in SEEDS]
+    assert len({str(plan) for plan in plans}) == len(plans)
+
+
+def test_the_same_seed_gives_the_same_requests() -> None:
+    plan = plan_for(7)
+    assert asked(plan) == asked(plan_for(7)) != asked(plan_for(8))
+
+
+def asked(plan: Plan, count: int = 200) -> list[Request]:
+    return [
+        request
+        for session in plan.sessions
+        for request in itertools.islice(requests_of(plan, session), count)
+    ]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_value_is_put_twice_on_a_key(seed: int) -> None:
+    puts = [(r.key, r.value) for r in asked(plan_for(seed)) if r.kind == "put"]
+    assert puts and len(puts) == len(set(puts))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_nemesis_strikes_before_any_strikes_twice(seed: int) -> None:
+    plan = plan_for(seed, seconds=1)
+    assert sorted(strike.nemesis for strike in plan.strikes()) == sorted(NEMESES)
+    longer = plan_for(seed, seconds=600)
+    for track in longer.tracks:
+        names = [strike.nemesis for strike in track]
+        deck = set(names)
+        assert set(names[: len(deck)]) == deck
+
+
+def test_more_time_is_more_strikes() -> None:
+    counts = [len(plan_for(1, seconds=seconds).strikes()) for seconds in (60, 120, 600)]
+    assert counts == sorted(set(counts))
+
+
+@pytest.mark.parametrize("nodes", SIZES)
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_what_is_severed_leaves_all_nodes_connected_in_both_directions(
+    topology: str, nodes: int
+) -> None:
+    for seed in SEEDS:
+        plan = plan_for(seed, nodes=nodes, topology=topology)
+        assert plan.topology == topology
+        severed = set(plan.severed)
+        assert severed == {(target, source) for source, target in severed}
+        reached = {plan.nodes[0]}
+        for _ in plan.nodes:
+            reached |= {
+                other
+                for node in reached
+                for other in plan.nodes
+                if other != node and (node, other) not in severed
+            }
+        assert reached == set(plan.nodes)
+
+
+def test_in_a_line_most_nodes_never_reach_each_other() -> None:
+    plan = plan_for(1, nodes=5, topology="line")
+    assert len(plan.severed) == 2 * (10 - 4)
+
+
+@pytest.mark.parametrize("nodes", SIZES)
+def test_every_strike_is_at_a_node_or_at_wires_that_are_not_severed(nodes: int) -> None:
+    for seed in SEEDS:
+        plan = plan_for(seed, nodes=nodes)
+        for strike in plan.strikes():
+            assert bool(strike.node) != bool(strike.wires), strike
+            assert not set(strike.wires) & set(plan.severed)
+            assert strike.lasts_s >= 0 and strike.gap_s > 0
+            if strike.nemesis == "one-way":
+                assert len(strike.wires) == 1 and not strike.refuses
+            elif strike.wires:
+                assert set(strike.wires) == {(b, a) for a, b in strike.wires}
+
+
+def test_strikes_at_processes_follow_each_other() -> None:
+    """Else one would wait for a node that another keeps from being ready."""
+    for seed in SEEDS:
+        tracks = plan_for(seed, seconds=300).tracks
+        assert sum(any(s.nemesis in PROCESSES for s in track) for track in tracks) == 1
+
+
+def test_what_this_machine_lacks_is_left_out_and_the_reason_is_kept() -> None:
+    plan = plan_for(1, without={"full-disk": "no root", "clock-jump": "no library"})
+    assert {s.nemesis for s in plan.strikes()} == set(NEMESES) - {"full-disk", "clock-jump"}
+    assert plan.skipped == {"full-disk": "no root", "clock-jump": "no library"}
+    assert plan.small_disk == plan.odd_clock == ""
+
+
+@pytest.mark.parametrize("nodes", [2, 6])
+def test_other_numbers_of_nodes_are_refused(nodes: int) -> None:
+    with pytest.raises(ValueError, match="3 to 5 nodes"):
+        plan_for(1, nodes=nodes)
