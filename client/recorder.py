@@ -64,7 +64,7 @@ class Served:
 
 
 class Recorder:
-    """Writes a history, from `open` to `close`; without a path it does nothing at all."""
+    """Writes a history, from `open` to `close`; without a path it does and remembers nothing."""
 
     def __init__(self, path: str | Path | None) -> None:
         self._path = path
@@ -86,6 +86,8 @@ class Recorder:
 
     def name(self, wanted: str) -> str:
         """A name for a session that no other has: the wanted one, if it is free."""
+        if self._path is None:
+            return wanted or "session"
         name, stem = wanted or "session-1", wanted or "session"
         while name in self._names:
             name = f"{stem}-{next(self._numbers[stem])}"
