@@ -439,6 +439,22 @@ async def test_a_value_over_the_limit_is_refused(redis_url: str, chunked: bool) 
         assert await clock_of(client) == {"A": 1}
 
 
+async def test_a_state_that_nobody_foresaw_is_logged_and_told_with_what_became_of_the_request(
+    redis_url: str, logs: Logs
+) -> None:
+    async with node_a(redis_url) as client:
+        with BlockingRedis.from_url(redis_url) as redis:
+            for name in ("kv:lunch", "log:A"):
+                redis.set(name, "no hash and no stream")
+        await problem(await client.get("/kv/lunch"), 500, "internal")
+        response = await client.put("/kv/dinner", data=b"soup")
+        await problem(response, 500, "internal", "unknown")
+        failed = [(log["method"], log["path"]) for log in grave(logs)]
+        assert failed == [("GET", "/kv/lunch"), ("PUT", "/kv/dinner")]
+        assert await clock_of(client) == {}
+        assert (await client.get("/kv/dinner")).status == 404
+
+
 @pytest.mark.parametrize("path", ["/", "/nothing", "/kv", "/replicate/x", "/status/"])
 async def test_an_unknown_route_is_a_problem(redis_url: str, path: str) -> None:
     async with node_a(redis_url) as client:
