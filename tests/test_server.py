@@ -224,6 +224,16 @@ async def test_a_request_that_never_ends_does_not_keep_it(tmp_path: Path) -> Non
         writer.close()
 
 
+async def test_a_worker_that_hangs_does_not_keep_it(tmp_path: Path) -> None:
+    async with running(tmp_path, SHUTDOWN_GRACE_MS="100") as node:
+        (worker,) = node.workers()
+        os.kill(worker, signal.SIGSTOP)
+        node.process.terminate()
+        assert await node.process.wait() == 0
+        assert "a worker does not end, so it is killed" in node.events()
+        assert not alive(worker)
+
+
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     async with running(tmp_path, SHUTDOWN_GRACE_MS="86400000") as node:
         (worker,), redis = node.workers(), node.redis_pid()
