@@ -301,6 +301,15 @@ async def test_a_worker_that_can_never_start_ends_the_node(tmp_path: Path) -> No
         assert "belongs to node B" in await refusal(node)
 
 
+async def test_a_node_that_doubts_its_state_ends_and_says_why(tmp_path: Path) -> None:
+    async with running(tmp_path) as node:
+        async with Redis(unix_socket_path=str(node.directory / "redis.sock")) as redis:
+            await redis.delete("clock")
+            await redis.set("clock", "no hash")
+        assert await node.process.wait() == 3
+        assert "the node stops: a guarantee is in doubt" in node.events()
+
+
 async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
