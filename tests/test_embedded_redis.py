@@ -221,6 +221,21 @@ async def test_one_that_was_left_behind_and_hangs_is_killed(
         assert not alive(left)
 
 
+async def test_one_that_hangs_is_killed_when_it_is_to_stop(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(embedded_redis, "STOP_MAX_S", 0.1)
+    async with running(tmp_path) as redis:
+        await put(redis, "lunch", "noon?")
+        pid = redis.pid
+        assert pid
+        os.kill(pid, signal.SIGSTOP)
+        await redis.stop()
+        assert not alive(pid)
+    async with running(tmp_path) as redis:
+        assert await get(redis, "lunch") == "noon?"
+
+
 async def test_what_a_killed_redis_server_leaves_is_removed(
     program: RedisServer, tmp_path: Path
 ) -> None:

@@ -21,9 +21,11 @@ from redis import Redis as BlockingRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from yarl import URL
 
-from app import __version__, codec
+from app import __version__, codec, node
 from app.codec import Answer, Batch
+from app.config import Config
 from app.embedded_redis import find_redis_server
+from app.errors import StartupError
 from app.peers import SIGNATURE_HEADER, Signer
 from app.vector_clock import VectorClock
 from app.write import Delete, Operation, Put, Write
@@ -475,6 +477,22 @@ async def test_a_condition_that_would_not_be_looked_at_is_refused(
             assert next(iter(condition)) in detail
         assert await (await client.get("/kv/lunch")).read() == b"noon?"
         assert await clock_of(client) == {"A": 1}
+
+
+async def test_a_state_that_nobody_foresaw_is_logged_and_told_with_what_became_of_the_request(
+    redis_url: str, logs: Logs
+) -> None:
+    async with node_a(redis_url) as client:
+        with BlockingRedis.from_url(redis_url) as redis:
+            for name in ("kv:lunch", "log:A"):
+                redis.set(name, "no hash and no stream")
+        await problem(await client.get("/kv/lunch"), 500, "internal")
+        response = await client.put("/kv/dinner", data=b"soup")
+        await problem(response, 500, "internal", "unknown")
+        failed = [(log["method"], log["path"]) for log in grave(logs)]
+        assert failed == [("GET", "/kv/lunch"), ("PUT", "/kv/dinner")]
+        assert await clock_of(client) == {}
+        assert (await client.get("/kv/dinner")).status == 404
 
 
 @pytest.mark.parametrize("path", ["/", "/nothing", "/kv", "/replicate/x", "/status/"])
@@ -1192,6 +1210,29 @@ async def test_scripts_that_redis_forgot_are_no_matter(own_redis: OwnRedis) -> N
 
 
 async def test_under_an_emptied_redis_a_node_goes_on_as_another_incarnation(
+
+
+async def test_a_redis_that_does_not_come_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(node, "_REDIS_COMES_WITHIN_S", 0.1)
+    config = Config(node_id="A", redis_url="redis://user:hunter2@127.0.0.1:1/3")
+    with pytest.raises(StartupError, match=r"REDIS_URL: .*127\.0\.0\.1:1.* cannot be used") as told:
+        await node.claim_redis(config)
+    assert "hunter2" not in str(told.value)
+
+
+async def test_an_emptied_redis_is_not_written(own_redis: OwnRedis) -> None:
+    async with node_a(own_redis.url) as client:
+        await put(client, "lunch", b"noon?")
+        with own_redis.client() as redis:
+            redis.flushall()
+        await assert_nothing_is_written(client)
+        await problem(await client.get("/readyz"), 503, "redis-unavailable")
+        assert (await client.get("/healthz")).status == 200
+
+
+async def test_an_emptied_redis_is_not_read_as_if_nothing_had_ever_been_written(
     own_redis: OwnRedis,
 ) -> None:
     async with node_a(own_redis.url) as client:

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from app import local_cluster
 from app.embedded_redis import redis_pid
 from app.errors import StartupError
 from app.local_cluster import LocalCluster, children_of, free_ports, main
@@ -77,6 +78,25 @@ async def test_a_node_whose_supervisor_was_killed_leaves_nothing(tmp_path: Path)
         os.kill(pid, signal.SIGKILL)
         await cluster.wait("A")
     await until(lambda: not any(map(alive, processes)))
+
+
+async def test_a_node_that_hangs_is_killed_when_it_is_to_stop(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(local_cluster, "STOP_MAX_S", 0.1)
+    async with LocalCluster(tmp_path, nodes=1) as cluster:
+        processes, pid = all_processes(cluster), cluster.pid("A")
+        assert pid
+        os.kill(pid, signal.SIGSTOP)
+        await cluster.stop("A")
+        await until(lambda: not any(map(alive, processes)))
+
+
+async def test_all_nodes_can_be_killed_at_once(tmp_path: Path) -> None:
+    async with LocalCluster(tmp_path, nodes=2) as cluster:
+        processes = all_processes(cluster)
+        cluster.kill_all()
+        await until(lambda: not any(map(alive, processes)))
 
 
 async def test_a_port_that_is_taken_is_told_and_nothing_is_left(tmp_path: Path) -> None:

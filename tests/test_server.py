@@ -224,6 +224,16 @@ async def test_a_request_that_never_ends_does_not_keep_it(tmp_path: Path) -> Non
         writer.close()
 
 
+async def test_a_worker_that_hangs_does_not_keep_it(tmp_path: Path) -> None:
+    async with running(tmp_path, SHUTDOWN_GRACE_MS="100") as node:
+        (worker,) = node.workers()
+        os.kill(worker, signal.SIGSTOP)
+        node.process.terminate()
+        assert await node.process.wait() == 0
+        assert "a worker does not end, so it is killed" in node.events()
+        assert not alive(worker)
+
+
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     async with running(tmp_path, SHUTDOWN_GRACE_MS="86400000") as node:
         (worker,), redis = node.workers(), node.redis_pid()
@@ -289,6 +299,15 @@ async def test_a_worker_that_can_never_start_ends_the_node(tmp_path: Path) -> No
         (worker,) = node.workers()
         os.kill(worker, signal.SIGKILL)
         assert "belongs to node B" in await refusal(node)
+
+
+async def test_a_node_that_doubts_its_state_ends_and_says_why(tmp_path: Path) -> None:
+    async with running(tmp_path) as node:
+        async with Redis(unix_socket_path=str(node.directory / "redis.sock")) as redis:
+            await redis.delete("clock")
+            await redis.set("clock", "no hash")
+        assert await node.process.wait() == 3
+        assert "the node stops: a guarantee is in doubt" in node.events()
 
 
 async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def test_three_nodes_do_what_their_twins_do() -> None:
 def test_three_nodes_on_a_real_redis_do_what_their_twins_do(
     name: str, redis_sockets: dict[str, Path]
 ) -> None:
-    run(real(redis_sockets[name]), effort(100))
+    run(real(redis_sockets[name]), effort(60))
 
 
 #: Those of the two scripts that keep most guarantees; the rest needs more around it than a store.
