@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 from client import Lightcone, LightconeError, Session
 from tests.chaos.plan import Plan, Request, SessionPlan, requests_of
 
-#: A node that is not there is asked again and again by its clients, so none may wait for long.
-TIMEOUT_S = 3.0
 PATIENCE_S = 0.5
 
 
@@ -49,7 +47,9 @@ class Load:
         self._urls = urls
         self._names = {url: node for node, url in urls.items()}
         self._sessions = {
-            session: kv.session(name=session.name, timeout_s=TIMEOUT_S, patience_s=PATIENCE_S)
+            session: kv.session(
+                name=session.name, timeout_s=session.timeout_s, patience_s=PATIENCE_S
+            )
             for session in plan.sessions
         }
         self._stop = asyncio.Event()

@@ -67,6 +67,12 @@ _GAP_S: Final = (0.5, 2.0)
 #: for odd clocks looks once a second whether the clock has jumped.
 _PROOF_S: Final[Mapping[str, float]] = {**dict.fromkeys(PROCESSES + NETWORK, 1.5), "clock-jump": 2}
 
+#: A node that is not there is asked again and again by its clients, so none may wait for long.
+_TIMEOUT_S: Final = 3.0
+#: Longer than REDIS_TIMEOUT_MS, and too short for a second try after that. So what a node with a
+#: silent Redis says of a write is all that its client is told.
+_SHORT_TIMEOUT_S: Final = 1.9
+
 HOT_KEYS: Final = 4
 MANY_KEYS: Final = 150
 
@@ -102,6 +108,7 @@ class SessionPlan:
     #: How often it asks another node than its home; with `fails_over` it lists all nodes instead.
     roams: float
     fails_over: bool
+    timeout_s: float
     pause_s: float
     writes: float
     deletes: float
@@ -266,8 +273,10 @@ class _Planner:
                 self._session(f"roamer-{node}", node, keys=hot, writes=0.4, roams=0.6),
                 self._session(f"keeper-{node}", node, keys=many, writes=0.6, roams=0.2),
             ]
+            sessions.append(
+                self._session(f"wanderer-{node}", node, keys=many, writes=0.5, fails_over=True)
+            )
         home = self._rng.choice(self._nodes)
-        sessions.append(self._session("wanderer", home, keys=many, writes=0.5, fails_over=True))
         sessions.append(self._session("deleter", home, keys=hot + many, writes=0.8, deletes=0.9))
         return tuple(sessions)
 
@@ -283,8 +292,9 @@ class _Planner:
         fails_over: bool = False,
     ) -> SessionPlan:
         # So that five nodes make no more load than three.
-        pause_s = self._rng.uniform(0.03, 0.09) * len(self._nodes) / 3
-        return SessionPlan(name, home, roams, fails_over, pause_s, writes, deletes, keys)
+        pause_s = self._rng.uniform(0.04, 0.1) * len(self._nodes) / 3
+        timeout_s = _TIMEOUT_S if writes < 0.6 else _SHORT_TIMEOUT_S
+        return SessionPlan(name, home, roams, fails_over, timeout_s, pause_s, writes, deletes, keys)
 
     # --- strikes ----------------------------------------------------------------------------------
 

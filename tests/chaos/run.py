@@ -27,8 +27,9 @@ from client import Lightcone, LightconeError
 from tests.chaos.conduct import Conductor, Firing
 from tests.chaos.final import SETTLE_MAX_S, Evidence, Verdict, verdicts
 from tests.chaos.load import Load, Tally
-from tests.chaos.nemeses import Place, nemesis_for, probe_key
+from tests.chaos.nemeses import nemesis_for
 from tests.chaos.nodes import ChaosNodes
+from tests.chaos.place import Place, probe_key
 from tests.chaos.plan import Plan, Strike
 from tests.chaos.timeline import Timeline
 from tests.checker.history import Operation, read_history
@@ -129,7 +130,7 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
 
 def _conductor(nodes: ChaosNodes, kv: Lightcone, watcher: Watcher) -> Conductor:
     places = {node: Place(nodes, kv, node) for node in nodes.names}
-    return Conductor(lambda strike: nemesis_for(strike, places), watcher.tell)
+    return Conductor(lambda strike: nemesis_for(strike, nodes.network, places), watcher.tell)
 
 
 async def _under_load(load: Load, conductor: Conductor, plan: Plan) -> None:
