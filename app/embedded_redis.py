@@ -8,7 +8,7 @@ Two redis-servers never open the same append-only file: each holds `redis.lock` 
 file that it inherits, so the lock is free exactly when no such process is alive, however it or its
 supervisor ended. What a killed node left behind is put in order at the next start: a live server
 is shut down, what it wrote last is synced before another one loads it, a stale socket or pid file
-is removed. `lock` does the same for the node itself.
+and what became of an unfinished rewrite are removed. `lock` does the same for the node itself.
 
 What it does not know: what is kept in Redis, and who uses it.
 
@@ -161,8 +161,8 @@ class EmbeddedRedis:
         self._refuse_newer_data(program)
         redis_lock = await self._lock_for_redis()
         try:
-            for leftover in ("redis.sock", "redis.pid"):
-                (self._directory / leftover).unlink(missing_ok=True)
+            for leftover in _leftovers(self._directory):
+                leftover.unlink(missing_ok=True)
             log_file = self._directory / "redis.log"
             if log_file.exists() and log_file.stat().st_size > REDIS_LOG_MAX_BYTES:
                 log_file.replace(self._directory / "redis.log.1")
@@ -331,6 +331,13 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _leftovers(directory: Path) -> list[Path]:
+    """What a redis-server that was killed leaves in `directory`, and no other one removes: each
+    rewrite that did not end leaves a file as large as all the data (G9)."""
+    unfinished = [*directory.glob("temp-rewriteaof-*.aof"), *directory.glob("temp-*.rdb")]
+    return [directory / "redis.sock", directory / "redis.pid", *unfinished]
 
 
 def _sync(directory: Path) -> None:
