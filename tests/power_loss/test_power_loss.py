@@ -3,8 +3,8 @@
 A cut is a kill of every process of a node, after which its files lose what was not synced
 (disk.py says what that is). With `FSYNC=always`, whatever is lost then, no acknowledged write is,
 no dot names two writes, and the node starts by itself. With `FSYNC=everysec` acknowledged writes
-are lost: those after the last whole sync, no others, and only the newest. That shows too that the
-disk of these tests really loses what is not synced.
+are lost: the newest ones, and none that was acknowledged before the last whole sync began. That
+shows too that the disk of these tests really loses what is not synced.
 
 What must follow a loss is a new incarnation (DESIGN.md, section 6), and does not exist yet: with
 `everysec` nobody writes here at a node before its peers have given back what it lost. Once there
