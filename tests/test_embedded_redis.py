@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from app import embedded_redis
 from app.embedded_redis import EmbeddedRedis, RedisServer, find_redis_server, redis_pid
 from app.errors import StartupError
+from app.local_cluster import children_of
 from tests.processes import alive, until
 
 Programs = list[RedisServer]
@@ -248,6 +249,30 @@ async def test_what_a_killed_redis_server_leaves_is_removed(
     assert redis_pid(tmp_path) is None
     async with running(tmp_path) as redis:
         assert await get(redis, "lunch") is None
+
+
+async def test_what_is_left_of_an_unfinished_rewrite_is_removed(
+    program: RedisServer, tmp_path: Path
+) -> None:
+    async with running(tmp_path) as redis, client_of(redis) as client:
+        for number in range(2000):
+            await client.set(f"key-{number}", "value" * 100)
+        # Each key takes its time, so that the rewrite does not end by itself.
+        await client.config_set("rdb-key-save-delay", 1_000_000)
+        await client.bgrewriteaof()
+        await until(lambda: unfinished_rewrites(tmp_path))
+        assert redis.pid
+        os.kill(redis.pid, signal.SIGSTOP)  # it would tidy up behind its child
+        [child] = children_of(redis.pid)
+        os.kill(child, signal.SIGKILL)
+        assert unfinished_rewrites(tmp_path)
+        await kill_and_await_the_next(redis)
+        assert not unfinished_rewrites(tmp_path)
+        assert await get(redis, "key-1999") == "value" * 100
+
+
+def unfinished_rewrites(directory: Path) -> list[Path]:
+    return list(directory.glob("temp-rewriteaof-*.aof"))
 
 
 async def test_a_long_path_is_used_from_the_working_directory(

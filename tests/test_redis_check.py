@@ -76,6 +76,16 @@ async def test_a_redis_that_persists_as_is_promised_is_fit(fit: Any) -> None:
     await check(fit, "everysec")
 
 
+@pytest.mark.parametrize("fsync", ["always", "everysec"])
+async def test_a_redis_that_does_not_sync_during_a_rewrite_is_turned_down(
+    fit: Any, fsync: Fsync
+) -> None:
+    await fit.config_set("no-appendfsync-on-rewrite", "yes")
+    [problem] = await problems(fit, fsync)
+    assert problem.startswith("no-appendfsync-on-rewrite is on, so what is written while Redis")
+    assert "set `no-appendfsync-on-rewrite no`" in problem
+
+
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
 async def test_a_redis_that_evicts_is_turned_down(fit: Any, policy: str) -> None:
     await fit.config_set("maxmemory-policy", policy)

@@ -1,8 +1,9 @@
 """The mutations: what is broken, where, and which guarantee that breaks.
 
-What it is: a list of `Mutation`s. What it assumes and guarantees: `old` stands exactly once in its
-file (a test holds that), so a mutation never quietly changes nothing. What it does not know: how it
-is noticed. Where the idea is from: DeMillo, Lipton, Sayward, "Hints on Test Data Selection", 1978.
+What it is: a list of `Mutation`s: of the node, and one of the Redis that it stands on. What it
+assumes and guarantees: `old` stands exactly once in its file (a test holds that), so a mutation
+never quietly changes nothing. What it does not know: how it is noticed. Where the idea is from:
+DeMillo, Lipton, Sayward, "Hints on Test Data Selection", 1978.
 
 Not listed, since they break nothing: a gap in an actor's sequence let through (each write depends
 on the one before it, so the dependency check holds it back), a relay in another order (the receiver
@@ -111,6 +112,13 @@ MUTATIONS: Final = (
         "app/kv_store.py",
         "            committed = await self._scripts.commit_write(",
         _TOO_EARLY + "            committed = await too_early(",
+    ),
+    Mutation(
+        "Redis answers before it has synced",
+        "G3",
+        "tests/simulation/storage.py",
+        "        self.storage.say_when_synced(self, msg)",
+        "        self.say(msg)",
     ),
     Mutation(
         "unknown outcome called not_applied",

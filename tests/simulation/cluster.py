@@ -36,6 +36,7 @@ from tests.simulation.plan import (
     LinkChange,
     Pause,
     Plan,
+    PowerCut,
     Request,
     Session,
     Trouble,
@@ -93,7 +94,9 @@ class _Simulation:
         self._network.note = lambda text: record.note("wire", "", text)
         self._wrong: asyncio.Future[None] = self._loop.create_future()
         self._skew_ms = dict(plan.skew_ms)
-        self._is_troubled = any(isinstance(s, Crash | Trouble | Pause) for s in plan.steps)
+        self._is_troubled = any(
+            isinstance(s, Crash | Trouble | Pause | PowerCut) for s in plan.steps
+        )
         self._storages = {node: self._storage(node) for node in plan.nodes}
         self._lives: dict[tuple[str, int], Life] = {}
         self._healed = False
@@ -144,7 +147,19 @@ class _Simulation:
                 except Violation as violation:
                     self._raise(violation)
 
+        def on_power_cut(cut: PowerCut) -> None:
+            for life in [life for life in self._lives.values() if life.node == node]:
+                life.back_after_s = cut.for_s
+                life.die("power")
+            try:
+                lost = self._oracle.went_back(node, made.data)
+            except Violation as violation:
+                self._raise(violation)
+            else:
+                self._record.note("trouble", node, f"power {node} cut, {lost or 'nothing'} lost")
+
         made.after_command = after_command
+        made.on_power_cut = on_power_cut
         made.note = lambda text: self._record.note("trouble", node, f"     {node}'s Redis {text}")
         return made
 
@@ -184,8 +199,7 @@ class _Simulation:
             LIFE.set(None)
             await died.wait()
             await asyncio.wait([running])
-            pause_s = 0.05 if self._healed or life.crash is None else life.crash.for_s
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(0.05 if self._healed else life.back_after_s)
             number += 1
             self._record.note("wire", node, f"start {node} worker {index}")
 
@@ -266,7 +280,9 @@ class _Simulation:
     async def _until(self, at: float) -> None:
         await asyncio.sleep(max(0.0, at - self._loop.time()))
 
-    async def _trouble(self, step: LinkChange | Pause | Crash | Trouble | ClockJump) -> None:
+    async def _trouble(
+        self, step: LinkChange | Pause | Crash | Trouble | PowerCut | ClockJump
+    ) -> None:
         note = self._record.note
         match step:
             case LinkChange(_, source, target, weather):
@@ -279,6 +295,9 @@ class _Simulation:
             case Crash(_, node, index):
                 if life := self._lives.get((node, index)):
                     life.plan_crash(step)
+            case PowerCut(_, node):
+                if not self._healed:
+                    self._storages[node].plan_power_cut(step)
             case Pause(_, node, for_s):
                 note("trouble", node, f"pause {node}")
                 lives = [life for life in self._lives.values() if life.node == node]

@@ -51,6 +51,11 @@ class Twin(model.Node):
         self._counted = len(self.applied)
         return self._clock
 
+    def forget(self, count: int) -> None:
+        """The last writes that were applied, so many, never were."""
+        del self.applied[len(self.applied) - count :]
+        self._clock, self._counted = VectorClock(), 0
+
 
 @dataclass
 class Seen:
@@ -129,6 +134,43 @@ class Oracle:
                 lacks = write.dependencies.beyond(twin.clock)
                 raise Violation("G1", f"{node} applied {write.dot} before {lacks.entries_text()}")
         self._check_state(twin, data, {o.key for write in fresh for o in write.operations})
+
+    def went_back(self, node: str, data: Mapping[bytes, Any]) -> VectorClock:
+        """The node's Redis has lost what it did last, and holds this now.
+
+        Nobody was ever told of what is lost: no client had an answer that said it, and no other
+        node has it. So it may be forgotten, and its dots may be given again. Returns what is lost.
+        Raises Violation.
+        """
+        twin = self.twins[node]
+        lengths = {
+            key[4:].decode(): len(value._ids)
+            for key, value in data.items()
+            if key.startswith(b"log:")
+        }
+        kept = VectorClock(lengths.items())
+        lost = [write for write in twin.applied if not kept.covers(write.dot)]
+        for write in lost:
+            if node_of(write.dot.actor) == node:
+                self._forget(node, write.dot)
+        twin.forget(len(lost))
+        self._lengths[node] = lengths
+        self._note_waiting(node, data)
+        if not self._clients_only:
+            keys = {operation.key for write in lost for operation in write.operations}
+            self._check_state(twin, data, keys)
+        return VectorClock((write.dot.actor, write.dot.sequence) for write in lost)
+
+    def _forget(self, node: str, dot: Dot) -> None:
+        if dot in self._acknowledged:
+            raise Violation("G3", f"{dot} was acknowledged, and lost in a power cut of {node}")
+        if any(seen.past.covers(dot) for seen in self._seen.values()):
+            raise Violation("G3", f"{dot} was shown, and lost in a power cut of {node}")
+        for other, twin in self.twins.items():
+            waits = (dot.actor, str(dot.sequence).encode()) in self._waiting[other]
+            if other != node and (waits or twin.clock.covers(dot)):
+                raise Violation("G4", f"{dot} is at {other}, and {node}, which lost it, reuses it")
+        del self.writes[dot], self._pasts[dot]
 
     def _note_waiting(self, node: str, data: Mapping[bytes, Any]) -> None:
         waiting = {

@@ -21,7 +21,9 @@ Kind = Literal["put", "get", "siblings", "delete"]
 TroubleKind = Literal["slow", "full", "readonly", "loading", "down", "flaky", "restart"]
 CrashWhen = Literal["before", "after", "late"]
 
-PROFILES: Final = ("calm", "storm", "crash", "partition", "storage", "skew", "limits", "mix")
+PROFILES: Final = (
+    *("calm", "storm", "crash", "partition", "storage", "skew", "limits", "power", "mix"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,19 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
+class PowerCut:
+    """A node loses its power soon after its Redis has logged the n-th write from now on.
+
+    Its workers and its Redis end, and what Redis had not synced may be lost. It comes back later.
+    """
+
+    at: float
+    node: str
+    writes: int
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ClockJump:
     """A node's wall clock jumps."""
 
@@ -109,7 +124,7 @@ class ClockJump:
     by_ms: int
 
 
-Step = Request | LinkChange | Pause | Crash | Trouble | ClockJump
+Step = Request | LinkChange | Pause | Crash | Trouble | PowerCut | ClockJump
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +172,8 @@ class _Planner:
 
     def plan(self, seed: int) -> Plan:
         rng, nodes = self._rng, self._nodes
-        workers = 2 if rng.random() < (0.6 if self._has["crash"] else 0.2) else 1
+        often = self._has["crash"] or self._has["power"]
+        workers = 2 if rng.random() < (0.6 if often else 0.2) else 1
         settings = self._settings(workers)
         weather = self._weather()
         severed = self._severed()
@@ -170,6 +186,8 @@ class _Planner:
             steps += self._crashes(workers)
         if self._has["storage"]:
             steps += self._troubles()
+        if self._has["power"]:
+            steps += self._power_cuts()
         if self._has["skew"] or rng.random() < 0.3:
             skew = {node: rng.choice((0, 0, -3000, -50, 20, 5000, 86_400_000)) for node in nodes}
             steps += self._jumps()
@@ -343,6 +361,13 @@ class _Planner:
                 self._for_s(),
             )
             for _ in range(rng.randint(2, 7))
+        ]
+
+    def _power_cuts(self) -> list[PowerCut]:
+        rng = self._rng
+        return [
+            PowerCut(self._at(), rng.choice(self._nodes), rng.randint(1, 4), self._for_s())
+            for _ in range(rng.randint(1, 5))
         ]
 
     def _jumps(self) -> list[ClockJump]:

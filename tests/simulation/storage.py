@@ -8,7 +8,12 @@ are the real ones. Each command takes a moment, so that workers interleave; what
 still does has no effect; what it had sent may still take effect after its death. `after_command`
 is called after every command, wherever it came from.
 
-What it does not know: what the commands mean, save which of them Redis refuses when it is full.
+As with `appendfsync always`, everything that Redis says, answers and published messages alike, is
+held back until the next sync, and so tells only of what is on disk. A power cut takes Redis back
+to some point between that sync and the last command.
+
+What it does not know: what the commands mean, save which of them change something, and which
+Redis refuses when it is full.
 
 Where the idea is from: etcd's failpoints; TigerBeetle's simulated storage.
 """
@@ -18,6 +23,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -34,11 +40,15 @@ from app import redis_link
 from app.keys import LAYOUT
 from app.node import Connect
 from app.redis_link import Admits
-from tests.simulation.plan import Crash, TroubleKind
+from tests.simulation.plan import Crash, PowerCut, TroubleKind
 
 GROWS: Final = {"xadd", "hset", "set"}
 """Commands of ours that a full Redis refuses; one that frees memory it carries out."""
 WRITES: Final = GROWS | {"hdel", "del"}
+CHANGES: Final = WRITES | {"evalsha", "eval"}
+"""Commands of workers that may change something."""
+SLOW_SYNC: Final = (1, 20, 80)
+"""How many times as long a sync takes on a disk whose power is about to fail."""
 _FULL: Final = "OOM command not allowed when used memory > 'maxmemory'."
 _READONLY: Final = "READONLY You can't write against a read only replica."
 _LOADING: Final = "LOADING Redis is loading the dataset in memory"
@@ -71,6 +81,7 @@ class Life:
         self.alive = True
         self.crash: Crash | None = None
         self.commands_left = 0
+        self.back_after_s = 0.05
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.on_death: Callable[[str], None] = lambda _why: None
         self.running = asyncio.Event()
@@ -80,6 +91,7 @@ class Life:
         """It dies at a command that is still to come."""
         if self.alive and self.crash is None:
             self.crash, self.commands_left = crash, crash.commands
+            self.back_after_s = crash.for_s
 
     def die(self, why: str) -> None:
         """Nothing that it does has any effect from now on."""
@@ -105,12 +117,19 @@ class Storage:
         self.rng = rng
         self.server = FakeServer()
         self.trouble: TroubleKind | None = None
-        self.runs = 0
         self.connections_made = 0
         self.after_command: Callable[[str], None] = lambda _name: None
-        # As after a first start: whether a node has written before is not asked in each story.
-        self.execute([[b"HSET", b"meta", *_meta(node, self.run)]])
+        self.on_power_cut: Callable[[PowerCut], None] = lambda _cut: None
         self.note: Callable[[str], None] = lambda _text: None
+        self._has_power = True
+        self._held: list[tuple[_Socket, Any]] = []
+        self._synced = asyncio.Event()
+        self._synced.set()
+        self._cut: PowerCut | None = None
+        self._writes_left = 0
+        self._states: list[dict[bytes, Any]] = []
+        # As after a first start: whether a node has written before is not asked in each story.
+        self.execute([[b"HSET", b"meta", *_meta(node, self.run)]], self.connections_made)
 
     @property
     def data(self) -> dict[bytes, Any]:
@@ -120,31 +139,109 @@ class Storage:
     @property
     def run(self) -> str:
         """The id of the run that is on."""
-        return f"{self.runs:040x}"
+        return f"{self.connections_made:040x}"
+
+    @property
+    def is_down(self) -> bool:
+        """Whether nobody listens."""
+        return self.trouble == "down" or not self._has_power
 
     def begin(self, trouble: TroubleKind) -> None:
         """Redis is unwell."""
         self.trouble = trouble
         if trouble in ("down", "restart"):
-            self.runs += 1
-            self.connections_made += 1  # those from before are gone
-            self.server.script_cache.clear()
+            self._hang_up()
 
     def end(self) -> None:
-        """Redis is well."""
+        """Redis is well, and no power cut is to come."""
         if self.trouble in ("down", "restart"):
-            self.connections_made += 1
+            self._hang_up()
         self.trouble = None
+        self._has_power = True
+        self._cut = None
 
-    def execute(self, commands: list[Command]) -> None:
-        """The commands take effect, though nobody waits for the answer; unless Redis is down."""
-        if self.trouble == "down":
+    def _hang_up(self) -> None:
+        """Redis has ended, with all that it had not said yet."""
+        self.connections_made += 1  # those from before are gone
+        self.server.script_cache.clear()
+        self._held.clear()
+        self._synced.set()
+
+    def execute(self, commands: list[Command], made: int) -> None:
+        """The commands take effect, though nobody waits for the answer; unless Redis has ended
+        since they were sent, on a connection of the time `made`."""
+        if self.is_down or made != self.connections_made:
             return
         socket = _Socket(self.server, 0, client_class=Redis)
         socket.storage = self
         for command in commands:
             socket._process_command(command)
         socket.kill()
+
+    # --- syncs and power cuts --------------------------------------------------------------------
+
+    def say_when_synced(self, socket: "_Socket", message: Any) -> None:
+        """The client at this socket has the message once all that was carried out is on disk."""
+        self._held.append((socket, message))
+        if self._synced.is_set():
+            self._synced.clear()
+            delay_s = self.rng.uniform(0.00005, 0.0005)
+            if self._cut is not None:
+                delay_s *= self.rng.choice(SLOW_SYNC)
+            asyncio.get_running_loop().call_later(delay_s, self._sync, self.connections_made)
+
+    async def until_synced(self) -> None:
+        """All that had been carried out is on disk, or Redis has ended."""
+        await self._synced.wait()
+
+    def _sync(self, made: int) -> None:
+        if made != self.connections_made:
+            return
+        del self._states[:-1]
+        held, self._held = self._held, []
+        for socket, message in held:
+            socket.say(message)
+        self._synced.set()
+
+    def plan_power_cut(self, cut: PowerCut) -> None:
+        """The power fails after a write that is still to come."""
+        if self._cut is None and self._has_power:
+            self._cut, self._writes_left = cut, cut.writes
+            self._states = [self._copy()]
+
+    def changed(self, logged: bool) -> None:
+        """A command that may have changed something was carried out; it may have logged a write."""
+        if self._cut is None:
+            return
+        self._states.append(self._copy())
+        self._writes_left -= logged
+        if logged and self._writes_left == 0:
+            delay_s = self.rng.choice((0.0, self.rng.uniform(0, 0.001)))
+            asyncio.get_running_loop().call_later(delay_s, self._lose_power, self._cut)
+
+    def _lose_power(self, cut: PowerCut) -> None:
+        if self._cut is not cut:
+            return
+        self._cut, self._has_power = None, False
+        self._hang_up()
+        self._put_back(self.rng.choice(self._states))
+        self.on_power_cut(cut)
+        asyncio.get_running_loop().call_later(cut.for_s, self._get_power)
+
+    def _get_power(self) -> None:
+        self._has_power = True
+
+    def _copy(self) -> dict[bytes, Any]:
+        return deepcopy(self.server.dbs[0]._dict)
+
+    def _put_back(self, state: dict[bytes, Any]) -> None:
+        database = self.server.dbs[0]
+        database._dict.clear()
+        database._expiry_heap.clear()
+        for key, item in state.items():
+            database[key] = item
+
+    # --- refusals --------------------------------------------------------------------------------
 
     def refusal(self) -> str | None:
         """What every command is answered, whatever it is."""
@@ -193,6 +290,7 @@ class _Socket(AsyncFakeSocket):
 
     storage: Storage
     _wrote = False
+    _logged = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._number = next(_numbers)
@@ -208,16 +306,26 @@ class _Socket(AsyncFakeSocket):
             server._lua_runtime = runtime  # type: ignore[attr-defined]
         return runtime
 
+    def put_response(self, msg: Any) -> None:
+        self.storage.say_when_synced(self, msg)
+
+    def say(self, message: Any) -> None:
+        """The client has the message."""
+        super().put_response(message)
+
     def _process_command(self, fields: list[bytes]) -> None:
-        self._wrote = False
+        self._wrote = self._logged = False
         if fields[0] == b"INFO":  # fakeredis knows nothing of runs
             self.put_response(f"run_id:{self.storage.run}\r\nredis_version:7.0.0\r\n".encode())
             return
         if refusal := self.storage.refusal():
             self.put_response(self._decode_error(SimpleError(refusal)))
             return
+        name = fields[0].decode().lower()
         super()._process_command(fields)
-        self.storage.after_command(fields[0].decode().lower())
+        if name in CHANGES:
+            self.storage.changed(self._logged)
+        self.storage.after_command(name)
 
     def _run_command(self, func: Any, sig: Any, args: list[Any], from_script: bool) -> Any:
         # Redis refuses the first command of a script that writes, never one after it.
@@ -226,6 +334,8 @@ class _Socket(AsyncFakeSocket):
             return SimpleError(refusal)
         if sig.name in WRITES:
             self._wrote = True
+        if sig.name == "xadd":
+            self._logged = True
         return super()._run_command(func, sig, args, from_script)
 
 
@@ -246,7 +356,7 @@ class _Connection(FakeBaseAsyncConnection, redis_link._Tcp):  # type: ignore[mis
 
     async def _connect(self) -> None:
         await self._check_alive()
-        if self._storage.trouble == "down":
+        if self._storage.is_down:
             raise RedisConnectionError("Connection refused")
         socket = _Socket(self._storage.server, self.db, client_class=Redis)
         socket.storage = self._storage
@@ -280,7 +390,9 @@ class _Connection(FakeBaseAsyncConnection, redis_link._Tcp):  # type: ignore[mis
             if storage.trouble == "slow":
                 delay_s = rng.choice((0.01, 0.2, 0.8))
             if self.socket_timeout and delay_s > self.socket_timeout:
-                asyncio.get_running_loop().call_later(delay_s, storage.execute, commands)
+                asyncio.get_running_loop().call_later(
+                    delay_s, storage.execute, commands, self._made
+                )
                 self._fails_on_read = RedisTimeoutError("Timeout reading from redis")
                 return
             await asyncio.sleep(delay_s)
@@ -312,7 +424,7 @@ class _Connection(FakeBaseAsyncConnection, redis_link._Tcp):  # type: ignore[mis
                 raise self._fails_on_read
             if self._is_sent:
                 self._is_sent = False
-                await asyncio.sleep(self._storage.rng.uniform(0.00005, 0.0005))
+                await self._storage.until_synced()
             self._check_lost()
         except BaseException:
             await self.disconnect(nowait=True)
@@ -342,7 +454,9 @@ class _Connection(FakeBaseAsyncConnection, redis_link._Tcp):  # type: ignore[mis
             return False
         if life.crash.when == "late":
             delay_s = self._storage.rng.uniform(0.0005, 0.05)
-            asyncio.get_running_loop().call_later(delay_s, self._storage.execute, commands)
+            asyncio.get_running_loop().call_later(
+                delay_s, self._storage.execute, commands, self._made
+            )
         life.die(f"{life.crash.when} {commands[0][0].decode().lower()}")
         return True
 
