@@ -11,6 +11,7 @@ know what is written.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -72,6 +73,8 @@ class Identity:
         self._run = ""
         self._seen = VectorClock()
         self._gave_way = False
+        self.doubts = 0
+        """How often there has been a doubt."""
         self._doubted = asyncio.Event()
         self._settled = asyncio.Event()
         self.serves = asyncio.Event()
@@ -79,13 +82,23 @@ class Identity:
 
     @property
     def actor(self) -> str:
-        """Who writes here. Raises NotReady while that is not settled."""
-        if not self._actor:
+        """Who writes here. Raises NotReady while that is in doubt."""
+        if not self._settled.is_set():
             raise NotReady(
-                "This node's Redis is new, and the node asks its peers whether it has written "
-                "before. Nothing was done. Try again soon, or at another node."
+                "Whether this node has written before, or has lost what it wrote, is still to be "
+                "found out. Nothing was done. Try again soon, or at another node."
             )
         return self._actor
+
+    async def writer(self) -> str:
+        """Who writes here; if that is in doubt, once it is settled, which as a rule is at once.
+
+        Raises NotReady.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SOON_S):
+                await self._settled.wait()
+        return self.actor
 
     def admits(self, run: str) -> bool:
         """Whether writes may be made in this run of Redis; if not, that is settled soon."""
@@ -94,25 +107,17 @@ class Identity:
         return run == self._run
 
     def doubt(self) -> None:
-        """Redis does not hold what it should: it is looked into at once."""
+        """Redis does not hold what it should: that is looked into before anything is written."""
+        self.doubts += 1
         self._settled.clear()
         self._doubted.set()
 
-    async def settles(self) -> bool:
-        """What was doubted is settled again, soon; False if nothing was, or it takes long."""
-        if self._settled.is_set():
-            return False
-        try:
-            async with asyncio.timeout(_SOON_S):
-                return await self._settled.wait()
-        except TimeoutError:
-            return False
-
     def witness(self, seen: VectorClock) -> None:
         """A peer has seen these writes. If it knows more of this node's than the node, that is
-        looked into at once."""
-        if incarnation.lost_writes(self._actor or self._node, seen, self._progress.clock):
-            self._seen = self._seen.merge(seen)
+        looked into before anything is written."""
+        known = self._progress.clock.merge(self._seen)
+        if lost := incarnation.lost_writes(self._actor or self._node, seen, known):
+            self._seen = self._seen.merge(lost)
             self.doubt()
 
     async def keep(self, peers: Mapping[str, Ask]) -> None:
@@ -133,9 +138,9 @@ class Identity:
     async def _settle(self, peers: Mapping[str, Ask]) -> None:
         while True:
             # In this order: what is known now must be in the Redis that is looked at next.
-            known = self._progress.clock.merge(self._seen)
+            known = self._progress.clock
             run, remembered = await self._look()
-            evidence = await self._hear(peers, remembered, run, known)
+            evidence = await self._hear(peers, remembered, run, known.merge(self._seen))
             now_us = self._now_us()
             settled = incarnation.settle(
                 self._node, remembered, run, evidence, durable=self._durable, now_us=now_us
@@ -148,7 +153,6 @@ class Identity:
         if settled.reason:
             log.error("new incarnation", actor=settled.actor, reason=settled.reason)
         self._actor, self._run = settled.actor, run
-        self._seen = VectorClock()
         if not known <= remembered.clock:
             self._progress.restart(remembered.clock)
         self.serves.set()

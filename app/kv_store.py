@@ -74,16 +74,17 @@ class KVStore:
 
         Raises NotReady, RedisUnavailable.
         """
+        doubts = self._identity.doubts
         try:
             return await self._commit(operations)
         except RedisUnavailable as error:
             # Redis was started again, say, and who writes there is settled in a moment.
-            if error.outcome != "not_applied" or not await self._identity.settles():
+            if error.outcome != "not_applied" or self._identity.doubts == doubts:
                 raise
         return await self._commit(operations)
 
     async def _commit(self, operations: Sequence[Operation]) -> Committed:
-        actor = self._identity.actor
+        actor = await self._identity.writer()
         with translated(changes=True):
             committed = await self._scripts.commit_write(
                 actor, operations, self._now_us(), self._progress.clock[actor]

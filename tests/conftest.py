@@ -133,11 +133,11 @@ class FirstLife(Identity):
     def actor(self) -> str:
         return self.node
 
+    async def writer(self) -> str:
+        return self.node
+
     def doubt(self) -> None:
         self.doubts += 1
-
-    async def settles(self) -> bool:
-        return False
 
     def witness(self, seen: VectorClock) -> None:
         self.seen = self.seen.merge(seen)

@@ -1269,7 +1269,7 @@ async def test_a_peer_that_has_seen_more_of_a_node_than_itself_ends_its_incarnat
 async def test_a_new_node_whose_peers_are_silent_takes_another_name_after_a_while(
     redis_url: str,
 ) -> None:
-    async with new_node_a(redis_url, first_start_wait_ms=300) as client:
+    async with new_node_a(redis_url, first_start_wait_ms=3000) as client:
         assert (await client.get("/status")).status == 200
         await problem(await client.get("/readyz"), 503, "not-ready")
         await problem(await client.put("/kv/lunch", data=b"x"), 503, "not-ready")
