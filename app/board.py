@@ -1,11 +1,11 @@
 """What the workers of a node tell each other, through their Redis.
 
-Four notices: who sends to which peer (a lease), what is known of each peer, the fault on each
-link, and how far the node has come (a channel).
+Five notices: who sends to which peer (a lease), what is known of each peer, the birth of its first
+Redis, the fault on each link, and how far the node has come (a channel).
 
-Assumes nothing of the workers: any may die at any time, and no notice is needed for a guarantee.
-Guarantees that at most one live worker holds a lease for the time of it; a lost notice of progress
-is made up for within a second.
+Assumes nothing of the workers: any may die at any time, and but for the births no notice is needed
+for a guarantee. Guarantees that at most one live worker holds a lease for the time of it; a lost
+notice of progress is made up for within a second.
 
 Does not know what any of it is used for.
 """
@@ -83,6 +83,20 @@ class Board:
             int(fields[b"last_contact_us"]),
             int(fields[b"skew_us"]),
         )
+
+    async def first_birth(self, node: str, birth: str) -> str:
+        """The birth of the first Redis of that node of which this one heard: this, if none before.
+
+        It is remembered once this returns, for ever: whatever the node loses, it was there.
+        """
+        births = self._keys.births
+        with translated():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.hsetnx(births, node, birth)
+                pipeline.hget(births, node)
+                _, first = await pipeline.execute()
+        text: str = first.decode()
+        return text
 
     async def set_fault(self, peer: str, fault: Fault) -> None:
         """The link to `peer` has this fault, on every worker, until it is set again."""

@@ -147,15 +147,19 @@ class _WriteForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     operations: list[_PutForm | _DeleteForm]
 
 
-class _BatchForm(msgspec.Struct, forbid_unknown_fields=True):
+_Birth = Annotated[str, msgspec.Meta(max_length=64)]
+
+
+class _BatchForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     version: int
     sender: str
     receiver: str
     clock: _Clock
     writes: Annotated[list[_WriteForm], msgspec.Meta(max_length=BATCH_WRITES_MAX)]
+    birth: _Birth = ""
 
 
-class _AnswerForm(msgspec.Struct, forbid_unknown_fields=True):
+class _AnswerForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     node: str
     clock: _Clock
     received: _Clock
@@ -165,16 +169,21 @@ class _AnswerForm(msgspec.Struct, forbid_unknown_fields=True):
     pending: int
     refused: int
     now_us: int
+    first_birth: _Birth = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What `POST /replicate` carries: who sends to whom, the sender's clock, and writes."""
+    """What `POST /replicate` carries: who sends to whom, the sender's clock, and writes.
+
+    With `birth`, that of the sender's Redis, it asks which one the receiver heard of first.
+    """
 
     sender: str
     receiver: str
     clock: VectorClock
     writes: tuple[Write, ...]
+    birth: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +191,8 @@ class Answer:
     """What the receiver says after a batch: where it stands now, and what became of the writes.
 
     `received` covers `clock` and, per actor, what waits there without a gap.
-    `now_us` is the receiver's wall clock, microseconds since 1970.
+    `now_us` is the receiver's wall clock, microseconds since 1970. `first_birth` answers a batch
+    with a `birth`: the first one that the receiver heard of, which may be this one.
     """
 
     node: str
@@ -194,6 +204,7 @@ class Answer:
     pending: int
     refused: int
     now_us: int
+    first_birth: str = ""
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -210,6 +221,7 @@ def encode_batch(batch: Batch) -> bytes:
         batch.receiver,
         batch.clock.to_dict(),
         [_write_form(write) for write in batch.writes],
+        batch.birth,
     )
     return _encoder.encode(form)
 
@@ -229,7 +241,7 @@ def decode_batch(body: bytes) -> Batch:
     for write in writes:
         if problem := write_problem(write):
             raise BadBatch(f"The batch breaks a rule: {_cut(problem)}. Nothing of it was applied.")
-    return Batch(form.sender, form.receiver, _clock(form.clock), writes)
+    return Batch(form.sender, form.receiver, _clock(form.clock), writes, form.birth)
 
 
 def encode_answer(answer: Answer) -> bytes:
@@ -244,6 +256,7 @@ def encode_answer(answer: Answer) -> bytes:
         answer.pending,
         answer.refused,
         answer.now_us,
+        answer.first_birth,
     )
     return _encoder.encode(form)
 
@@ -267,6 +280,7 @@ def decode_answer(body: bytes) -> Answer:
         form.pending,
         form.refused,
         form.now_us,
+        form.first_birth,
     )
 
 

@@ -178,6 +178,9 @@ class Api:
         self.identity.witness(batch.clock)
         self.progress.miss(batch.clock)
         received = await asyncio.shield(self.buffer.receive(batch.writes))
+        first_birth = ""
+        if batch.birth:
+            first_birth = await self.board.first_birth(batch.sender, batch.birth)
         answer = codec.encode_answer(
             Answer(
                 self.config.node_id,
@@ -189,6 +192,7 @@ class Api:
                 received.pending,
                 received.refused,
                 self.now_us(),
+                first_birth,
             )
         )
         return web.Response(

@@ -30,8 +30,9 @@ from app.vector_clock import VectorClock
 
 log = get_logger(__name__)
 
-Ask = Callable[[], Awaitable[Answer]]
-"""Asks one peer where it stands. Raises PeerError."""
+Ask = Callable[[str], Awaitable[Answer]]
+"""Asks one peer where it stands, and of which birth of this node's Redis it heard first, given the
+one that it has. Raises PeerError."""
 
 _LOOK_AGAIN_S: Final = 30.0
 """How often a worker says that it is at work; far less than `incarnation.ABSENCE_MAX_US`."""
@@ -57,6 +58,7 @@ class Identity:
         scripts: Scripts,
         progress: Progress,
         now_us: Callable[[], int],
+        birth: str,
         *,
         durable: bool,
         first_start_wait_s: float,
@@ -67,6 +69,7 @@ class Identity:
         self._scripts = scripts
         self._progress = progress
         self._now_us = now_us
+        self._birth = birth
         self._durable = durable
         self._first_start_wait_s = first_start_wait_s
         self._actor = ""
@@ -139,8 +142,8 @@ class Identity:
         while True:
             # In this order: what is known now must be in the Redis that is looked at next.
             known = self._progress.clock
-            run, remembered = await self._look()
-            evidence = await self._hear(peers, remembered, run, known.merge(self._seen))
+            run, birth, remembered = await self._look()
+            evidence = await self._hear(peers, birth, remembered, run, known.merge(self._seen))
             now_us = self._now_us()
             settled = incarnation.settle(
                 self._node, remembered, run, evidence, durable=self._durable, now_us=now_us
@@ -171,21 +174,26 @@ class Identity:
             )
         self._gave_way = self._gave_way or bool(later)
 
-    async def _look(self) -> tuple[str, Remembered]:
-        """The run of Redis that is on, and what it holds."""
+    async def _look(self) -> tuple[str, str, Remembered]:
+        """The run of Redis that is on, the birth of its data, and what it holds."""
         with translated():
             run = await run_of(self._redis)
         try:
-            meta = await claim(self._scripts, self._node)
+            meta = await claim(self._scripts, self._node, self._birth)
         except StartupError as error:
             raise RedisUnavailable(NOT_OURS) from error
         with translated():
             clock = codec.unpack_clock(await self._redis.hgetall(self._keys.clock))
         actor, past, alive_us = meta.get("actor", ""), meta.get("run", ""), meta.get("alive", 0)
-        return run, Remembered(actor, past, int(alive_us), clock)
+        return run, meta.get("birth", ""), Remembered(actor, past, int(alive_us), clock)
 
     async def _hear(
-        self, peers: Mapping[str, Ask], redis: Remembered, run: str, known: VectorClock
+        self,
+        peers: Mapping[str, Ask],
+        birth: str,
+        redis: Remembered,
+        run: str,
+        known: VectorClock,
     ) -> Evidence:
         """What is known outside of Redis.
 
@@ -198,34 +206,38 @@ class Identity:
         give_up_at = loop.time() + (0.0 if redis.actor else self._first_start_wait_s)
         if not redis.actor:
             self.serves.set()  # for peers that start beside it ask the same
-        silent = dict(peers)
+        silent, remember_another = dict(peers), []
         while True:
-            answers = await asyncio.gather(*(_answer(ask) for ask in silent.values()))
+            answers = await asyncio.gather(*(_answer(ask, birth) for ask in silent.values()))
             for peer, answer in zip(tuple(silent), answers, strict=True):
                 if answer is not None:
                     del silent[peer]
                     known = known.merge(answer.clock).merge(answer.received).merge(answer.missing)
-            is_known = incarnation.has_written(self._node, known.merge(redis.clock))
+                    if answer.first_birth != birth:
+                        remember_another.append(peer)
+            is_known = bool(remember_another) or incarnation.has_written(
+                self._node, known.merge(redis.clock)
+            )
             if not silent or loop.time() >= give_up_at or (is_known and not redis.actor):
-                return Evidence(known, tuple(silent))
+                return Evidence(known, tuple(silent), tuple(remember_another))
             await asyncio.sleep(_RETRY_S)
 
 
-async def _answer(ask: Ask) -> Answer | None:
+async def _answer(ask: Ask, birth: str) -> Answer | None:
     try:
         async with asyncio.timeout(_ASK_S):
-            return await ask()
+            return await ask(birth)
     except (PeerError, TimeoutError):
         return None
 
 
-async def claim(scripts: Scripts, node: str) -> dict[str, str]:
-    """This Redis is `node`'s, from now on or since before; what its `meta` holds.
+async def claim(scripts: Scripts, node: str, birth: str) -> dict[str, str]:
+    """This Redis is `node`'s, since before or from now on, born as `birth`; what `meta` holds.
 
     Raises StartupError if it is another node's, or holds something else.
     """
     with translated():
-        meta = await scripts.claim_node(node, LAYOUT)
+        meta = await scripts.claim_node(node, LAYOUT, birth)
     if not meta:
         raise StartupError(
             "REDIS_URL: this Redis database holds data that is not Lightcone's. "

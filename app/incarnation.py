@@ -44,11 +44,12 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known outside of Redis: the writes that peers and workers have seen, and the peers
-    that did not say."""
+    """What is known outside of Redis: the writes that peers and workers have seen, the peers that
+    did not say, and those that have heard of the node when it had another Redis."""
 
     seen: VectorClock
     silent: tuple[str, ...] = ()
+    remember_another: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,8 @@ def _why_not_the_same(
     if not redis.actor:
         if has_written(node, redis.clock.merge(evidence.seen)):
             return f"Redis is new, and {node} has written before"
+        if evidence.remember_another:
+            return f"Redis is new, and {evidence.remember_another[0]} remembers an earlier one"
         if evidence.silent:
             silent = ", ".join(evidence.silent)
             return f"Redis is new, and whether {node} wrote before is not known: {silent} is silent"

@@ -50,6 +50,11 @@ class Keys:
         return f"{self.prefix}received"
 
     @property
+    def births(self) -> str:
+        """Hash: node -> the birth of its first Redis of which this node heard."""
+        return f"{self.prefix}births"
+
+    @property
     def faults(self) -> str:
         """Hash: peer -> the fault on the link to it, as JSON. Only with FAULTS=1."""
         return f"{self.prefix}faults"

@@ -45,6 +45,11 @@ def wall_clock_us() -> int:
     return time.time_ns() // 1000
 
 
+def new_birth(now_us: int, rng: random.Random) -> str:
+    """A name for a new Redis that no other has had."""
+    return f"{now_us:x}-{rng.randrange(16**8):08x}"
+
+
 async def claim_redis(config: Config) -> None:
     """The Redis of `config` is fit to keep the guarantees, and this node's.
 
@@ -56,7 +61,8 @@ async def claim_redis(config: Config) -> None:
         async with asyncio.timeout(_REDIS_COMES_WITHIN_S):
             await redis_check.until_it_answers(redis)
         await redis_check.check(redis, config.fsync)
-        await identity.claim(Scripts(redis, Keys.of(redis)), config.node_id)
+        birth = new_birth(wall_clock_us(), random.Random())
+        await identity.claim(Scripts(redis, Keys.of(redis)), config.node_id, birth)
     except (RedisUnavailable, TimeoutError) as error:
         cause = error.cause if isinstance(error, RedisUnavailable) else "it does not answer"
         raise StartupError(
@@ -102,7 +108,8 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         progress = Progress()
         board = Board(redis, keys, scripts, name)
         await redis_check.until_it_answers(redis)
-        await identity.claim(scripts, config.node_id)
+        birth = new_birth(now_us(), world.rng)
+        await identity.claim(scripts, config.node_id, birth)
         who = Identity(
             config.node_id,
             redis,
@@ -110,6 +117,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             scripts,
             progress,
             now_us,
+            birth,
             durable=config.fsync == "always",
             first_start_wait_s=config.first_start_wait_ms / 1000,
         )

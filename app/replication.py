@@ -85,12 +85,12 @@ class Link:
         self._faulty.changed()
         self._wake.set()
 
-    async def ask(self) -> Answer:
-        """Where the peer stands, now and over this link.
+    async def ask(self, birth: str) -> Answer:
+        """Where the peer stands, now and over this link, and of which birth it heard first.
 
         Raises PeerError, RedisUnavailable.
         """
-        batch = Batch(self._config.node_id, self._peer, self._progress.clock, ())
+        batch = Batch(self._config.node_id, self._peer, self._progress.clock, (), birth)
         return await self._faulty.carry(batch, await self._fault(), self._send)
 
     async def run(self) -> None:

@@ -140,14 +140,15 @@ class Scripts:
             applied, duplicate, pending, refused, drained, bool(more), clock, received, missing
         )
 
-    async def claim_node(self, node: str, layout: int) -> dict[str, str]:
+    async def claim_node(self, node: str, layout: int, birth: str) -> dict[str, str]:
         """Claim an empty Redis for `node` (`lua/claim_node.lua`); its `meta` afterwards.
 
         Empty if it holds data that is not ours: nothing was changed then.
         """
         keys = self._keys
         reply: list[Any] = await self._claim_node(
-            keys=[keys.meta], args=[node, layout, keys.lease_stem, keys.peer_stem]
+            keys=[keys.meta, keys.births],
+            args=[node, layout, birth, keys.lease_stem, keys.peer_stem],
         )
         fields = [item.decode() for item in reply]
         return dict(zip(fields[::2], fields[1::2], strict=True))

@@ -109,7 +109,7 @@ async def make_redis(
 
 async def begin(scripts: Scripts, node: str, actor: str = "", run: str = "a run") -> None:
     """The empty Redis is the node's, which writes there under its own name or as `actor`."""
-    await identity.claim(scripts, node)
+    await identity.claim(scripts, node, "a birth")
     new = Remembered("", "", 0, VectorClock())
     assert await scripts.settle_actor(node, new, Settled(actor or node), run, 0)
 

@@ -80,7 +80,9 @@ class Pair:
     async def replace_worker(self, number: int) -> None:
         """The worker has died, and another begins as workers do."""
         worker = self.workers[number] = Worker(self)
-        assert (await identity.claim(worker.scripts, self.twin.name))["actor"] == self.twin.name
+        assert (await identity.claim(worker.scripts, self.twin.name, "a birth"))[
+            "actor"
+        ] == self.twin.name
         worker.progress.advance(await worker.store.clock())
 
     # --- what is done to both ------------------------------------------------------------------

@@ -23,6 +23,7 @@ from tests.conftest import SERVERS, MakeRedis, begin
 real_redis_only = pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
 
 NOW_US = 1_000_000
+A_NEW_REDIS = {"node": "A", "layout": "1", "birth": "a birth"}
 
 
 # --- whose Redis it is ----------------------------------------------------------------------------
@@ -30,23 +31,23 @@ NOW_US = 1_000_000
 
 async def test_an_empty_redis_becomes_the_nodes_and_stays_it(make_redis: MakeRedis) -> None:
     scripts = Scripts(make_redis(), Keys())
-    assert await identity.claim(scripts, "A") == {"node": "A", "layout": "1"}
-    assert await identity.claim(scripts, "A") == {"node": "A", "layout": "1"}
+    assert await identity.claim(scripts, "A", "a birth") == A_NEW_REDIS
+    assert await identity.claim(scripts, "A", "a birth") == A_NEW_REDIS
 
 
 async def test_the_redis_of_another_node_is_refused(make_redis: MakeRedis) -> None:
     scripts = Scripts(make_redis(), Keys())
-    await identity.claim(scripts, "A")
+    await identity.claim(scripts, "A", "a birth")
     with pytest.raises(StartupError, match=r"REDIS_URL: .* belongs to node A, and NODE_ID is B"):
-        await identity.claim(scripts, "B")
-    assert (await identity.claim(scripts, "A"))["node"] == "A"
+        await identity.claim(scripts, "B", "a birth")
+    assert (await identity.claim(scripts, "A", "a birth"))["node"] == "A"
 
 
 async def test_a_redis_with_somebody_elses_data_is_refused(make_redis: MakeRedis) -> None:
     redis = make_redis()
     await redis.set("theirs", "1")
     with pytest.raises(StartupError, match=r"REDIS_URL: .* not Lightcone's.*database of its own"):
-        await identity.claim(Scripts(redis, Keys()), "A")
+        await identity.claim(Scripts(redis, Keys()), "A", "a birth")
     assert await redis.keys() == [b"theirs"]
 
 
@@ -58,30 +59,30 @@ async def test_data_of_another_layout_is_refused(
     for field, value in {"actor": "A", **meta}.items():
         await redis.hset("meta", field, value)
     with pytest.raises(StartupError, match=r"REDIS_URL: the data is of layout .*reads layout 1"):
-        await identity.claim(Scripts(redis, Keys()), "A")
+        await identity.claim(Scripts(redis, Keys()), "A", "a birth")
 
 
 async def test_a_meta_of_somebody_else_is_refused(make_redis: MakeRedis) -> None:
     redis = make_redis()
     await redis.hset("meta", "theirs", "1")
     with pytest.raises(StartupError, match="REDIS_URL"):
-        await identity.claim(Scripts(redis, Keys()), "A")
+        await identity.claim(Scripts(redis, Keys()), "A", "a birth")
 
 
 # --- who writes -----------------------------------------------------------------------------------
 
 
-def says(clock: str) -> Ask:
-    """A peer that has seen so much."""
+def says(clock: str, first_birth: str = "") -> Ask:
+    """A peer that has seen so much, and has heard of this birth first; if of none, of yours."""
 
-    async def ask() -> Answer:
+    async def ask(birth: str) -> Answer:
         seen = VectorClock.parse(clock)
-        return Answer("B", seen, seen, VectorClock(), 0, 0, 0, 0, NOW_US)
+        return Answer("B", seen, seen, VectorClock(), 0, 0, 0, 0, NOW_US, first_birth or birth)
 
     return ask
 
 
-async def silence() -> Answer:
+async def silence(_birth: str) -> Answer:
     raise PeerUnreachable("nobody")
 
 
@@ -99,6 +100,7 @@ class Worker:
             self.scripts,
             self.progress,
             lambda: NOW_US,
+            "a birth",
             **{"durable": True, "first_start_wait_s": 0.3, **options},
         )
 
@@ -136,13 +138,23 @@ async def test_a_new_node_writes_under_its_own_name_when_all_peers_have_said_so(
 
 
 @real_redis_only
+async def test_a_node_that_had_another_redis_is_remembered_though_nothing_it_wrote_is(
+    make_redis: MakeRedis,
+) -> None:
+    """It may have acknowledged writes that no peer has had yet."""
+    peers = {"B": says(""), "C": says("", "an earlier birth")}
+    async with Worker(make_redis()).at_work(peers) as worker:
+        assert (await worker.writes_as()).startswith("A~")
+
+
+@real_redis_only
 async def test_a_peer_that_comes_in_time_is_heard(make_redis: MakeRedis) -> None:
     asked = 0
 
-    async def late() -> Answer:
+    async def late(birth: str) -> Answer:
         nonlocal asked
         asked += 1
-        return await (says("")() if asked > 2 else silence())
+        return await (says("")(birth) if asked > 2 else silence(birth))
 
     worker = Worker(make_redis(), first_start_wait_s=60)
     async with worker.at_work({"B": late, "C": says("B:1")}):

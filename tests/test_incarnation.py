@@ -51,6 +51,13 @@ def test_a_node_that_a_peer_knows_takes_another_name(seen: str) -> None:
     assert after.actor not in ("A", "A~x1") and node_of(after.actor) == "A"
 
 
+def test_a_peer_may_remember_an_earlier_redis_of_which_it_has_seen_no_write() -> None:
+    evidence = Evidence(VectorClock(), (), ("C",))
+    after = settle("A", NEW, "run", evidence, durable=True, now_us=NOW_US)
+    assert after.actor.startswith("A~")
+    assert after.reason == "Redis is new, and C remembers an earlier one"
+
+
 def test_a_silent_peer_may_know_the_node() -> None:
     after = settled(NEW, "B:2", "C", "D")
     assert after.actor.startswith("A~")

@@ -10,7 +10,7 @@ on the one before it, so the dependency check holds it back), a relay in another
 sorts), a sweep that never comes (the scripts leave nothing behind).
 
 Room is left for what comes with later features: trim before stable, snapshot overwrites local
-writes, incarnation not taken, transaction applied in two steps, watch resumes one too far.
+writes, transaction applied in two steps, watch resumes one too far.
 """
 
 from dataclasses import dataclass
@@ -104,6 +104,45 @@ MUTATIONS: Final = (
         '        await self._redis.hset("clock", actor, committed.dot.sequence)\n'
         "        self._progress.advance(committed.clock)\n",
         (_COMMIT, _CLOCK_OF_COMMIT, ""),
+    ),
+    # --- incarnations ----------------------------------------------------------------------------
+    Mutation(
+        "incarnation not taken",
+        "G4",
+        "app/incarnation.py",
+        "    if reason := _why_not_the_same(",
+        "    if False and _why_not_the_same(",
+        (
+            "app/incarnation.py",
+            "now_us // 1000), reason)",
+            "now_us // 1000), str(known))",
+        ),
+    ),
+    Mutation(
+        "a new Redis is taken for a new node",
+        "G4",
+        "app/incarnation.py",
+        "    if not redis.actor:\n        if has_written(",
+        "    if not redis.actor:\n        return str()\n        if has_written(",
+    ),
+    Mutation(
+        "a peer that remembers an earlier Redis is not believed",
+        "G4",
+        "app/incarnation.py",
+        "        if evidence.remember_another:",
+        "        if False:",
+    ),
+    Mutation(
+        "an old copy is taken for the Redis that it was",
+        "G4",
+        "app/incarnation.py",
+        "    if redis.run and now_us - redis.alive_us > ABSENCE_MAX_US:",
+        "    if False:",
+        (
+            "app/incarnation.py",
+            "    if lost := lost_writes(redis.actor, evidence.seen, redis.clock):",
+            "    if lost := VectorClock():",
+        ),
     ),
     # --- durable before acknowledged -------------------------------------------------------------
     Mutation(

@@ -25,7 +25,7 @@ from app import progress
 from app.config import Config
 from app.errors import LightconeError, RedisUnavailable
 from app.node import World, worker
-from app.vector_clock import Dot, VectorClock
+from app.vector_clock import Dot, VectorClock, node_of
 from tests.simulation import loop, storage
 from tests.simulation.network import LIFE, ConnectionReset, Network
 from tests.simulation.oracle import Answered, FinalReads, Oracle, Violation
@@ -33,6 +33,7 @@ from tests.simulation.plan import (
     FINE,
     ClockJump,
     Crash,
+    DiskLost,
     LinkChange,
     Pause,
     Plan,
@@ -95,7 +96,7 @@ class _Simulation:
         self._wrong: asyncio.Future[None] = self._loop.create_future()
         self._skew_ms = dict(plan.skew_ms)
         self._is_troubled = any(
-            isinstance(s, Crash | Trouble | Pause | PowerCut) for s in plan.steps
+            isinstance(s, Crash | Trouble | Pause | PowerCut | DiskLost) for s in plan.steps
         )
         self._storages = {node: self._storage(node) for node in plan.nodes}
         self._lives: dict[tuple[str, int], Life] = {}
@@ -138,7 +139,8 @@ class _Simulation:
     # --- nodes -----------------------------------------------------------------------------------
 
     def _storage(self, node: str) -> Storage:
-        made = Storage(node, self._rng(f"redis {node}"))
+        peers = [peer for peer in self._plan.nodes if peer != node]
+        made = Storage(node, peers, self._rng(f"redis {node}"))
 
         def after_command(name: str) -> None:
             if name in ("evalsha", "eval"):
@@ -272,6 +274,9 @@ class _Simulation:
     async def _troubles(self) -> None:
         plan = self._plan
         for step in plan.steps:
+            if isinstance(step, DiskLost) and step.copied_s:
+                self._storages[step.node].copy_later(step.at - step.copied_s)
+        for step in plan.steps:
             if not isinstance(step, Request):
                 await self._until(min(step.at, plan.heal_at))
                 self._loop.create_task(self._trouble(step))
@@ -281,7 +286,7 @@ class _Simulation:
         await asyncio.sleep(max(0.0, at - self._loop.time()))
 
     async def _trouble(
-        self, step: LinkChange | Pause | Crash | Trouble | PowerCut | ClockJump
+        self, step: LinkChange | Pause | Crash | Trouble | PowerCut | DiskLost | ClockJump
     ) -> None:
         note = self._record.note
         match step:
@@ -295,6 +300,9 @@ class _Simulation:
             case Crash(_, node, index):
                 if life := self._lives.get((node, index)):
                     life.plan_crash(step)
+            case DiskLost(_, node, copied_s, for_s):
+                if not self._healed:
+                    self._lose_disk(node, copied_s > 0, for_s)
             case PowerCut(_, node):
                 if not self._healed:
                     self._storages[node].plan_power_cut(step)
@@ -315,6 +323,16 @@ class _Simulation:
                 if redis.trouble == kind:
                     redis.end()
                     note("trouble", node, f"redis {node} well")
+
+    def _lose_disk(self, node: str, to_copy: bool, for_s: float) -> None:
+        redis = self._storages[node]
+        for life in [life for life in self._lives.values() if life.node == node]:
+            life.back_after_s = for_s
+            life.die("its disk is lost")
+        redis.lose_disk(to_copy, for_s)
+        gone = self._oracle.lost_disk(node, redis.data)
+        how = "old copy" if to_copy else "lost"
+        self._record.note("trouble", node, f"disk {node} {how}, {gone or 'nothing'} gone")
 
     def _heal(self) -> None:
         self._healed = True
@@ -468,9 +486,12 @@ def _written(request: Request, reply: Any) -> Dot:
     if reply.status == 200:
         return Dot.parse(json.loads(reply.body)["dot"])
     context = _context(reply)
-    if not context[request.node]:
+    actors = [actor for actor in context if node_of(actor) == request.node]
+    if not actors:
         raise Violation("G7", f"the context after a delete at {request.node} is {context}")
-    return Dot(request.node, context[request.node])
+    # Of the node's incarnations the last is the one that writes.
+    actor = max(actors, key=lambda actor: (len(actor), actor))
+    return Dot(actor, context[actor])
 
 
 def _context(reply: Any) -> VectorClock:

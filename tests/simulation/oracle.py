@@ -98,6 +98,8 @@ class Oracle:
         self._seen: dict[tuple[str, str], Seen] = {}
         self._acknowledged: dict[Dot, Request] = {}
         self._not_applied: dict[str, Request] = {}
+        self._gone: set[Dot] = set()
+        """What was lost with a disk, and what no node had then. It may have been on its way."""
 
     # --- nodes -----------------------------------------------------------------------------------
 
@@ -160,6 +162,35 @@ class Oracle:
             keys = {operation.key for write in lost for operation in write.operations}
             self._check_state(twin, data, keys)
         return VectorClock((write.dot.actor, write.dot.sequence) for write in lost)
+
+    def lost_disk(self, node: str, data: Mapping[bytes, Any]) -> VectorClock:
+        """The node's Redis holds this now, and no more; anything of it may be lost for good.
+
+        What was lost was acknowledged, and may have been seen. So its names are used up, and what
+        others have of it must come home. Returns what no other node has.
+        """
+        kept = VectorClock(
+            (key[4:].decode(), len(value._ids))
+            for key, value in data.items()
+            if key.startswith(b"log:")
+        )
+        twin = self.twins[node]
+        lost = [write.dot for write in twin.applied if not kept.covers(write.dot)]
+        twin.forget(len(lost))
+        self._lengths[node] = dict(kept)
+        self._note_waiting(node, data)
+        gone = [dot for dot in lost if not self._has_somebody(dot)]
+        self._gone.update(gone)
+        for at in [at for at in self._seen if at[1] == node]:
+            del self._seen[at]  # without a context nobody is promised anything beyond this
+        return VectorClock(gone)
+
+    def _has_somebody(self, dot: Dot) -> bool:
+        waits = (dot.actor, str(dot.sequence).encode())
+        return any(
+            twin.clock.covers(dot) or waits in self._waiting[node]
+            for node, twin in self.twins.items()
+        )
 
     def _forget(self, node: str, dot: Dot) -> None:
         if dot in self._acknowledged:
@@ -356,7 +387,8 @@ class Oracle:
         `reads` is what each node answers of each key. Raises Violation.
         """
         everything = VectorClock()
-        for dot in self.writes:
+        gone = {dot for dot in self._gone if not self._has_somebody(dot)}
+        for dot in self.writes.keys() - gone:
             everything = everything.with_dot(dot)
         for node, twin in self.twins.items():
             if twin.clock != everything:
@@ -373,6 +405,8 @@ class Oracle:
                     )
                     raise Violation("G5", f"{key} is {there} at {first} and {here} at {node}")
         for dot, request in self._acknowledged.items():
+            if dot in gone:
+                continue
             if dot not in self.writes:
                 raise Violation("G8", f"{dot} was acknowledged and is nowhere")
             if request.kind == "put" and dot not in dict(reads[first][request.key]):

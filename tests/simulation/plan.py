@@ -22,7 +22,7 @@ TroubleKind = Literal["slow", "full", "readonly", "loading", "down", "flaky", "r
 CrashWhen = Literal["before", "after", "late"]
 
 PROFILES: Final = (
-    *("calm", "storm", "crash", "partition", "storage", "skew", "limits", "power", "mix"),
+    *("calm", "storm", "crash", "partition", "storage", "skew", "limits", "power", "disk", "mix"),
 )
 
 
@@ -116,6 +116,17 @@ class PowerCut:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskLost:
+    """A node's processes end, and it comes back without its data; or, if `copied_s` is not 0, with
+    a copy of it that was made so long before, and that nobody has used for long."""
+
+    at: float
+    node: str
+    copied_s: float
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ClockJump:
     """A node's wall clock jumps."""
 
@@ -124,7 +135,7 @@ class ClockJump:
     by_ms: int
 
 
-Step = Request | LinkChange | Pause | Crash | Trouble | PowerCut | ClockJump
+Step = Request | LinkChange | Pause | Crash | Trouble | PowerCut | DiskLost | ClockJump
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +199,8 @@ class _Planner:
             steps += self._troubles()
         if self._has["power"]:
             steps += self._power_cuts()
+        if self._has["disk"]:
+            steps.append(self._lost_disk())
         if self._has["skew"] or rng.random() < 0.3:
             skew = {node: rng.choice((0, 0, -3000, -50, 20, 5000, 86_400_000)) for node in nodes}
             steps += self._jumps()
@@ -220,6 +233,7 @@ class _Planner:
             "retry_max_ms": rng.choice((100, 500)),
             "peer_timeout_ms": rng.choice((400, 1500)),
             "redis_timeout_ms": 500,
+            "first_start_wait_ms": 1000,
         }
         if self._has["limits"]:
             settings |= {
@@ -369,6 +383,13 @@ class _Planner:
             PowerCut(self._at(), rng.choice(self._nodes), rng.randint(1, 4), self._for_s())
             for _ in range(rng.randint(1, 5))
         ]
+
+    def _lost_disk(self) -> DiskLost:
+        """Of one node: what only two had, and both lose, is waited for where its effects wait."""
+        rng = self._rng
+        at = round(rng.uniform(0.3, self._length), 4)
+        copied_s = round(rng.uniform(0.05, at - 0.1), 4) if rng.random() < 0.6 else 0.0
+        return DiskLost(at, rng.choice(self._nodes), copied_s, self._for_s())
 
     def _jumps(self) -> list[ClockJump]:
         rng = self._rng

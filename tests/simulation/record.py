@@ -60,6 +60,8 @@ class Record:
 
 def _what(event: Event) -> str:
     words = event.text.split()
+    if words[0] == "disk":
+        return f"disk {words[2].rstrip(',')}"
     if words[0] == "power":
         return "power" if words[3] == "nothing" else "power lost"
     if event.kind == "trouble":

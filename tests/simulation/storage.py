@@ -21,7 +21,7 @@ Where the idea is from: etcd's failpoints; TigerBeetle's simulated storage.
 import asyncio
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from types import SimpleNamespace
@@ -112,7 +112,7 @@ class Life:
 class Storage:
     """One Redis."""
 
-    def __init__(self, node: str, rng: random.Random) -> None:
+    def __init__(self, node: str, peers: Sequence[str], rng: random.Random) -> None:
         self.node = node
         self.rng = rng
         self.server = FakeServer()
@@ -128,8 +128,13 @@ class Storage:
         self._cut: PowerCut | None = None
         self._writes_left = 0
         self._states: list[dict[bytes, Any]] = []
+        self._old_copy: dict[bytes, Any] = {}
         # As after a first start: whether a node has written before is not asked in each story.
-        self.execute([[b"HSET", b"meta", *_meta(node, self.run)]], self.connections_made)
+        heard = [text.encode() for peer in peers for text in (peer, first_birth(peer))]
+        self.execute(
+            [[b"HSET", b"meta", *_meta(node, self.run)], [b"HSET", b"births", *heard]],
+            self.connections_made,
+        )
 
     @property
     def data(self) -> dict[bytes, Any]:
@@ -228,6 +233,23 @@ class Storage:
         self.on_power_cut(cut)
         asyncio.get_running_loop().call_later(cut.for_s, self._get_power)
 
+    def copy_later(self, at_s: float) -> None:
+        """A copy of what Redis holds is made then, for `lose_disk`."""
+
+        def copy() -> None:
+            self._old_copy = self._copy()
+
+        asyncio.get_running_loop().call_later(at_s, copy)
+
+    def lose_disk(self, to_copy: bool, for_s: float) -> None:
+        """Redis has ended, and comes back with nothing, or with the copy that was made."""
+        self._cut, self._has_power = None, False
+        self._hang_up()
+        self._put_back(self._old_copy if to_copy else {})
+        if to_copy:  # as if it were a copy of long ago
+            self.server.dbs[0][b"meta"].value[b"alive"] = b"1"
+        asyncio.get_running_loop().call_later(for_s, self._get_power)
+
     def _get_power(self) -> None:
         self._has_power = True
 
@@ -256,8 +278,16 @@ class Storage:
         return None
 
 
+def first_birth(node: str) -> str:
+    """The birth of the Redis with which the node began."""
+    return f"the first of {node}"
+
+
 def _meta(node: str, run: str) -> list[bytes]:
-    fields = {"node": node, "layout": str(LAYOUT), "actor": node, "run": run}
+    fields = {
+        **{"node": node, "layout": str(LAYOUT), "birth": first_birth(node)},
+        **{"actor": node, "run": run},
+    }
     return [text.encode() for field in fields.items() for text in field]
 
 

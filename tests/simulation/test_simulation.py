@@ -54,7 +54,7 @@ def test_the_seeds_are_about_something(outcomes: Outcomes) -> None:
 _SEEN_AT_LEAST_5_TIMES = (
     *("put", "get", "siblings", "delete", "refused", "applied", "waits"),
     *("cut", "heal", "sever", "kill", "pause", "clock", "lost", "repeated"),
-    *("power", "power lost"),
+    *("power", "power lost", "disk old", "disk lost"),
     *("redis slow", "redis full", "redis down", "redis flaky", "redis restart"),
 )
 
