@@ -79,7 +79,7 @@ class Api:
         checks.known_parameters(request, "wait", "siblings")
         all_siblings = checks.flag(request, "siblings")
         context = await self._catch_up(request)
-        reading = await self.store.read(key)
+        reading = await self.store.read(key, context)
         token = self.contexts.token(context.merge(reading.context))
         if not reading.versions:
             missing = errors.NoSuchKey(f"The key {key!r} has no value at this node.")
@@ -119,7 +119,7 @@ class Api:
         checks.unconditional(request)
         context = await self._catch_up(request)
         # Once begun, a commit is not given up when the client goes away: its outcome is Redis'.
-        committed = await asyncio.shield(self.store.commit([operation]))
+        committed = await asyncio.shield(self.store.commit([operation], context))
         headers = {CONTEXT_HEADER: self.contexts.token(context.with_dot(committed.dot))}
         if isinstance(operation, Delete):
             return web.Response(status=204, headers=headers)

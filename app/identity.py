@@ -1,7 +1,7 @@
 """Who this worker writes as, settled anew for each run of Redis.
 
-Assumes a way to ask each peer where it stands. Guarantees that no write is made in a run of Redis
-for which it was not settled who writes (`admits` is asked for each connection that writes), and
+Assumes a way to ask each peer where it stands. Guarantees that no value is read or written in a run
+of Redis for which it was not settled who writes (`admits` is asked for each such connection), and
 that a loss is answered with a new incarnation as soon as anything shows it: Redis itself at start,
 this worker's own memory, or a peer that has seen more of this node than this node holds (G4).
 
@@ -104,7 +104,11 @@ class Identity:
         return self.actor
 
     def admits(self, run: str) -> bool:
-        """Whether writes may be made in this run of Redis; if not, that is settled soon."""
+        """Whether values may be read and written in this run of Redis; if not, they may soon.
+
+        A Redis that was killed may have loaded what its last run had not synced yet. What settles
+        who writes is a write itself: once it is on disk, so is all that was loaded.
+        """
         if run != self._run:
             self.doubt()
         return run == self._run
@@ -158,6 +162,7 @@ class Identity:
         self._actor, self._run = settled.actor, run
         if not known <= remembered.clock:
             self._progress.restart(remembered.clock)
+        self._progress.advance(remembered.clock)
         self.serves.set()
 
     def _check_for_a_double(self, actor: str, seen: VectorClock) -> None:
@@ -205,7 +210,9 @@ class Identity:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + (0.0 if redis.actor else self._first_start_wait_s)
         if not redis.actor:
-            self.serves.set()  # for peers that start beside it ask the same
+            # For peers that start beside it ask the same. What there is, is on disk: `claim` wrote.
+            self._run = run
+            self.serves.set()
         silent, remember_another = dict(peers), []
         while True:
             answers = await asyncio.gather(*(_answer(ask, birth) for ask in silent.values()))

@@ -7,9 +7,10 @@ was applied, all of it or nothing.
 Does not know who asks, nor that other nodes exist. What peers send comes in by `buffer.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from redis.asyncio import Redis
 
@@ -22,6 +23,12 @@ from app.redis_link import translated
 from app.scripts import Committed, Scripts
 from app.vector_clock import VectorClock
 from app.write import Operation, Version, Write, winner_first
+
+NOTHING: Final = VectorClock()
+"""The context of who has seen nothing."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,28 @@ class Life:
     reason: str
 
 
+def _in_a_settled_run(
+    method: Callable[Concatenate["KVStore", P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate["KVStore", P], Coroutine[Any, Any, T]]:
+    """The method is tried once more if it was refused because of a doubt that is settled since.
+
+    So that Redis was started again, say, is not noticed by those who come a moment later.
+    """
+
+    @wraps(method)
+    async def tried(self: "KVStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        doubts = self._identity.doubts
+        try:
+            return await method(self, *args, **kwargs)
+        except RedisUnavailable as error:
+            if error.outcome != "not_applied" or self._identity.doubts == doubts:
+                raise
+        await self._identity.writer()
+        return await method(self, *args, **kwargs)
+
+    return tried
+
+
 class KVStore:
     """Values, clock and log of one node."""
 
@@ -61,7 +90,7 @@ class KVStore:
         identity: Identity,
         now_us: Callable[[], int],
     ) -> None:
-        """`scripts` writes over connections of runs of Redis that `identity` admits."""
+        """`redis` and `scripts` use connections to runs of Redis that `identity` admits."""
         self._redis: Any = redis  # redis-py's types say bytes or str for every reply
         self._keys = keys
         self._scripts = scripts
@@ -69,22 +98,17 @@ class KVStore:
         self._identity = identity
         self._now_us = now_us
 
-    async def commit(self, operations: Sequence[Operation]) -> Committed:
-        """The write with these operations is applied here, and on its way to the peers.
+    @_in_a_settled_run
+    async def commit(
+        self, operations: Sequence[Operation], context: VectorClock = NOTHING
+    ) -> Committed:
+        """The write with these operations is applied here, after `context`, which was applied here
+        before, and is on its way to the peers.
 
         Raises NotReady, RedisUnavailable.
         """
-        doubts = self._identity.doubts
-        try:
-            return await self._commit(operations)
-        except RedisUnavailable as error:
-            # Redis was started again, say, and who writes there is settled in a moment.
-            if error.outcome != "not_applied" or self._identity.doubts == doubts:
-                raise
-        return await self._commit(operations)
-
-    async def _commit(self, operations: Sequence[Operation]) -> Committed:
         actor = await self._identity.writer()
+        self._still_covers(context)
         with translated(changes=True):
             committed = await self._scripts.commit_write(
                 actor, operations, self._now_us(), self._progress.clock[actor]
@@ -95,11 +119,14 @@ class KVStore:
         self._progress.advance(committed.clock)
         return committed
 
-    async def read(self, key: str) -> Reading:
-        """The siblings of `key`, and what their reader has seen.
+    @_in_a_settled_run
+    async def read(self, key: str, context: VectorClock = NOTHING) -> Reading:
+        """The siblings of `key`, from a state that covers `context`, which was applied here
+        before; and what their reader has seen.
 
         Raises RedisUnavailable.
         """
+        self._still_covers(context)
         known = self._progress.clock
         # In this order on one connection, so that the clock is never older than an absence that
         # it has to vouch for: absence may be a delete's work.
@@ -120,6 +147,12 @@ class KVStore:
             context = context.with_dot(version.dot)
         return Reading(versions, context)
 
+    def _still_covers(self, context: VectorClock) -> None:
+        """What was applied here has not been lost meanwhile (G7). Raises RedisUnavailable."""
+        if not context <= self._progress.clock:
+            raise RedisUnavailable(NOT_OURS)
+
+    @_in_a_settled_run
     async def clock(self) -> VectorClock:
         """What is applied here.
 
@@ -128,6 +161,7 @@ class KVStore:
         with translated():
             return codec.unpack_clock(await self._redis.hgetall(self._keys.clock))
 
+    @_in_a_settled_run
     async def check(self) -> None:
         """Redis answers, and holds this node's state.
 
@@ -139,6 +173,7 @@ class KVStore:
             self._identity.doubt()
             raise RedisUnavailable(NOT_OURS)
 
+    @_in_a_settled_run
     async def life(self) -> Life:
         """Who writes here, and since when.
 
@@ -155,6 +190,7 @@ class KVStore:
             (reason or b"").decode(),
         )
 
+    @_in_a_settled_run
     async def log_after(self, actor: str, sequence: int, count: int) -> list[Write]:
         """The writes of `actor` after `sequence` that are applied here, in order, at most `count`.
 

@@ -121,9 +121,9 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             durable=config.fsync == "always",
             first_start_wait_s=config.first_start_wait_ms / 1000,
         )
-        writing = world.connect(config.redis_url, config.redis_timeout_ms, who.admits)
-        stack.push_async_callback(writing.aclose)
-        store = KVStore(redis, keys, Scripts(writing, keys), progress, who, now_us)
+        admitted = world.connect(config.redis_url, config.redis_timeout_ms, who.admits)
+        stack.push_async_callback(admitted.aclose)
+        store = KVStore(admitted, keys, Scripts(admitted, keys), progress, who, now_us)
         buffer = PendingBuffer(
             redis,
             keys,
@@ -135,7 +135,6 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             pending_max=config.pending_max,
             drain_max=config.drain_max,
         )
-        progress.advance(await store.clock())
 
         signer = Signer(secret)
         if exchange is None:

@@ -1244,6 +1244,22 @@ async def test_under_an_emptied_redis_a_node_goes_on_as_another_incarnation(
         assert await response.read() == b"noon?"
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+async def test_who_has_seen_what_is_lost_is_not_served_from_what_is_left(
+    own_redis: OwnRedis, method: str
+) -> None:
+    """Though this worker had applied it, as far as it knew when the request came."""
+    async with node_a(own_redis.url) as client:
+        mine = await put(client, "lunch", b"noon?")
+        with own_redis.client() as redis:
+            redis.flushall()
+        response = await client.request(method, "/kv/lunch", headers=context(mine))
+        await problem(response, 503, "redis-unavailable")
+        response = await client.request(method, "/kv/lunch?wait=0", headers=context(mine))
+        await problem(response, 503, "not-caught-up")
+        assert await clock_of(client) == {}
+
+
 async def test_a_peer_that_has_seen_more_of_a_node_than_itself_ends_its_incarnation(
     redis_url: str,
 ) -> None:
