@@ -137,8 +137,8 @@ class Config(BaseSettings):
     )
     first_start_wait_ms: Milliseconds = Field(
         10_000,
-        description="Milliseconds. How long a node with an empty Redis asks silent peers whether "
-        "it wrote before; then it takes a new incarnation, to be safe.",
+        description="Milliseconds. How long a node with an empty Redis, or after a long rest, asks "
+        "silent peers what they know of it; then it takes a new incarnation, to be safe.",
     )
     heartbeat_ms: Milliseconds = Field(
         500, description="Milliseconds. An idle link carries an empty batch this often."

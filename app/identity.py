@@ -190,7 +190,8 @@ class Identity:
         with translated():
             clock = codec.unpack_clock(await self._redis.hgetall(self._keys.clock))
         actor, past, alive_us = meta.get("actor", ""), meta.get("run", ""), meta.get("alive", 0)
-        return run, meta.get("birth", ""), Remembered(actor, past, int(alive_us), clock)
+        rested = bool(past) and meta.get("rested") == past
+        return run, meta.get("birth", ""), Remembered(actor, past, int(alive_us), clock, rested)
 
     async def _hear(
         self,
@@ -203,16 +204,18 @@ class Identity:
         """What is known outside of Redis.
 
         Peers are asked by a worker that has seen nothing of this Redis yet, unless another one has
-        settled it. If Redis is new they are asked for a while, until one has heard of this node.
+        settled it. If it depends on all of them they are asked for a while; in a new Redis, until
+        one has heard of this node.
         """
         if redis.actor and (run == redis.run or self._actor):
             return Evidence(known)
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + (0.0 if redis.actor else self._first_start_wait_s)
+        give_up_at = loop.time()
+        if incarnation.asks_all_peers(redis, self._now_us()):
+            give_up_at += self._first_start_wait_s
+            self.serves.set()  # for peers that start beside it ask the same
         if not redis.actor:
-            # For peers that start beside it ask the same. What there is, is on disk: `claim` wrote.
-            self._run = run
-            self.serves.set()
+            self._run = run  # what there is, is on disk: `claim` was a write
         silent, remember_another = dict(peers), []
         while True:
             answers = await asyncio.gather(*(_answer(ask, birth) for ask in silent.values()))
@@ -236,6 +239,19 @@ async def _answer(ask: Ask, birth: str) -> Answer | None:
             return await ask(birth)
     except (PeerError, TimeoutError):
         return None
+
+
+async def rest(redis: Redis, keys: Keys) -> None:
+    """It is noted that the node has ended this run of Redis in good order.
+
+    For its last worker's end. A run in which nobody settled who writes is left as it was found.
+    Raises RedisUnavailable.
+    """
+    meta: Any = redis
+    with translated(changes=True):
+        run = await run_of(redis)
+        if await meta.hget(keys.meta, "run") == run.encode():
+            await meta.hset(keys.meta, "rested", run)
 
 
 async def claim(scripts: Scripts, node: str, birth: str) -> dict[str, str]:

@@ -21,8 +21,9 @@ from typing import Final
 from app.vector_clock import VectorClock, node_of
 
 ABSENCE_MAX_US: Final = 3 * 60 * 1_000_000
-"""A Redis that no worker has used for so long may be an old copy that was put back. A mere restart
-takes less, and a new incarnation after a longer rest costs one entry in the clocks."""
+"""A Redis that no worker has used for so long may be an old copy that was put back, unless it was
+left in good order and all peers know no more. A mere restart takes less, and a new incarnation
+costs one entry in the clocks."""
 
 _TAG: Final = re.compile(r"[^~]*~([0-9A-Za-z]+)")
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -33,13 +34,15 @@ class Remembered:
     """What the node's Redis says of itself.
 
     `actor` is who writes there, empty in a new Redis; `run` the run of Redis for which that was
-    settled; `alive_us` when a worker last said that it was at work, 0 for never.
+    settled; `alive_us` when a worker last said that it was at work, 0 for never. `rested` says that
+    the node ended that run in good order: so Redis holds all that came before it said so.
     """
 
     actor: str
     run: str
     alive_us: int
     clock: VectorClock
+    rested: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,12 @@ def lost_writes(actor: str, seen: VectorClock, clock: VectorClock) -> VectorCloc
         for other, sequence in seen.beyond(clock).items()
         if node_of(other) == node_of(actor) and _tag(other) >= _tag(actor)
     )
+
+
+def asks_all_peers(redis: Remembered, now_us: int) -> bool:
+    """Whether a silent peer costs the node its name, so that peers which start beside it, as after
+    a long rest of all, had better be given time."""
+    return not redis.actor or (redis.rested and _was_away(redis, now_us))
 
 
 def has_written(node: str, seen: VectorClock) -> bool:
@@ -114,12 +123,16 @@ def _why_not_the_same(
         return f"Redis has lost writes: {actor}:{sequence} was seen, and {holds}"
     if run == redis.run:
         return ""
-    if not durable:
+    if not durable and not redis.rested:
         return "Redis was started again, and may have lost the last that it was given"
-    if redis.run and now_us - redis.alive_us > ABSENCE_MAX_US:
+    if _was_away(redis, now_us) and (evidence.silent or not redis.rested):
         away_s = (now_us - redis.alive_us) // 1_000_000
         return f"Redis was not in use for {away_s} s, and may be an old copy"
     return ""
+
+
+def _was_away(redis: Remembered, now_us: int) -> bool:
+    return bool(redis.run) and now_us - redis.alive_us > ABSENCE_MAX_US
 
 
 def _tag(actor: str) -> int:

@@ -78,6 +78,18 @@ class Connect(Protocol):
     def __call__(self, url: str, timeout_ms: int, admits: Admits | None = None, /) -> Redis: ...
 
 
+async def rest(config: Config) -> None:
+    """All workers have ended, and the node's Redis knows it, if it answers."""
+    assert config.redis_url is not None
+    redis = redis_link.connect(config.redis_url, config.redis_timeout_ms)
+    try:
+        await identity.rest(redis, Keys.of(redis))
+    except RedisUnavailable as error:
+        log.warning("redis does not know that the node rests", cause=error.cause)
+    finally:
+        await redis.aclose()
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What a worker takes from the world around it. A simulation has a world of its own.

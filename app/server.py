@@ -101,12 +101,17 @@ class _Supervisor:
             redis_url = self._redis.url
         self._config = self._config.model_copy(update={"port": port, "redis_url": redis_url})
         await node.claim_redis(self._config)
+        cleanup.push_async_callback(self._rest)
         try:
             # Only now, so that until then clients are refused at once and try another node.
             for sock in self._sockets:
                 sock.listen(BACKLOG)
         except OSError as error:
             raise _port_taken(self._config.host, port, error) from error
+
+    async def _rest(self) -> None:
+        if self._exit_code == 0:  # else the state is in doubt, and is not to be vouched for
+            await node.rest(self._config)
 
     async def _keep_workers(self) -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -205,6 +205,29 @@ async def test_with_less_than_fsync_always_a_restart_of_redis_begins_a_new_incar
 
 
 @real_redis_only
+async def test_a_node_rests_in_a_run_in_which_it_was_at_work(make_redis: MakeRedis) -> None:
+    redis = make_redis()
+    run = await run_of(redis)
+    await begin(Scripts(redis, Keys()), "A", run="an earlier run")
+    await identity.rest(redis, Keys())
+    assert not await redis.hexists("meta", "rested"), "it vouches for what it has not seen"
+    async with Worker(redis).at_work({}) as worker:
+        await worker.writes_as()
+    await identity.rest(redis, Keys())
+    assert await redis.hget("meta", "rested") == run.encode()
+
+
+@real_redis_only
+async def test_after_a_rest_a_redis_that_may_forget_is_believed(make_redis: MakeRedis) -> None:
+    redis = make_redis()
+    await begin(Scripts(redis, Keys()), "A", run="an earlier run")
+    await redis.hset("meta", "rested", "an earlier run")
+    async with Worker(redis, durable=False).at_work({}) as worker:
+        assert await worker.writes_as() == "A"
+    assert not await redis.hexists("meta", "rested")
+
+
+@real_redis_only
 async def test_what_a_worker_remembers_proves_a_loss_as_well(make_redis: MakeRedis) -> None:
     redis = make_redis()
     await begin(Scripts(redis, Keys()), "A")

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.incarnation import ABSENCE_MAX_US, Evidence, Remembered, Settled, lost_writes, settle
+from app.incarnation import (
+    ABSENCE_MAX_US,
+    Evidence,
+    Remembered,
+    Settled,
+    asks_all_peers,
+    lost_writes,
+    settle,
+)
 from app.vector_clock import Dot, VectorClock, is_actor, node_of
 
 NOW_US = 1_764_000_000_000_000
@@ -137,3 +145,28 @@ def test_a_new_name_is_one_and_was_never_used(known: list[str], now_us: int) -> 
 
 def test_a_tag_is_the_time() -> None:
     assert settled(NEW, "", "B", now_us=NOW_US).actor == "A~midc1z40"
+
+
+# --- a node that ended in good order --------------------------------------------------------------
+
+
+RESTED = Remembered("A", "first", NOW_US, VectorClock({"A": 5}), rested=True)
+NEXT_DAY_US = NOW_US + 86_400_000_000
+
+
+def test_after_a_rest_a_node_goes_on_if_all_peers_agree() -> None:
+    assert settled(RESTED, "A:5 B:9", run="second", now_us=NEXT_DAY_US) == Settled("A")
+    assert settled(RESTED, "A:6", run="second", now_us=NEXT_DAY_US).actor.startswith("A~")
+    after = settled(RESTED, "A:5", "C", run="second", now_us=NEXT_DAY_US)
+    assert after.actor.startswith("A~"), "it may be an old copy, of which only C can tell"
+
+
+def test_what_ended_in_good_order_has_lost_nothing_however_it_syncs() -> None:
+    assert settled(RESTED, "A:5", "C", run="second", durable=False) == Settled("A")
+
+
+def test_peers_are_given_time_where_the_name_depends_on_all_of_them() -> None:
+    assert asks_all_peers(NEW, NOW_US)
+    assert asks_all_peers(RESTED, NEXT_DAY_US)
+    assert not asks_all_peers(RESTED, LATER_US)
+    assert not asks_all_peers(remembered("A", "A:5"), NEXT_DAY_US)

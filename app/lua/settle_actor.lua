@@ -2,7 +2,8 @@
   Say who writes here in this run of Redis.
 
   KEYS[1]  meta    hash  `node`; `actor`, `run`: who writes here, as settled for which run;
-                         `since`, `reason`: of the last new incarnation; `alive`
+                         `since`, `reason`: of the last new incarnation; `alive`; `rested`:
+                         the run that the node has ended in good order, gone while it is at work
 
   ARGV[1]  node    whose Redis this must be
   ARGV[2]  before  the actor that the caller found, empty for none
@@ -25,6 +26,7 @@ if found[1] ~= node or (found[2] or '') ~= before or (found[3] or '') ~= past th
   return 0
 end
 redis.call('HSET', meta_key, 'actor', actor, 'run', run, 'alive', now)
+redis.call('HDEL', meta_key, 'rested')
 if reason ~= '' then
   redis.call('HSET', meta_key, 'since', now, 'reason', reason)
 end

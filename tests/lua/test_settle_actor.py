@@ -42,6 +42,15 @@ async def test_a_new_incarnation_says_why_and_since_when(make_redis: MakeRedis) 
     assert (meta[b"reason"], meta[b"since"]) == (b"it was lost", b"9")
 
 
+async def test_who_is_at_work_does_not_rest(make_redis: MakeRedis) -> None:
+    redis: Any = make_redis()
+    scripts = await scripts_of(redis)
+    await scripts.settle_actor("A", NEW, Settled("A"), "run 1", 7)
+    await redis.hset("meta", "rested", "run 1")
+    assert await scripts.settle_actor("A", FIRST, Settled("A"), "run 1", 9)
+    assert not await redis.hexists("meta", "rested")
+
+
 async def test_who_found_something_else_changes_nothing(make_redis: MakeRedis) -> None:
     redis: Any = make_redis()
     scripts = await scripts_of(redis)

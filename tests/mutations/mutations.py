@@ -136,7 +136,7 @@ MUTATIONS: Final = (
         "an old copy is taken for the Redis that it was",
         "G4",
         "app/incarnation.py",
-        "    if redis.run and now_us - redis.alive_us > ABSENCE_MAX_US:",
+        "    if _was_away(redis, now_us) and (evidence.silent or not redis.rested):",
         "    if False:",
         (
             "app/incarnation.py",
