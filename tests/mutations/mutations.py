@@ -222,10 +222,11 @@ MUTATIONS: Final = (
         "context ignored on read",
         "G7",
         "app/http_api.py",
-        "        context = await self._catch_up(request)\n        reading",
+        "        context = await self._catch_up(request)\n"
+        "        reading = await self.store.read(key, context)",
         "        context = self.contexts.parse(\n"
         '            ",".join(request.headers.getall(CONTEXT_HEADER, []))\n'
-        "        )\n        reading",
+        "        )\n        reading = await self.store.read(key)",
     ),
     Mutation(
         "context ignored on write",
@@ -235,6 +236,11 @@ MUTATIONS: Final = (
         "        context = self.contexts.parse(\n"
         '            ",".join(request.headers.getall(CONTEXT_HEADER, []))\n'
         "        )\n        # Once begun",
+        (
+            "app/http_api.py",
+            "self.store.commit([operation], context)",
+            "self.store.commit([operation])",
+        ),
     ),
     Mutation(
         "a read leaves the context as it was",
