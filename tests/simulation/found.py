@@ -6,5 +6,12 @@ seed, and what it found has a test of its own as well.
 
 from typing import Final
 
-FOUND: Final[dict[tuple[int, str | None], str]] = {}
+FOUND: Final[dict[tuple[int, str | None], str]] = {
+    (
+        100,
+        "disk",
+    ): "a node that lost its disk began anew under its name, for no peer had its writes",
+    (131, "disk"): "the same, with writes of others between",
+    (241, "disk"): "the same, after a longer life",
+}
 """(seed, profile) -> what it found."""
