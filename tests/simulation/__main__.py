@@ -8,12 +8,19 @@ failed, and says how to see that seed again. What it does not know: what a seed 
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from tests.simulation import diagram
 from tests.simulation.batch import Failure, run_seeds
@@ -22,7 +29,7 @@ from tests.simulation.plan import PROFILES, plan_for
 from tests.simulation.shrink import TRIES_MAX, shrink
 
 _SEEDS_AT_ONCE = 10
-_PARTS_PER_PROCESS = 30
+_SEEDS_PER_POOL = 1000
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -89,28 +96,35 @@ def _show(result: Result, svg: Path | None, console: Console) -> None:
     console.print(f"\n{result.violation or 'nothing is wrong'}")
 
 
+def _run_some(
+    seeds: range, options: argparse.Namespace, progress: Progress, task: TaskID
+) -> Iterator[Failure]:
+    """The seeds have been run in processes of their own: fakeredis does not give back the memory of
+    its scripts, and a process that ends does."""
+    parts = [
+        seeds[first : first + _SEEDS_AT_ONCE] for first in range(0, len(seeds), _SEEDS_AT_ONCE)
+    ]
+    with ProcessPoolExecutor(options.j) as pool:
+        for part, outcomes in zip(
+            parts, pool.map(partial(run_seeds, profile=options.profile), parts), strict=True
+        ):
+            yield from outcomes.failures
+            progress.advance(task, len(part))
+
+
 def _run_many(options: argparse.Namespace) -> int:
     console = Console(highlight=False, markup=False)
     seeds = range(options.start, options.start + options.seeds)
     failures: list[Failure] = []
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
-    with (
-        Progress(*columns, TimeRemainingColumn(), console=console) as progress,
-        # fakeredis does not give back the memory of its scripts; a process that ends does.
-        ProcessPoolExecutor(
-            options.j, get_context("spawn"), max_tasks_per_child=_PARTS_PER_PROCESS
-        ) as pool,
-    ):
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task("seeds", total=len(seeds))
-        parts = [
-            pool.submit(run_seeds, list(seeds[i : i + _SEEDS_AT_ONCE]), options.profile)
-            for i in range(0, len(seeds), _SEEDS_AT_ONCE)
-        ]
-        for index, part in enumerate(parts):
-            for failure in part.result().failures:
+        for first in range(0, len(seeds), _SEEDS_PER_POOL):
+            for failure in _run_some(
+                seeds[first : first + _SEEDS_PER_POOL], options, progress, task
+            ):
                 failures.append(failure)
                 progress.console.print(str(failure))
-            progress.advance(task, len(seeds[index * _SEEDS_AT_ONCE :][:_SEEDS_AT_ONCE]))
     if not failures:
         console.print(f"{len(seeds)} seeds, nothing is wrong")
         return 0
