@@ -95,6 +95,8 @@ class End:
         except ConnectionRefusedError:
             left = f", redis-server {_listed(self._left)} is left" if self._left else ""
             return f"{_listed(self._ended)} gone, port {self._place.port} refuses{left}"
+        except ConnectionError:  # it was still in the queue of a port that closed: look again
+            return ""
         writer.close()
         return ""
 
