@@ -98,10 +98,15 @@ class Identity:
 
         Raises NotReady.
         """
+        await self.settles()
+        return self.actor
+
+    async def settles(self) -> bool:
+        """Whether it is settled who writes, now or in a moment."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_SOON_S):
                 await self._settled.wait()
-        return self.actor
+        return self._settled.is_set()
 
     def admits(self, run: str) -> bool:
         """Whether values may be read and written in this run of Redis; if not, they may soon.

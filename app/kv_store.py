@@ -72,7 +72,8 @@ def _in_a_settled_run(
         except RedisUnavailable as error:
             if error.outcome != "not_applied" or self._identity.doubts == doubts:
                 raise
-        await self._identity.writer()
+            if not await self._identity.settles():
+                raise
         return await method(self, *args, **kwargs)
 
     return tried

@@ -136,6 +136,9 @@ class FirstLife(Identity):
     async def writer(self) -> str:
         return self.node
 
+    async def settles(self) -> bool:
+        return True
+
     def doubt(self) -> None:
         self.doubts += 1
 

@@ -13,5 +13,6 @@ FOUND: Final[dict[tuple[int, str | None], str]] = {
     ): "a node that lost its disk began anew under its name, for no peer had its writes",
     (131, "disk"): "the same, with writes of others between",
     (241, "disk"): "the same, after a longer life",
+    (1079, None): "a link ended its worker when it read a log while it was in doubt who writes",
 }
 """(seed, profile) -> what it found."""
