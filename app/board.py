@@ -1,7 +1,8 @@
 """What the workers of a node tell each other, through their Redis.
 
-Five notices: who sends to which peer (a lease), what is known of each peer, the birth of its first
-Redis, the fault on each link, and how far the node has come (a channel).
+Six notices: who sends to which peer (a lease), what is known of each peer, how far the snapshot for
+it has come, the birth of its first Redis, the fault on each link, and how far the node itself has
+come (a channel).
 
 Assumes nothing of the workers: any may die at any time, and but for the births no notice is needed
 for a guarantee. Guarantees that at most one live worker holds a lease for the time of it; a lost
@@ -25,6 +26,7 @@ from app.log import get_logger
 from app.progress import Progress
 from app.redis_link import translated
 from app.scripts import Scripts
+from app.snapshot import Sending
 from app.vector_clock import VectorClock
 
 log = get_logger(__name__)
@@ -82,6 +84,38 @@ class Board:
             fields[b"error"].decode(),
             int(fields[b"last_contact_us"]),
             int(fields[b"skew_us"]),
+        )
+
+    async def post_sending(self, peer: str, sending: Sending) -> None:
+        """Every worker can go on with the snapshot for `peer` from there."""
+        fields = {**asdict(sending), "since": sending.since.entries_text()}
+        fields["scanning"] = int(sending.scanning)
+        with translated(changes=True):
+            await self._redis.hset(self._keys.sending(peer), mapping=fields)
+
+    async def end_sending(self, peer: str) -> None:
+        """No snapshot for `peer` is under way."""
+        with translated(changes=True):
+            await self._redis.delete(self._keys.sending(peer))
+
+    async def sending(self, peer: str) -> Sending | None:
+        """The snapshot for `peer` that is under way."""
+        with translated():
+            fields = await self._redis.hgetall(self._keys.sending(peer))
+        if not fields:
+            return None
+        text = {name.decode(): value.decode() for name, value in fields.items()}
+        return Sending(
+            text["snapshot"],
+            text["run"],
+            int(text["cursor"]),
+            text["scanning"] == "1",
+            VectorClock.parse(text["since"]),
+            text["last"],
+            int(text["sent"]),
+            int(text["total"]),
+            int(text["begun_us"]),
+            int(text["heard_us"]),
         )
 
     async def first_birth(self, node: str, birth: str) -> str:

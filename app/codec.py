@@ -17,8 +17,19 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from app.errors import BadBatch
+from app.snapshot import Cut, Held, KeyState, Part
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock, is_actor
-from app.write import Delete, Operation, Put, Version, Write, write_problem
+from app.write import (
+    TIMESTAMP_MAX,
+    Delete,
+    Operation,
+    Put,
+    Version,
+    Write,
+    content_type_problem,
+    key_problem,
+    write_problem,
+)
 
 PROTOCOL: Final = 1
 """The version of what nodes send each other."""
@@ -74,6 +85,22 @@ def unpack_versions(fields: Mapping[bytes, bytes]) -> list[Version]:
     return versions
 
 
+def pack_key_state(state: KeyState) -> list[str | bytes]:
+    """The fields and values of the `kv:` hash that holds this state, flat."""
+    fields: list[str | bytes] = []
+    for version in state.versions:
+        head = f"{version.timestamp} {version.content_type}\n"
+        fields += (str(version.dot), head.encode() + version.value)
+    if state.versions and state.deletes:
+        fields += ("deletes", state.deletes.entries_text())
+    return fields
+
+
+def unpack_key_state(key: str, fields: Mapping[bytes, bytes]) -> KeyState:
+    """What the fields of a `kv:` hash say of its key."""
+    return KeyState(key, tuple(unpack_versions(fields)), unpack_deletes(fields))
+
+
 def unpack_deletes(fields: Mapping[bytes, bytes]) -> VectorClock:
     """The deletes noted in the fields of a `kv:` hash."""
     return VectorClock.parse(fields.get(b"deletes", b"").decode())
@@ -125,6 +152,7 @@ _Clock = dict[str, _Sequence]
 BATCH_WRITES_MAX: Final = 10_000
 """Writes in one batch. The receiver's Redis does nothing else while it takes one, and by its bytes
 alone a batch could hold half a million, for which Redis would be away for half a minute."""
+SNAPSHOT_NAME_MAX: Final = 128
 _SHOWN_MAX: Final = 300
 """Characters of what a peer sent that an error repeats."""
 
@@ -147,6 +175,43 @@ class _WriteForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     operations: list[_PutForm | _DeleteForm]
 
 
+class _VersionForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    actor: str
+    sequence: _Sequence
+    timestamp: Annotated[int, msgspec.Meta(ge=1, le=TIMESTAMP_MAX)]
+    content_type: str
+    value: bytes
+
+
+class _KeyStateForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    key: str
+    versions: list[_VersionForm]
+    deletes: _Clock
+
+
+class _CutForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    clock: _Clock
+    deletes: _Clock
+    timestamp: Annotated[int, msgspec.Meta(ge=0, le=TIMESTAMP_MAX)]
+
+
+_SnapshotName = Annotated[str, msgspec.Meta(max_length=SNAPSHOT_NAME_MAX, pattern="^[!-~]*$")]
+
+
+class _PartForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    snapshot: _SnapshotName
+    name: _SnapshotName
+    after: _SnapshotName
+    total: Annotated[int, msgspec.Meta(ge=0, le=SEQUENCE_MAX)]
+    keys: list[_KeyStateForm]
+    cut: _CutForm | None
+
+
+class _HeldForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    snapshot: _SnapshotName
+    last: _SnapshotName
+
+
 _Birth = Annotated[str, msgspec.Meta(max_length=64)]
 
 
@@ -157,6 +222,7 @@ class _BatchForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True)
     clock: _Clock
     writes: Annotated[list[_WriteForm], msgspec.Meta(max_length=BATCH_WRITES_MAX)]
     birth: _Birth = ""
+    part: _PartForm | None = None
 
 
 class _AnswerForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -170,11 +236,13 @@ class _AnswerForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     refused: int
     now_us: int
     first_birth: _Birth = ""
+    held: _HeldForm | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What `POST /replicate` carries: who sends to whom, the sender's clock, and writes.
+    """What `POST /replicate` carries: who sends to whom, the sender's clock, and writes; or a part
+    of a snapshot, where the sender's log does not go back to what the receiver lacks.
 
     With `birth`, that of the sender's Redis, it asks which one the receiver heard of first.
     """
@@ -184,6 +252,7 @@ class Batch:
     clock: VectorClock
     writes: tuple[Write, ...]
     birth: str = ""
+    part: Part | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +261,8 @@ class Answer:
 
     `received` covers `clock` and, per actor, what waits there without a gap.
     `now_us` is the receiver's wall clock, microseconds since 1970. `first_birth` answers a batch
-    with a `birth`: the first one that the receiver heard of, which may be this one.
+    with a `birth`: the first one that the receiver heard of, which may be this one. `held`
+    answers a batch with a part of a snapshot.
     """
 
     node: str
@@ -205,6 +275,7 @@ class Answer:
     refused: int
     now_us: int
     first_birth: str = ""
+    held: Held | None = None
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -222,6 +293,7 @@ def encode_batch(batch: Batch) -> bytes:
         batch.clock.to_dict(),
         [_write_form(write) for write in batch.writes],
         batch.birth,
+        None if batch.part is None else _part_form(batch.part),
     )
     return _encoder.encode(form)
 
@@ -241,7 +313,8 @@ def decode_batch(body: bytes) -> Batch:
     for write in writes:
         if problem := write_problem(write):
             raise BadBatch(f"The batch breaks a rule: {_cut(problem)}. Nothing of it was applied.")
-    return Batch(form.sender, form.receiver, _clock(form.clock), writes, form.birth)
+    part = None if form.part is None else _part(form.part)
+    return Batch(form.sender, form.receiver, _clock(form.clock), writes, form.birth, part)
 
 
 def encode_answer(answer: Answer) -> bytes:
@@ -257,6 +330,7 @@ def encode_answer(answer: Answer) -> bytes:
         answer.refused,
         answer.now_us,
         answer.first_birth,
+        None if answer.held is None else _HeldForm(answer.held.snapshot, answer.held.last),
     )
     return _encoder.encode(form)
 
@@ -281,6 +355,7 @@ def decode_answer(body: bytes) -> Answer:
         form.refused,
         form.now_us,
         form.first_birth,
+        None if form.held is None else Held(form.held.snapshot, form.held.last),
     )
 
 
@@ -327,6 +402,45 @@ def _write(form: _WriteForm) -> Write:
         form.timestamp,
         tuple(operations),
     )
+
+
+def _part_form(part: Part) -> _PartForm:
+    keys = [
+        _KeyStateForm(
+            state.key,
+            [_VersionForm(*v.dot, v.timestamp, v.content_type, v.value) for v in state.versions],
+            state.deletes.to_dict(),
+        )
+        for state in part.keys
+    ]
+    cut = None
+    if part.cut is not None:
+        cut = _CutForm(part.cut.clock.to_dict(), part.cut.deletes.to_dict(), part.cut.timestamp)
+    return _PartForm(part.snapshot, part.name, part.after, part.total, keys, cut)
+
+
+def _part(form: _PartForm) -> Part:
+    """The part, each key and version of it well-formed. Raises BadBatch."""
+    keys = tuple(map(_key_state, form.keys))
+    cut = None
+    if form.cut is not None:
+        cut = Cut(_clock(form.cut.clock), _clock(form.cut.deletes), form.cut.timestamp)
+    return Part(form.snapshot, form.name, form.after, form.total, keys, cut)
+
+
+def _key_state(form: _KeyStateForm) -> KeyState:
+    versions = []
+    for version in form.versions:
+        problem = (
+            key_problem(form.key)
+            or content_type_problem(version.content_type)
+            or (None if is_actor(version.actor) else f"{version.actor!r} is not an actor")
+        )
+        if problem:
+            raise BadBatch(f"The snapshot breaks a rule: {_cut(problem)}. Nothing was kept of it.")
+        dot = Dot(version.actor, version.sequence)
+        versions.append(Version(dot, version.timestamp, version.content_type, version.value))
+    return KeyState(form.key, tuple(versions), _clock(form.deletes))
 
 
 def _what_is_wrong(body: bytes, error: Exception) -> str:

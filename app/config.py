@@ -125,6 +125,22 @@ class Config(BaseSettings):
         description="Writes. Most that wait in the pending buffer; "
         "beyond it peers keep them in their logs.",
     )
+    log_max_entries: Count = Field(
+        1_000_000,
+        description="Writes. Longest log of one actor, even if a peer lacks what goes; "
+        "a peer that does is sent a snapshot once it is back.",
+    )
+    log_max_bytes: Annotated[int, Field(ge=1, le=2**40)] = Field(
+        512 * 1024 * 1024,
+        description="Bytes. Most that all logs may take of Redis' memory, like LOG_MAX_ENTRIES.",
+    )
+    log_min_entries: int = Field(
+        1000,
+        ge=0,
+        le=10_000_000,
+        description="Writes. So many of each actor's newest stay in the log although every node "
+        "has them.",
+    )
     context_max_bytes: int = Field(
         8 * 1024,
         ge=64,
@@ -160,6 +176,7 @@ class Config(BaseSettings):
         description="Milliseconds. How often the pending buffer is checked for what a crash "
         "left behind.",
     )
+    trim_ms: Milliseconds = Field(1000, description="Milliseconds. How often the logs are trimmed.")
     lease_ms: Milliseconds = Field(
         3000,
         description="Milliseconds. How long a dead worker's peers wait for another sender. "

@@ -3,6 +3,7 @@
     LightconeError
     ├── StartupError             the node cannot start: a setting, a port, a Redis is wrong
     ├── InvariantError           a guarantee is in doubt: the node must stop, not guess
+    ├── LogTrimmed               a log does not go back as far as was asked for
     └── RequestError             one request failed; `outcome` says whether it took effect
         ├── BadRequest           the caller's mistake, before anything was done
         │   ├── BadKey
@@ -22,6 +23,7 @@
         ├── TooLarge
         ├── NoSuchKey
         ├── NotReady             it is not settled yet as whom the node writes
+        ├── Syncing              the node is merging a snapshot
         ├── NotCaughtUp          the patience ended before the missing writes came
         └── RedisUnavailable     Redis is down, full, read-only, loading, slow or not ours
 
@@ -32,7 +34,7 @@ request did not and will not take effect; `unknown` makes no promise.
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from app.vector_clock import Dot
+from app.vector_clock import Dot, VectorClock
 
 Outcome = Literal["not_applied", "unknown"]
 
@@ -47,6 +49,13 @@ class StartupError(LightconeError):
 
 class InvariantError(LightconeError):
     """Something happened that the guarantees rule out. The message names the guarantee."""
+
+
+class LogTrimmed(LightconeError):
+    """A log does not hold what comes after a clock: it was trimmed, or begun anew after a merge."""
+
+    def __init__(self, after: VectorClock | Dot) -> None:
+        super().__init__(f"the log does not go back to {after}")
 
 
 class RequestError(LightconeError):
@@ -129,6 +138,17 @@ class NoSuchKey(RequestError):
 
 class NotReady(RequestError):
     """The node has a new Redis, and does not know yet under which name it may write."""
+
+
+class Syncing(RequestError):
+    """The node merges a snapshot with what it holds: until that is done, its keys are no state that
+    could be read or written."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This node is merging a snapshot from a peer, for it was away for long; GET /status "
+            "says how far it has come. Nothing was done. Try again soon, or at another node."
+        )
 
 
 class NotCaughtUp(RequestError):

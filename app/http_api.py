@@ -10,6 +10,7 @@ Does not know Redis, nor how writes travel on.
 import asyncio
 import base64
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ from app.log import get_logger
 from app.peers import SIGNATURE_HEADER, Signer
 from app.problems import problem, problems
 from app.progress import Progress
+from app.snapshot_receiving import SnapshotReceiving
+from app.stability import held_back, stable
 from app.vector_clock import VectorClock, node_of
 from app.write import Delete, Operation, Put, Version
 
@@ -48,6 +51,7 @@ class Api:
     identity: Identity
     store: KVStore
     buffer: PendingBuffer
+    receiving: SnapshotReceiving
     progress: Progress
     board: Board
     contexts: Contexts
@@ -178,6 +182,9 @@ class Api:
         self.identity.witness(batch.clock)
         self.progress.miss(batch.clock)
         received = await asyncio.shield(self.buffer.receive(batch.writes))
+        held = None
+        if batch.part is not None:
+            held = await asyncio.shield(self.receiving.take(batch.sender, batch.part))
         first_birth = ""
         if batch.birth:
             first_birth = await self.board.first_birth(batch.sender, batch.birth)
@@ -193,6 +200,7 @@ class Api:
                 received.refused,
                 self.now_us(),
                 first_birth,
+                held,
             )
         )
         return web.Response(
@@ -236,6 +244,8 @@ class Api:
                 "clock": clock.to_dict(),
                 "timestamp": life.timestamp,
                 "pending": {"total": sum(waiting.values()), "by_actor": waiting},
+                "log": await self._log(clock),
+                "snapshot": await self._snapshot(),
                 "peers": {peer: await self._peer(peer, clock) for peer in self.config.peers},
                 "limits": {
                     name: value
@@ -245,14 +255,43 @@ class Api:
             }
         )
 
+    async def _log(self, mine: VectorClock) -> dict[str, Any]:
+        """How long the logs are, and which peer holds them back most."""
+        sizes = await self.store.log_sizes(mine)
+        clocks = {peer: (await self.board.peer(peer)).clock for peer in self.config.peers}
+        return {
+            "entries": sum(size.entries for size in sizes.values()),
+            "bytes": sum(size.bytes for size in sizes.values()),
+            "stable": stable(mine, clocks.values()).to_dict(),
+            "held_back_by": [
+                {"peer": held.member, "writes": held.writes} for held in held_back(mine, clocks)
+            ],
+        }
+
+    async def _snapshot(self) -> dict[str, Any] | None:
+        """How far the snapshot is that this node receives."""
+        state = await self.receiving.state()
+        if state is None:
+            return None
+        return {
+            "from": state.source,
+            "phase": "merging" if state.is_merging else "receiving",
+            "received_keys": state.keys,
+            "merged_keys": state.merged,
+            "total_keys": state.total,
+            "since_s": round((self.now_us() - state.begun_us) / 1e6, 3),
+        }
+
     async def _peer(self, peer: str, mine: VectorClock) -> dict[str, Any]:
         report = await self.board.peer(peer)
         lacking = mine.beyond(report.clock)
         now_us = self.now_us()
         oldest_us = now_us
         for actor in lacking:
-            for write in await self.store.log_after(actor, report.clock[actor], 1):
+            with suppress(errors.LogTrimmed):
+                [write] = await self.store.log_after(actor, report.clock[actor], 1)
                 oldest_us = min(oldest_us, write.timestamp)
+        sending = await self.board.sending(peer)
         heard = report.last_contact_us
         fault = await self.board.fault(peer) if self.config.faults else HEALTHY
         return {
@@ -264,6 +303,12 @@ class Api:
             "lag_s": round((now_us - oldest_us) / 1e6, 3),
             "skew_ms": report.skew_us / 1000 if heard else None,
             "last_contact_s": round((now_us - heard) / 1e6, 3) if heard else None,
+            "snapshot": sending
+            and {
+                "sent_keys": sending.sent,
+                "total_keys": sending.total,
+                "since_s": round((now_us - sending.begun_us) / 1e6, 3),
+            },
             "faults": None if fault == HEALTHY else fault.to_dict(),
         }
 

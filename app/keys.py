@@ -55,6 +55,16 @@ class Keys:
         return f"{self.prefix}births"
 
     @property
+    def snapshot(self) -> str:
+        """Hash: the snapshot that is being received here, and how far it has come."""
+        return f"{self.prefix}snapshot"
+
+    @property
+    def staging(self) -> str:
+        """Set: the snapshots of which something may be staged."""
+        return f"{self.prefix}staging"
+
+    @property
     def faults(self) -> str:
         """Hash: peer -> the fault on the link to it, as JSON. Only with FAULTS=1."""
         return f"{self.prefix}faults"
@@ -84,6 +94,14 @@ class Keys:
     def pending(self, actor: str) -> str:
         """Hash: the writes of `actor` that came too early, by sequence."""
         return f"{self.pending_stem}{actor}"
+
+    def sending(self, node: str) -> str:
+        """Hash: the snapshot that is being sent to `node`, and how far it has come."""
+        return f"{self.prefix}sending:{node}"
+
+    def staged_stem(self, snapshot: str) -> str:
+        """What the names of a snapshot's staged keys begin with: hashes as under `kv:`."""
+        return f"{self.prefix}staged:{snapshot}:"
 
     def peer(self, node: str) -> str:
         """Hash: what the link to `node` knows of it."""

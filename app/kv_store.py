@@ -7,7 +7,7 @@ was applied, all of it or nothing.
 Does not know who asks, nor that other nodes exist. What peers send comes in by `buffer.py`.
 """
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -15,17 +15,18 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from redis.asyncio import Redis
 
 from app import codec
-from app.errors import InvariantError, RedisUnavailable
+from app.errors import LogTrimmed, RedisUnavailable, Syncing
 from app.identity import NOT_OURS, Identity
 from app.keys import Keys
 from app.progress import Progress
 from app.redis_link import translated
 from app.scripts import Committed, Scripts
-from app.vector_clock import VectorClock
+from app.vector_clock import Dot, VectorClock
 from app.write import Operation, Version, Write, winner_first
 
 NOTHING: Final = VectorClock()
 """The context of who has seen nothing."""
+_TRIMMED_AT_ONCE: Final = 10_000
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,6 +55,14 @@ class Life:
     timestamp: int
     since_us: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogSize:
+    """How many writes a log holds, and about how many bytes of Redis' memory."""
+
+    entries: int
+    bytes: int
 
 
 def _in_a_settled_run(
@@ -106,7 +115,7 @@ class KVStore:
         """The write with these operations is applied here, after `context`, which was applied here
         before, and is on its way to the peers.
 
-        Raises NotReady, RedisUnavailable.
+        Raises NotReady, Syncing, RedisUnavailable.
         """
         actor = await self._identity.writer()
         self._still_covers(context)
@@ -125,7 +134,7 @@ class KVStore:
         """The siblings of `key`, from a state that covers `context`, which was applied here
         before; and what their reader has seen.
 
-        Raises RedisUnavailable.
+        Raises Syncing, RedisUnavailable.
         """
         self._still_covers(context)
         known = self._progress.clock
@@ -135,7 +144,10 @@ class KVStore:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.hgetall(self._keys.kv(key))
                 pipeline.hgetall(self._keys.clock)
-                fields, entries = await pipeline.execute()
+                pipeline.hget(self._keys.meta, "merging")
+                fields, entries, merging = await pipeline.execute()
+        if merging is not None:
+            raise Syncing
         clock = codec.unpack_clock(entries)
         if not known <= clock:
             self._identity.doubt()
@@ -166,13 +178,15 @@ class KVStore:
     async def check(self) -> None:
         """Redis answers, and holds this node's state.
 
-        Raises NotReady, RedisUnavailable.
+        Raises NotReady, Syncing, RedisUnavailable.
         """
         with translated():
-            actor = await self._redis.hget(self._keys.meta, "actor")
+            actor, merging = await self._redis.hmget(self._keys.meta, "actor", "merging")
         if actor != self._identity.actor.encode():
             self._identity.doubt()
             raise RedisUnavailable(NOT_OURS)
+        if merging is not None:
+            raise Syncing
 
     @_in_a_settled_run
     async def life(self) -> Life:
@@ -193,18 +207,43 @@ class KVStore:
 
     @_in_a_settled_run
     async def log_after(self, actor: str, sequence: int, count: int) -> list[Write]:
-        """The writes of `actor` after `sequence` that are applied here, in order, at most `count`.
+        """The writes of `actor` after `sequence`, in order, at most `count`; the first of them has
+        been applied here.
 
-        Raises RedisUnavailable; InvariantError if the log does not go back that far.
+        Raises RedisUnavailable; LogTrimmed if the log does not go back that far.
         """
         with translated():
             entries: list[Any] = await self._redis.xrange(
                 self._keys.log(actor), min=f"{sequence + 1}-0", count=count
             )
         writes = [codec.unpack_log_entry(actor, id_, fields) for id_, fields in entries]
-        if writes and writes[0].dot.sequence != sequence + 1:
-            raise InvariantError(
-                f"log:{actor} goes on at {writes[0].dot}, and {actor}:{sequence + 1} is asked for: "
-                "entries were removed that a peer still lacks (G8)"
-            )
+        if not writes or writes[0].dot.sequence != sequence + 1:
+            raise LogTrimmed(Dot(actor, sequence + 1))
         return writes
+
+    async def log_sizes(self, actors: Iterable[str]) -> dict[str, LogSize]:
+        """How large the logs of these actors are.
+
+        Raises RedisUnavailable.
+        """
+        actors = list(actors)
+        with translated():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for actor in actors:
+                    pipeline.xlen(self._keys.log(actor))
+                    pipeline.memory_usage(self._keys.log(actor))
+                sizes: list[Any] = await pipeline.execute()
+        found = zip(actors, sizes[::2], sizes[1::2], strict=True)
+        return {actor: LogSize(entries, size or 0) for actor, entries, size in found}
+
+    async def trim_log(self, actor: str, through: int, first: int) -> None:
+        """The log of `actor`, which begins at `first`, goes on after `through`.
+
+        In steps, so that Redis is not busy for long. Raises RedisUnavailable.
+        """
+        while first <= through:
+            first = min(first + _TRIMMED_AT_ONCE, through + 1)
+            with translated(changes=True):
+                await self._redis.xtrim(
+                    self._keys.log(actor), minid=f"{first}-0", approximate=False
+                )

@@ -22,7 +22,7 @@ from app.board import Board
 from app.buffer import PendingBuffer
 from app.config import Config
 from app.context import Contexts
-from app.errors import RedisUnavailable, StartupError
+from app.errors import RedisUnavailable, StartupError, Syncing
 from app.http_api import Api
 from app.identity import Identity
 from app.keys import Keys
@@ -33,6 +33,9 @@ from app.progress import Progress
 from app.redis_link import Admits
 from app.replication import Link, Tools
 from app.scripts import Scripts
+from app.snapshot_receiving import SnapshotReceiving
+from app.snapshot_sending import SnapshotSending
+from app.trimming import Trimmer
 
 log = get_logger(__name__)
 
@@ -152,7 +155,38 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         if exchange is None:
             session = await stack.enter_async_context(aiohttp.ClientSession())
             exchange = HttpExchange(session, signer, config.peer_timeout_ms)
-        tools = Tools(config, store, board, progress, who, exchange, now_us, world.rng)
+        admitted_scripts = Scripts(admitted, keys)
+
+        def snapshot_for(peer: str) -> SnapshotSending:
+            return SnapshotSending(
+                peer,
+                config.node_id,
+                admitted,
+                keys,
+                admitted_scripts,
+                store,
+                board,
+                now_us,
+                world.rng,
+                config.batch_max_bytes,
+            )
+
+        receiving = SnapshotReceiving(
+            config.node_id,
+            admitted,
+            keys,
+            admitted_scripts,
+            board,
+            buffer,
+            progress,
+            who,
+            now_us,
+            config.lease_ms,
+        )
+        trimmer = Trimmer(config, store, board, config.peers.keys, now_us)
+        tools = Tools(
+            config, store, board, progress, who, exchange, snapshot_for, now_us, world.rng
+        )
         links = {peer: Link(peer, url, tools) for peer, url in config.peers.items()}
 
         def fault_changed(peer: str) -> None:
@@ -164,6 +198,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             who,
             store,
             buffer,
+            receiving,
             progress,
             board,
             Contexts(secret, config.context_max_bytes),
@@ -175,6 +210,8 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             who.keep({peer: link.ask for peer, link in links.items()}),
             board.listen(progress, fault_changed),
             sweep(buffer, config.sweep_ms / 1000),
+            receiving.keep(),
+            trimmer.run(),
             *(link.run() for link in links.values()),
         ]
         # One that fails takes the worker down with it: the supervisor starts a fresh one.
@@ -218,6 +255,6 @@ async def sweep(buffer: PendingBuffer, every_s: float) -> None:
             swept = await buffer.sweep()
             if swept.drained:
                 log.info("sweep applied waiting writes", writes=swept.drained)
-        except RedisUnavailable:
-            pass  # the listener on the board says so, once
+        except (RedisUnavailable, Syncing):
+            pass  # the listener on the board says so, once; after a merge there is a sweep
         await asyncio.sleep(every_s)

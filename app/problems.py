@@ -37,6 +37,7 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.UnknownActor: 422,
     errors.UnsupportedHeader: 501,
     errors.NotReady: 503,
+    errors.Syncing: 503,
     errors.NotCaughtUp: 503,
     errors.RedisUnavailable: 503,
 }

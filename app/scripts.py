@@ -16,8 +16,10 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from app import codec
+from app.errors import LogTrimmed, Syncing
 from app.incarnation import Remembered, Settled
 from app.keys import Keys
+from app.snapshot import Cut, Held, KeyState, Part
 from app.vector_clock import Dot, VectorClock
 from app.write import Operation, Write
 
@@ -69,6 +71,10 @@ class Scripts:
         self._keys = keys
         self._commit_write = redis.register_script(source("commit_write"))
         self._receive_writes = redis.register_script(source("receive_writes"))
+        self._read_cut = redis.register_script(source("read_cut"))
+        self._stage_part = redis.register_script(source("stage_part"))
+        self._merge_keys = redis.register_script(source("merge_keys"))
+        self._finish_merge = redis.register_script(source("finish_merge"))
         self._claim_node = redis.register_script(source("claim_node"))
         self._settle_actor = redis.register_script(source("settle_actor"))
         self._hold_lease = redis.register_script(source("hold_lease"))
@@ -78,7 +84,10 @@ class Scripts:
         self, actor: str, operations: Sequence[Operation], now_us: int, known: int = 0
     ) -> Committed | None:
         """Commit a local write (`lua/commit_write.lua`). None: Redis is not the actor's, or no
-        longer has its write `known`."""
+        longer has its write `known`.
+
+        Raises Syncing.
+        """
         keys = self._keys
         reply: list[Any] = await self._commit_write(
             keys=[
@@ -98,6 +107,8 @@ class Scripts:
         )
         if not reply:
             return None
+        if len(reply) == 1:
+            raise Syncing
         sequence, timestamp, clock = reply
         return Committed(
             Dot(actor, int(sequence)), int(timestamp), VectorClock.parse(clock.decode())
@@ -107,7 +118,10 @@ class Scripts:
         self, node: str, writes: Sequence[Write], now_us: int, pending_max: int, drain_max: int
     ) -> Received | Dot | None:
         """Receive a batch (`lua/receive_writes.lua`). None: Redis is not the node's. A dot: a
-        write of the node's own actor that Redis has lost; nothing was changed."""
+        write of the node's own actor that Redis has lost; nothing was changed.
+
+        Raises Syncing.
+        """
         keys = self._keys
         args: list[str | int | bytes] = [
             node,
@@ -132,6 +146,8 @@ class Scripts:
         )
         if not reply:
             return None
+        if len(reply) == 1:
+            raise Syncing
         if len(reply) == 2:
             return Dot(reply[0].decode(), int(reply[1]))
         applied, duplicate, pending, refused, drained, more = map(int, reply[:6])
@@ -139,6 +155,90 @@ class Scripts:
         return Received(
             applied, duplicate, pending, refused, drained, bool(more), clock, received, missing
         )
+
+    async def read_cut(self, since: VectorClock, most: int) -> tuple[Cut, list[KeyState]] | None:
+        """The keys written since that clock, and the cut at which they are so
+        (`lua/read_cut.lua`). None: more than `most` writes, or not now.
+
+        Raises LogTrimmed.
+        """
+        keys = self._keys
+        reply: list[Any] = await self._read_cut(
+            keys=[keys.clock, keys.meta, keys.deletes],
+            args=[since.entries_text(), keys.kv_stem, keys.log_stem, most],
+        )
+        if not reply:
+            return None
+        if len(reply) == 1:
+            raise LogTrimmed(since)
+        clock, deletes, timestamp, *held = reply
+        cut = Cut(
+            VectorClock.parse(clock.decode()), VectorClock.parse(deletes.decode()), int(timestamp)
+        )
+        states = [
+            codec.unpack_key_state(key.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
+            for key, flat in zip(held[::2], held[1::2], strict=True)
+        ]
+        return cut, states
+
+    async def stage_part(
+        self, node: str, source: str, part: Part, now_us: int, patience_us: int
+    ) -> Held | Dot | None:
+        """Keep a part of a snapshot (`lua/stage_part.lua`). None: Redis is not the node's. A dot:
+        a write of the node's own actor that Redis has lost; nothing was changed."""
+        keys, cut = self._keys, part.cut
+        args: list[str | int | bytes] = [
+            node,
+            part.snapshot,
+            source,
+            part.name,
+            part.after,
+            part.total,
+            now_us,
+            patience_us,
+            "-" if cut is None else cut.clock.entries_text(),
+            "" if cut is None else cut.deletes.entries_text(),
+            0 if cut is None else cut.timestamp,
+            keys.staged_stem(part.snapshot),
+        ]
+        for state in part.keys:
+            fields = codec.pack_key_state(state)
+            args += (state.key, len(fields) // 2, *fields)
+        reply: list[Any] = await self._stage_part(
+            keys=[keys.meta, keys.snapshot, keys.staging, keys.clock], args=args
+        )
+        if not reply:
+            return None
+        if len(reply) == 3:
+            return Dot(reply[0].decode(), int(reply[1]))
+        return Held(reply[0].decode(), reply[1].decode())
+
+    async def merge_keys(self, snapshot: str, names: Sequence[str], *, staged: bool) -> bool:
+        """Merge those of the keys that are staged, or those that are not (`lua/merge_keys.lua`).
+        False: that snapshot is not being merged."""
+        keys = self._keys
+        reply = await self._merge_keys(
+            keys=[keys.meta, keys.snapshot, keys.deletes],
+            args=[snapshot, keys.kv_stem, keys.staged_stem(snapshot), int(staged), *names],
+        )
+        return bool(reply)
+
+    async def finish_merge(self, snapshot: str) -> VectorClock:
+        """End a merge (`lua/finish_merge.lua`): the clock after it. Empty: that snapshot is not
+        being merged."""
+        keys = self._keys
+        reply: bytes = await self._finish_merge(
+            keys=[
+                keys.clock,
+                keys.meta,
+                keys.deletes,
+                keys.received,
+                keys.snapshot,
+                keys.staging,
+            ],
+            args=[snapshot, keys.log_stem, keys.pending_stem, keys.applied_channel],
+        )
+        return VectorClock.parse(reply.decode())
 
     async def claim_node(self, node: str, layout: int, birth: str) -> dict[str, str]:
         """Claim an empty Redis for `node` (`lua/claim_node.lua`); its `meta` afterwards.

@@ -103,6 +103,14 @@ class Node:
             self.applied.append(write)
         return outcomes
 
+    def merge(self, others: Iterable[Write]) -> None:
+        """A snapshot of a node that has applied these writes is merged with what is here: it is as
+        if all of them had been applied."""
+        for write in sorted(others, key=lambda write: write.timestamp):
+            if not self.clock.covers(write.dot):
+                self.applied.append(write)
+        self.pending = {dot: w for dot, w in self.pending.items() if not self.clock.covers(dot)}
+
     def is_deliverable(self, write: Write) -> bool:
         """Birman, Schiper, Stephenson (1991): the actor's next, and its past is here."""
         clock = self.clock

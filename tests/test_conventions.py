@@ -24,7 +24,10 @@ LUA = sorted(path for path in scripts.LUA.glob("*.lua") if not path.name.endswit
 INCLUDES = sorted(scripts.LUA.glob("*.inc.lua"))
 INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 
-PURE = ("vector_clock", "write", "context", "incarnation", "relay", "codec", "errors")
+PURE = (
+    *("vector_clock", "write", "context", "incarnation", "relay", "codec", "errors"),
+    *("snapshot", "stability"),
+)
 EFFECTS = {"asyncio", "time", "random", "datetime", "os", "socket", "threading", "redis", "aiohttp"}
 
 NO_TEST_FILE = {
@@ -33,6 +36,7 @@ NO_TEST_FILE = {
     "checks": "what a request may look like: tests/test_http_api.py sends what may not",
     "keys": "names only: every test of the store reads them, and this file their documents",
     "problems": "what errors look like: tests/test_http_api.py causes them",
+    "snapshot": "values only: tests/test_codec.py and all tests of snapshots make them",
     "node": "puts the parts together: tests/test_http_api.py runs what it makes",
 }
 """Modules of app/ that have no tests/test_MODULE.py, and why."""

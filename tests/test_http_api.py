@@ -978,7 +978,7 @@ async def test_the_status_of_a_node_that_reaches_nobody(redis_url: str) -> None:
 async def test_the_status_names_the_fields_that_the_contract_names(redis_url: str) -> None:
     async with node_a(redis_url) as client:
         status = await (await client.get("/status")).json()
-        names = "url reachable clock lag_writes lag_s skew_ms last_contact_s error faults"
+        names = "url reachable clock lag_writes lag_s skew_ms last_contact_s error faults snapshot"
         assert set(status["peers"]["B"]) == set(names.split())
 
 

@@ -2,7 +2,8 @@
   Commit a write of this node: name it, stamp it, apply it, log it, advance the clock.
 
   KEYS[1]  clock        hash    actor -> sequence applied here
-  KEYS[2]  meta         hash    `actor`: who writes here; `timestamp`: the last one
+  KEYS[2]  meta         hash    `actor`: who writes here; `timestamp`: the last one;
+                                `merging`: a snapshot that is being merged
   KEYS[3]  deletes      hash    actor -> its last delete that came to a key with versions
   KEYS[4]  log:{actor}  stream  entry id SEQUENCE-0
   KEYS[5+] kv:{key}     hash    one per operation, in order
@@ -16,7 +17,8 @@
   Returns  sequence, timestamp, then the clock after the write as text;
            or nothing (an empty list) if this Redis does not belong to `actor`, or has lost writes
            that the worker has seen, and nothing was changed: it was emptied, replaced or put back
-           under a running node, and would give dots again that name other writes (G4).
+           under a running node, and would give dots again that name other writes (G4);
+           or `merging` alone, and nothing was changed: what is here is no state to write upon.
 
   Atomic, because a crash between value, log and clock would lose the write, or let another
   have its dot (G3, G4). The first command that writes is XADD, which Redis refuses when it is
@@ -31,9 +33,13 @@ local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEY
 local actor, now, packed, channel = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local known = tonumber(ARGV[5])
 
-local owner, last = unpack(redis.call('HMGET', meta_key, 'actor', 'timestamp'))
+local owner, last, merging =
+  unpack(redis.call('HMGET', meta_key, 'actor', 'timestamp', 'merging'))
 if owner ~= actor then
   return {}
+end
+if merging then
+  return { 'merging' }
 end
 
 local clock = load_clock(clock_key)

@@ -3,7 +3,8 @@
 
   KEYS[1]  clock         hash  actor -> sequence applied here
   KEYS[2]  meta          hash  `node`: whose Redis this is; `actor`: who writes here;
-                               `timestamp`: the last one
+                               `timestamp`: the last one; `merging`: a snapshot that is
+                               being merged
   KEYS[3]  deletes       hash  actor -> its last delete that came to a key with versions
   KEYS[4]  received      hash  actor with waiting writes -> highest sequence without a gap
 
@@ -23,7 +24,8 @@
            waits for, the greatest sequence that the first waiting write of any actor lacks.
            Or actor and sequence of a write in the batch that the actor who writes here made, and
            that is not here: Redis has lost it, and would give its name again. Or nothing (an
-           empty list) if this Redis is not the node's. In both cases nothing was changed.
+           empty list) if this Redis is not the node's. Or `merging` alone: keys are merged with
+           a snapshot, and nothing can be applied to them. In these cases nothing was changed.
 
   Atomic, because a crash between value and clock would lose a write or apply it twice (G2, G3).
 
@@ -43,9 +45,13 @@ local node, kv_stem, log_stem, pending_stem = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local channel, pending_max, drain_max, now = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local first_write, fields_per_write = 9, 5
 
-local owner, author, last = unpack(redis.call('HMGET', meta_key, 'node', 'actor', 'timestamp'))
+local owner, author, last, merging =
+  unpack(redis.call('HMGET', meta_key, 'node', 'actor', 'timestamp', 'merging'))
 if owner ~= node then
   return {}
+end
+if merging then
+  return { 'merging' }
 end
 
 local clock = load_clock(clock_key)

@@ -9,8 +9,8 @@ Not listed, since they break nothing: a gap in an actor's sequence let through (
 on the one before it, so the dependency check holds it back), a relay in another order (the receiver
 sorts), a sweep that never comes (the scripts leave nothing behind).
 
-Room is left for what comes with later features: trim before stable, snapshot overwrites local
-writes, transaction applied in two steps, watch resumes one too far.
+Room is left for what comes with later features: transaction applied in two steps, watch resumes one
+too far.
 """
 
 from dataclasses import dataclass
