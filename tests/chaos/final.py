@@ -5,7 +5,8 @@ so (`CHECKS`).
 
 What it assumes and guarantees: a check looks at the evidence only, and says what is wrong in words,
 or else what it has looked at, so that nothing passes for want of something to look at. Clients,
-logs and versions are held against each other; no node's word is taken for another's.
+logs and versions are held against each other; no node's word is taken for another's. Of writes that
+were acknowledged only those may be missing that no disk but a lost one had when it was lost.
 
 What it does not know: how the evidence came about, or what the nemeses did.
 
@@ -19,11 +20,12 @@ from dataclasses import dataclass, field
 from app.write import Delete, Put
 from client.recorder import value_text
 from tests.chaos.conduct import Firing
+from tests.chaos.losses import Loss
 from tests.chaos.plan import NEMESES, Plan
 from tests.checker.__main__ import told
-from tests.checker.check import check
+from tests.checker.check import check_all
 from tests.checker.history import BadHistory, Operation
-from tests.contents import Contents, LoggedWrite, unequal, writes_of
+from tests.contents import Contents, LoggedWrite, covers, unequal, writes_of
 
 #: From the last healing until all nodes have everything.
 SETTLE_MAX_S = 60.0
@@ -47,6 +49,8 @@ class Evidence:
     logs: Mapping[str, Contents]
     #: The names of what waits in each Redis.
     pending: Mapping[str, Sequence[str]]
+    #: The disks that were lost.
+    losses: Sequence[Loss] = ()
     #: Lines of the nodes' own logs that no run should cause.
     complaints: Sequence[str] = ()
     _writes: dict[str, dict[str, LoggedWrite]] = field(default_factory=dict)
@@ -60,6 +64,13 @@ class Evidence:
     def acknowledged(self, kind: str) -> Iterator[Operation]:
         """The operations of a kind that a client was told had been done."""
         return (op for op in self.history if op.kind == kind and op.outcome == "ok")
+
+    def lost_writes(self) -> Sequence[Operation]:
+        """The writes that were acknowledged and are lost with a disk.
+
+        After a write its name is the newest that its session has seen of its actor.
+        """
+        return [op for op in self.history if op.lost and op.writes and op.outcome == "ok"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +175,10 @@ def clients_saw_causal_order(evidence: Evidence) -> Verdict:
     sessions = len({op.session for op in evidence.history})
     what = f"{len(evidence.history)} operations of {sessions} sessions, by the history checker"
     try:
-        report = check(evidence.history)
+        reports = check_all(evidence.history)
     except BadHistory as error:
         return Verdict(name, what, [str(error)])
-    return Verdict(name, what, [] if report.is_good else [told(report, _EXPLAINED)])
+    return Verdict(name, what, [told(r, _EXPLAINED) for r in reports if not r.is_good])
 
 
 def nodes_hold_the_same(evidence: Evidence) -> Verdict:
@@ -193,8 +204,10 @@ def nodes_hold_the_same(evidence: Evidence) -> Verdict:
 def nothing_acknowledged_is_lost(evidence: Evidence) -> Verdict:
     """What a client was told had been written is in the log of every node, as it was (G3, G8)."""
     problems = []
-    puts = list(evidence.acknowledged("put"))
-    deleted = Counter(op.writes[0].key for op in evidence.acknowledged("delete"))
+    lost = set(map(id, evidence.lost_writes()))
+    puts = [op for op in evidence.acknowledged("put") if id(op) not in lost]
+    deletes = [op for op in evidence.acknowledged("delete") if id(op) not in lost]
+    deleted = Counter(op.writes[0].key for op in deletes)
     for node in evidence.plan.nodes:
         writes = evidence.writes(node)
         for op in puts:
@@ -217,6 +230,49 @@ def nothing_acknowledged_is_lost(evidence: Evidence) -> Verdict:
                 problems.append(f"{node} has {logged_deletes[key]} of {count} deletes of {key}")
     what = f"{len(puts)} puts and {deleted.total()} deletes were acknowledged"
     return Verdict("nothing acknowledged is lost", what, problems)
+
+
+def only_what_one_disk_had_is_lost(evidence: Evidence) -> Verdict:
+    """With a disk only those writes are lost that no other had, and all who saw them know it.
+
+    So whoever had seen them is never served again, and the node writes under another name (G4, G7).
+    """
+    problems = []
+    for loss in evidence.losses:
+        problems += [
+            f"other disks had {loss.actor} up to {loss.held} when {loss.node} lost its own, and "
+            f"{node} has it up to {clock.get(loss.actor, 0)}"
+            for node, clock in evidence.clocks.items()
+            if clock.get(loss.actor, 0) < loss.held
+        ]
+        problems += [
+            f"{op.dot} was given by {op.node} after it had lost its disk"
+            for op in evidence.acknowledged("put")
+            if op.dot and op.dot.actor == loss.actor and _began_after(op, loss)
+        ]
+    of = {loss.actor: loss for loss in evidence.losses}
+    for op in evidence.history:
+        if op.lost is None or op.outcome != "ok":
+            continue
+        loss_of = of.get(op.lost.actor)
+        if loss_of is None:
+            problems.append(f"{op.lost} is lost, and {op.lost.actor} has lost no disk")
+        elif op.node != loss_of.node or _began_after(op, loss_of):
+            problems.append(f"{op.session} had seen {op.lost}, which is lost; {op.node} served it")
+        problems += [
+            f"{op.lost} is called lost, and {node} has it"
+            for node, clock in evidence.clocks.items()
+            if covers(clock, str(op.lost))
+        ]
+        if op.dot and op.dot != op.lost:
+            problems.append(f"{op.lost} is newer than {op.dot}, which was given after it")
+    writes = evidence.lost_writes()
+    sessions = len({op.session for op in evidence.history if op.lost})
+    what = (
+        f"{len(evidence.losses)} disks were lost, and with them {len(writes)} acknowledged writes, "
+        f"which {sessions} sessions had seen"
+    )
+    return Verdict("only what one disk had is lost", what, problems)
 
 
 def nothing_refused_took_effect(evidence: Evidence) -> Verdict:
@@ -299,11 +355,16 @@ CHECKS: tuple[Check, ...] = (
     clients_saw_causal_order,
     nodes_hold_the_same,
     nothing_acknowledged_is_lost,
+    only_what_one_disk_had_is_lost,
     nothing_refused_took_effect,
     dots_name_one_write,
     timestamps_agree_with_causality,
     nodes_did_not_complain,
 )
+
+
+def _began_after(op: Operation, loss: Loss) -> bool:
+    return op.start is None or op.start > loss.at_us
 
 
 def _lag(evidence: Evidence, node: str) -> str:
