@@ -10,10 +10,12 @@ from pathlib import Path
 DEADLINE_S = 40.0
 
 
-async def until(condition: Callable[[], object | Awaitable[object]]) -> None:
+async def until(
+    condition: Callable[[], object | Awaitable[object]], deadline_s: float = DEADLINE_S
+) -> None:
     """The condition holds. Fails with the condition's source when it does not come to hold."""
     loop = asyncio.get_running_loop()
-    give_up = loop.time() + DEADLINE_S
+    give_up = loop.time() + deadline_s
     while True:
         result = condition()
         if await result if inspect.isawaitable(result) else result:

@@ -26,6 +26,8 @@ from tests.chaos.proxy import Network
 from tests.contents import joined
 from tests.processes import until
 
+#: An empty node is sent all that was ever written, a batch after the other.
+CATCH_UP_MAX_S = 300.0
 _REWRITE = "auto-aof-rewrite-percentage"
 
 
@@ -67,7 +69,7 @@ class _LostDisk:
             clocks = [await place.clock() for place in everywhere]
             return all(c.get(actor, 0) >= s for c in clocks for actor, s in wanted.items())
 
-        await until(all_have_it)
+        await until(all_have_it, CATCH_UP_MAX_S)
         if self._at_us:
             kept = wanted.get(self._actor, 0)
             loss = Loss(self._place.node, self._actor, self._at_us, self._held, kept)

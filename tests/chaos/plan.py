@@ -48,6 +48,8 @@ CLOCKS: Final = ("clock-jump",)
 #: all nodes have the same, or were an old copy put back where no peer can tell that it is old, then
 #: more would be lost than is allowed to.
 ALONE: Final = ("lose-data", "old-data")
+#: Of the rounds after the first: for all else stands still, longer the more has been written.
+_ALONE_SHARE: Final = 0.3
 NEMESES: Final = PROCESSES + NETWORK + CLOCKS
 
 #: Seconds that a strike lasts at least. A cut takes PEER_TIMEOUT_MS to be noticed.
@@ -318,9 +320,12 @@ class _Planner:
 
     def _track(self, deck: Sequence[str], seconds: float) -> Iterator[Strike]:
         """Round after round of the deck, each in an order of its own, until the time is up."""
+        rng = self._rng
         left_s = seconds
         for round_number in itertools.count():
-            for nemesis in self._rng.sample(deck, len(deck)):
+            for nemesis in rng.sample(deck, len(deck)):
+                if round_number and nemesis in ALONE and rng.random() > _ALONE_SHARE:
+                    continue
                 strike = self._strike(nemesis)
                 left_s -= strike.gap_s + strike.lasts_s + _PROOF_S[nemesis]
                 if left_s < 0 and round_number > 0:
