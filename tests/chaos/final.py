@@ -1,7 +1,6 @@
 """What is checked at the end of a run, when everything has been healed.
 
-What it is: `Evidence`, all that is known of a run; and `verdicts`, one for each thing that must be
-so (`CHECKS`).
+What it is: `verdicts`, one for each thing that must be so (`CHECKS`).
 
 What it assumes and guarantees: a check looks at the evidence only, and says what is wrong in words,
 or else what it has looked at, so that nothing passes for want of something to look at. Clients,
@@ -14,85 +13,21 @@ Where the idea is from: the final reads of Jepsen, and its checkers that compose
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 
 from app.write import Delete, Put
 from client.recorder import value_text
-from tests.chaos.conduct import Firing
+from tests.chaos.evidence import Evidence, Verdict
 from tests.chaos.losses import Loss
-from tests.chaos.plan import NEMESES, Plan
+from tests.chaos.plan import NEMESES
 from tests.checker.__main__ import told
 from tests.checker.check import check_all
 from tests.checker.history import BadHistory, Operation
-from tests.contents import Contents, LoggedWrite, covers, unequal, writes_of
+from tests.contents import LoggedWrite, covers, unequal
 
 #: From the last healing until all nodes have everything.
 SETTLE_MAX_S = 60.0
-_SHOWN_MAX = 5
 _EXPLAINED = 2
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a run has left behind. Of nodes by name: only those that answered."""
-
-    plan: Plan
-    #: With the final reads.
-    history: Sequence[Operation]
-    keys: Sequence[str]
-    firings: Sequence[Firing]
-    #: How long it took until all nodes had everything; None if it took too long.
-    settled_s: float | None
-    clocks: Mapping[str, Mapping[str, int]]
-    versions: Mapping[str, Contents]
-    logs: Mapping[str, Contents]
-    #: The names of what waits in each Redis.
-    pending: Mapping[str, Sequence[str]]
-    #: The disks that were lost.
-    losses: Sequence[Loss] = ()
-    #: Lines of the nodes' own logs that no run should cause.
-    complaints: Sequence[str] = ()
-    _writes: dict[str, dict[str, LoggedWrite]] = field(default_factory=dict)
-
-    def writes(self, node: str) -> Mapping[str, LoggedWrite]:
-        """The writes in the logs of the node, by dot."""
-        if node not in self._writes:
-            self._writes[node] = {w.dot: w for w in writes_of(self.logs.get(node, {}))}
-        return self._writes[node]
-
-    def acknowledged(self, kind: str) -> Iterator[Operation]:
-        """The operations of a kind that a client was told had been done."""
-        return (op for op in self.history if op.kind == kind and op.outcome == "ok")
-
-    def lost_writes(self) -> Sequence[Operation]:
-        """The writes that were acknowledged and are lost with a disk.
-
-        After a write its name is the newest that its session has seen of its actor.
-        """
-        return [op for op in self.history if op.lost and op.writes and op.outcome == "ok"]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether one thing is as it must be. `looked_at` says what that rests on."""
-
-    name: str
-    looked_at: str
-    problems: Sequence[str] = ()
-
-    @property
-    def is_good(self) -> bool:
-        """Whether there is no problem."""
-        return not self.problems
-
-    def __str__(self) -> str:
-        if self.is_good:
-            return f"good  {self.name}: {self.looked_at}"
-        shown = list(self.problems[:_SHOWN_MAX])
-        if len(self.problems) > _SHOWN_MAX:
-            shown.append(f"and {len(self.problems) - _SHOWN_MAX} more")
-        return "\n".join([f"BAD   {self.name}: {self.looked_at}", *(f"      {s}" for s in shown)])
 
 
 Check = Callable[[Evidence], Verdict]
@@ -237,35 +172,7 @@ def only_what_one_disk_had_is_lost(evidence: Evidence) -> Verdict:
 
     So whoever had seen them is never served again, and the node writes under another name (G4, G7).
     """
-    problems = []
-    for loss in evidence.losses:
-        problems += [
-            f"other disks had {loss.actor} up to {loss.held} when {loss.node} lost its own, and "
-            f"{node} has it up to {clock.get(loss.actor, 0)}"
-            for node, clock in evidence.clocks.items()
-            if clock.get(loss.actor, 0) < loss.held
-        ]
-        problems += [
-            f"{op.dot} was given by {op.node} after it had lost its disk"
-            for op in evidence.acknowledged("put")
-            if op.dot and op.dot.actor == loss.actor and _began_after(op, loss)
-        ]
-    of = {loss.actor: loss for loss in evidence.losses}
-    for op in evidence.history:
-        if op.lost is None or op.outcome != "ok":
-            continue
-        loss_of = of.get(op.lost.actor)
-        if loss_of is None:
-            problems.append(f"{op.lost} is lost, and {op.lost.actor} has lost no disk")
-        elif op.node != loss_of.node or _began_after(op, loss_of):
-            problems.append(f"{op.session} had seen {op.lost}, which is lost; {op.node} served it")
-        problems += [
-            f"{op.lost} is called lost, and {node} has it"
-            for node, clock in evidence.clocks.items()
-            if covers(clock, str(op.lost))
-        ]
-        if op.dot and op.dot != op.lost:
-            problems.append(f"{op.lost} is newer than {op.dot}, which was given after it")
+    problems = [*_lost_too_much(evidence), *_served_without_loss(evidence)]
     writes = evidence.lost_writes()
     sessions = len({op.session for op in evidence.history if op.lost})
     what = (
@@ -361,6 +268,36 @@ CHECKS: tuple[Check, ...] = (
     timestamps_agree_with_causality,
     nodes_did_not_complain,
 )
+
+
+def _lost_too_much(evidence: Evidence) -> Iterator[str]:
+    for loss in evidence.losses:
+        for node, clock in evidence.clocks.items():
+            if (has := clock.get(loss.actor, 0)) < loss.held:
+                yield (
+                    f"other disks had {loss.actor} up to {loss.held} when {loss.node} lost its "
+                    f"own, and {node} has it up to {has}"
+                )
+        for op in evidence.acknowledged("put"):
+            if op.dot and op.dot.actor == loss.actor and _began_after(op, loss):
+                yield f"{op.dot} was given by {op.node} after it had lost its disk"
+
+
+def _served_without_loss(evidence: Evidence) -> Iterator[str]:
+    of = {loss.actor: loss for loss in evidence.losses}
+    for op in evidence.history:
+        if op.lost is None or op.outcome != "ok":
+            continue
+        loss = of.get(op.lost.actor)
+        if loss is None:
+            yield f"{op.lost} is lost, and {op.lost.actor} has lost no disk"
+        elif op.node != loss.node or _began_after(op, loss):
+            yield f"{op.session} had seen {op.lost}, which is lost, and {op.node} served it"
+        for node, clock in evidence.clocks.items():
+            if covers(clock, str(op.lost)):
+                yield f"{op.lost} is called lost, and {node} has it"
+        if op.dot and op.dot != op.lost:
+            yield f"{op.lost} is newer than {op.dot}, which was given after it"
 
 
 def _began_after(op: Operation, loss: Loss) -> bool:

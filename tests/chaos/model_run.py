@@ -19,7 +19,8 @@ from app.codec import pack_operations
 from app.vector_clock import VectorClock, node_of
 from app.write import Delete, Put, Write
 from tests.chaos.conduct import Firing
-from tests.chaos.final import Evidence, Verdict, verdicts
+from tests.chaos.evidence import Evidence, Verdict
+from tests.chaos.final import verdicts
 from tests.chaos.load import Tally
 from tests.chaos.losses import Loss
 from tests.chaos.plan import Plan, Request, SessionPlan, plan_for, requests_of

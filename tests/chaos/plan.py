@@ -265,8 +265,9 @@ class _Planner:
             "WORKERS": rng.choice((1, 2)) if len(self._nodes) == 3 else 1,
             "PENDING_MAX": rng.choice((20, 1000, 100_000)),
             "DRAIN_MAX": rng.choice((3, 256)),
-            # One batch is under way at a time: over a slow link small ones would not bear the load.
-            "BATCH_MAX_WRITES": rng.choice((10 if self._topology == "mesh" else 200, 512)),
+            # One batch is under way at a time: over a slow link small ones would not bear the load,
+            # and a node that starts with nothing is sent all that was ever written.
+            "BATCH_MAX_WRITES": rng.choice((50 if self._topology == "mesh" else 200, 512)),
             "RELAY_AFTER_MS": rng.choice((100, 300)),
             "HEARTBEAT_MS": 300,
             "LEASE_MS": 1500,

@@ -16,7 +16,7 @@ from pathlib import Path
 from app.vector_clock import node_of
 from tests.chaos.chart import Band, Series, curves, key, rows
 from tests.chaos.conduct import Firing
-from tests.chaos.final import Verdict
+from tests.chaos.evidence import Verdict
 from tests.chaos.nemeses import MEANING
 from tests.chaos.plan import CLOCKS, NEMESES, NETWORK, PROCESSES
 from tests.chaos.run import Result

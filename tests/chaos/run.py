@@ -27,7 +27,8 @@ from redis.exceptions import RedisError
 from app.context import Contexts
 from client import Lightcone, LightconeError
 from tests.chaos.conduct import Conductor, Firing
-from tests.chaos.final import SETTLE_MAX_S, Evidence, Verdict, verdicts
+from tests.chaos.evidence import Evidence, Verdict
+from tests.chaos.final import SETTLE_MAX_S, verdicts
 from tests.chaos.load import Load, Tally
 from tests.chaos.nemeses import nemesis_for
 from tests.chaos.nodes import ChaosNodes

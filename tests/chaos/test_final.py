@@ -10,7 +10,8 @@ import pytest
 from app.codec import pack_operations
 from app.write import Put
 from tests.chaos.conduct import Firing
-from tests.chaos.final import CHECKS, Evidence, verdicts
+from tests.chaos.evidence import Evidence
+from tests.chaos.final import CHECKS, verdicts
 from tests.chaos.model_run import model_run
 from tests.checker.history import Operation, Read, Write
 
