@@ -21,7 +21,7 @@ from typing import Final
 class Mutation:
     """One deliberate break: `old` becomes `new` in `file`, and so does `also` in its file.
 
-    `profile` names the only kind of trouble that can show it, where that is rare among seeds.
+    `profile` names the kind of trouble that shows it soonest, where that is rare among seeds.
     """
 
     name: str
@@ -128,7 +128,7 @@ MUTATIONS: Final = (
         "app/incarnation.py",
         "    if not redis.actor:\n        if has_written(",
         "    if not redis.actor:\n        return str()\n        if has_written(",
-        profile="disk",
+        profile="mix",
     ),
     Mutation(
         "a peer that remembers an earlier Redis is not believed",
@@ -136,7 +136,7 @@ MUTATIONS: Final = (
         "app/incarnation.py",
         "        if evidence.remember_another:",
         "        if False:",
-        profile="disk",
+        profile="mix",
     ),
     Mutation(
         "an old copy is taken for the Redis that it was",
