@@ -110,11 +110,19 @@ class PeerStatus(TypedDict):
     faults: Fault | None
 
 
+class Incarnation(TypedDict):
+    """Since when, in microseconds since 1970, and why a node writes under another name."""
+
+    since: int
+    reason: str
+
+
 class Status(TypedDict):
-    """A node's view of itself and of its peers."""
+    """A node's view of itself and of its peers. `actor` is None until it is known who writes."""
 
     node: str
-    actor: str
+    actor: str | None
+    incarnation: Incarnation | None
     version: str
     clock: dict[str, int]
     timestamp: object

@@ -15,6 +15,7 @@ from app.scripts import Scripts
 from app.vector_clock import VectorClock
 from app.write import Put
 from tests.conftest import SERVERS, MakeRedis, MakeStore, Store
+from tests.processes import until
 
 LONG_MS = 600_000
 
@@ -24,13 +25,6 @@ real_redis_only = pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
 def worker(store: Store, name: str) -> Board:
     """The board as one worker of the node has it."""
     return Board(store.redis, store.keys, store.scripts, name)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """`condition` holds; it may take a while."""
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 # --- leases ---------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
@@ -31,6 +31,7 @@ from app.vector_clock import VectorClock
 from app.write import Delete, Operation, Put, Write
 from tests.model import Node
 from tests.one_node import PEERS, Client, new_node_a, node_a
+from tests.processes import until
 
 SECRET = "a secret of this cluster"
 Logs = list[Any]
@@ -115,13 +116,6 @@ async def problem(
     assert fields["title"]
     assert fields["detail"]
     return fields
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """`condition` holds; it may take a while."""
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from app.vector_clock import VectorClock
 from app.write import Put, Write
 from tests.conftest import MakeStore, Store
 from tests.model import Node
+from tests.processes import until
 
 URL = "http://b.example"
 NEVER_MS = 86_000_000
@@ -95,13 +96,6 @@ class Peer:
         """`count` more batches have been answered."""
         goal = len(self.answers) + count
         return lambda: len(self.answers) >= goal
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """`condition` holds; it may take a while."""
-    async with asyncio.timeout(40):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 async def until_report(board: Board, condition: Callable[[PeerReport], bool]) -> PeerReport:

@@ -19,7 +19,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """One deliberate break: `old` becomes `new` in `file`, and so does `also` in its file."""
+    """One deliberate break: `old` becomes `new` in `file`, and so does `also` in its file.
+
+    `profile` names the kind of trouble that shows it soonest, where that is rare among seeds.
+    """
 
     name: str
     guarantee: str
@@ -27,6 +30,7 @@ class Mutation:
     old: str
     new: str
     also: tuple[str, str, str] | None = None
+    profile: str | None = None
 
     def edits(self) -> list[tuple[str, str, str]]:
         """File, old text and new text of each change."""
@@ -124,6 +128,7 @@ MUTATIONS: Final = (
         "app/incarnation.py",
         "    if not redis.actor:\n        if has_written(",
         "    if not redis.actor:\n        return str()\n        if has_written(",
+        profile="mix",
     ),
     Mutation(
         "a peer that remembers an earlier Redis is not believed",
@@ -131,6 +136,7 @@ MUTATIONS: Final = (
         "app/incarnation.py",
         "        if evidence.remember_another:",
         "        if False:",
+        profile="mix",
     ),
     Mutation(
         "an old copy is taken for the Redis that it was",
@@ -143,6 +149,7 @@ MUTATIONS: Final = (
             "    if lost := lost_writes(redis.actor, evidence.seen, redis.clock):",
             "    if lost := VectorClock():",
         ),
+        profile="disk",
     ),
     # --- durable before acknowledged -------------------------------------------------------------
     Mutation(
