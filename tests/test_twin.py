@@ -42,7 +42,7 @@ pytestmark = time_enough()
 
 NODES = "ABC"
 KEYS = ("lunch", "dinner", "supper")
-_SCRIPTS = ("app/lua/commit_write.lua", "app/lua/receive_writes.lua")
+_SCRIPTS = tuple(f"app/lua/{name}.lua" for name in ("commit_write", "receive_writes", "merge_keys"))
 
 MakeRedis = Callable[[int], Redis]
 """The empty Redis of the node with this number."""
@@ -322,7 +322,7 @@ def test_three_nodes_on_a_real_redis_do_what_their_twins_do(
     run(real(redis_sockets[name]), effort(60))
 
 
-#: Those of the two scripts that keep most guarantees; the rest needs more around it than a store.
+#: Those of the scripts that keep most guarantees; the rest needs more around it than a store.
 BREAKS = [m for m in MUTATIONS if m.file in _SCRIPTS and m.also is None]
 
 

@@ -39,6 +39,7 @@ class Mutation:
 
 _COMMIT: Final = "app/lua/commit_write.lua"
 _RECEIVE: Final = "app/lua/receive_writes.lua"
+_MERGE: Final = "app/lua/merge_keys.lua"
 _CLOCK_OF_COMMIT: Final = "redis.call('HSET', clock_key, actor, string.format('%.0f', sequence))"
 
 _TOO_EARLY: Final = """\
@@ -333,5 +334,54 @@ MUTATIONS: Final = (
         "app/lua/hold_lease.lua",
         "redis.call('SET', lease_key, holder, 'PX', ttl)",
         "redis.call('SET', lease_key, holder)",
+    ),
+    # --- snapshots and trimming ------------------------------------------------------------------
+    Mutation(
+        "trim before stable",
+        "G8",
+        "app/trimming.py",
+        "through = min(everywhere[actor], last - config.log_min_entries)",
+        "through = last - config.log_min_entries",
+        profile="trim",
+    ),
+    Mutation(
+        "snapshot overwrites local writes",
+        "G8",
+        _MERGE,
+        "        if covers(theirs.clock, version) then",
+        "        if true then",
+        profile="trim",
+    ),
+    Mutation(
+        "snapshot brings back what was deleted",
+        "G5",
+        _MERGE,
+        "if our_versions[version] or not covers(ours.clock, version) then",
+        "if true then",
+        profile="trim",
+    ),
+    Mutation(
+        "a merge that is begun anew takes for absent what it has merged",
+        "G8",
+        _MERGE,
+        "elseif has_unstaged then",
+        "elseif false then",
+        profile="trim",
+    ),
+    Mutation(
+        "keys are read while they are merged",
+        "G7",
+        "app/kv_store.py",
+        "        if merging is not None:\n            raise Syncing\n        clock",
+        "        clock",
+        profile="trim",
+    ),
+    Mutation(
+        "snapshot without what was written meanwhile",
+        "G5",
+        "app/snapshot_sending.py",
+        "self._scripts.read_cut(at.since, most)",
+        "self._scripts.read_cut(await self._store.clock(), most)",
+        profile="trim",
     ),
 )
