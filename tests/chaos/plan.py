@@ -264,9 +264,10 @@ class _Planner:
         settings = {
             "WORKERS": rng.choice((1, 2)) if len(self._nodes) == 3 else 1,
             "PENDING_MAX": rng.choice((20, 1000, 100_000)),
-            "DRAIN_MAX": rng.choice((3, 256)),
-            # One batch is under way at a time: over a slow link small ones would not bear the load,
-            # and a node that starts with nothing is sent all that was ever written.
+            # A node that starts with nothing is sent all that was ever written, and much of it
+            # waits: were these any smaller, that would take minutes. And one batch is under way at
+            # a time, so that small ones would not bear the load over a slow link.
+            "DRAIN_MAX": rng.choice((32, 256)),
             "BATCH_MAX_WRITES": rng.choice((50 if self._topology == "mesh" else 200, 512)),
             "RELAY_AFTER_MS": rng.choice((100, 300)),
             "HEARTBEAT_MS": 300,
