@@ -22,7 +22,7 @@ from app.board import Board
 from app.buffer import PendingBuffer
 from app.config import Config
 from app.context import Contexts
-from app.errors import RedisUnavailable, StartupError
+from app.errors import InvariantError, RedisUnavailable, StartupError
 from app.http_api import Api
 from app.identity import Identity
 from app.keys import Keys
@@ -62,7 +62,11 @@ async def claim_redis(config: Config) -> None:
             await redis_check.until_it_answers(redis)
         await redis_check.check(redis, config.fsync)
         birth = new_birth(wall_clock_us(), random.Random())
-        await identity.claim(Scripts(redis, Keys.of(redis)), config.node_id, birth)
+        scripts = Scripts(redis, Keys.of(redis))
+        await identity.claim(scripts, config.node_id, birth)
+        await identity.check_logs(scripts)
+    except InvariantError as error:
+        raise StartupError(f"REDIS_URL: {error}.") from error
     except (RedisUnavailable, TimeoutError) as error:
         cause = error.cause if isinstance(error, RedisUnavailable) else "it does not answer"
         raise StartupError(

@@ -45,6 +45,11 @@ CONNECTIONS_MAX: Final = 64
 _RUN_ID_LENGTH: Final = 40
 _RUN_ID: Final = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
 _NOT_SENT: Final = "the command was not sent"
+_SCRIPT: Final = re.compile(
+    r"^Error running script \(call to \w+\): (@user_script: ?\d+: )*-?"  # Redis 6.2
+    r"|,? script: \w+, on @user_script:\d+\.?$"
+)
+"""What Redis says of the script that it refused. Where in our code that was helps nobody."""
 
 
 Admits = Callable[[str], bool]
@@ -211,4 +216,4 @@ def _cause(error: RedisError) -> str:
             return f"it did not answer in time ({error})"
         case RedisConnectionError():
             return f"the connection failed ({error})"
-    return str(error)
+    return _SCRIPT.sub("", str(error))

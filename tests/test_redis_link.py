@@ -484,6 +484,25 @@ async def test_what_redis_refuses_is_told_in_its_words_and_not_tried_again(
     assert len(fake.commands) == 1
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        b"-OOM command not allowed when used memory > 'maxmemory'. script: 0af3, on @user_script:9.",
+        b"-READONLY It is a replica, script: 0af3, on @user_script:9.",
+        b"-ERR Error running script (call to f_0af3): @user_script:9: @user_script: 9: -OOM command "
+        b"not allowed when used memory > 'maxmemory'.",
+    ],
+)
+async def test_a_cause_does_not_speak_of_the_script_that_was_refused(
+    fake: FakeServer, to_fake: Redis, refusal: bytes
+) -> None:
+    fake.then = say(refusal + b"\r\n")
+    error = await failure(to_fake, set_)
+    assert "script" not in error.cause and ".." not in error.detail
+    assert error.cause.endswith(("'maxmemory'.", "It is a replica"))
+    assert error.outcome == "not_applied"
+
+
 async def test_a_redis_that_loads_while_it_greets_has_not_applied_the_write(
     fake: FakeServer, to_fake: Redis
 ) -> None:
