@@ -24,7 +24,7 @@ from app.keys import LAYOUT, Keys
 from app.log import get_logger
 from app.peers import PeerError
 from app.progress import Progress
-from app.redis_link import run_of, translated
+from app.redis_link import run_of, took_over, translated
 from app.scripts import Scripts
 from app.vector_clock import VectorClock
 
@@ -61,6 +61,7 @@ class Identity:
         birth: str,
         *,
         durable: bool,
+        fails_over: bool = False,
         first_start_wait_s: float,
     ) -> None:
         self._node = node
@@ -71,6 +72,7 @@ class Identity:
         self._now_us = now_us
         self._birth = birth
         self._durable = durable
+        self._fails_over = fails_over
         self._first_start_wait_s = first_start_wait_s
         self._actor = ""
         self._run = ""
@@ -166,7 +168,14 @@ class Identity:
             evidence = await self._hear(peers, birth, remembered, run, known.merge(self._seen))
             now_us = self._now_us()
             settled = incarnation.settle(
-                self._node, remembered, run, evidence, durable=self._durable, now_us=now_us
+                self._node,
+                remembered,
+                run,
+                evidence,
+                durable=self._durable,
+                # One that was promoted and started again before it was looked at does not show it.
+                took_over=took_over(run) or (self._fails_over and bool(remembered.run)),
+                now_us=now_us,
             )
             if settled.reason and run == self._run:
                 self._check_for_a_double(remembered.actor, evidence.seen)

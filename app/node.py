@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp import web
 from redis.asyncio import Redis
 
-from app import http_server, identity, redis_check, redis_link
+from app import http_server, identity, redis_check, redis_link, redis_url
 from app.board import Board
 from app.buffer import PendingBuffer
 from app.config import Config
@@ -70,7 +70,7 @@ async def claim_redis(config: Config) -> None:
     except (RedisUnavailable, TimeoutError) as error:
         cause = error.cause if isinstance(error, RedisUnavailable) else "it does not answer"
         raise StartupError(
-            f"REDIS_URL: the Redis at {redis_check.shown(config.redis_url)} cannot be used: {cause}"
+            f"REDIS_URL: the Redis at {redis_url.shown(config.redis_url)} cannot be used: {cause}"
         ) from error
     finally:
         await redis.aclose()
@@ -135,6 +135,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             now_us,
             birth,
             durable=config.fsync == "always",
+            fails_over=redis_url.behind_sentinels(config.redis_url) is not None,
             first_start_wait_s=config.first_start_wait_ms / 1000,
         )
         admitted = world.connect(config.redis_url, config.redis_timeout_ms, who.admits)

@@ -29,14 +29,25 @@ from app.local_cluster import HOST, LocalCluster, free_ports
 class RedisProcess:
     """One redis-server, or with `sentinel` one of those that watch over others."""
 
-    def __init__(self, directory: Path, *settings: str, sentinel: bool = False) -> None:
+    def __init__(
+        self, directory: Path, *settings: str, sentinel: bool = False, password: str | None = None
+    ) -> None:
         """Nothing runs yet. `settings` are lines of its configuration."""
         self.directory = directory
         self.port = free_ports(1)[0]
         self.url = f"redis://{HOST}:{self.port}"
         directory.mkdir(parents=True)
+        self._password = password
+        protected = () if password is None else (f"requirepass {password}",)
         durable = () if sentinel else ('save ""', "appendonly yes", "appendfsync always")
-        lines = (f"port {self.port}", f"bind {HOST}", f"dir {directory}", *durable, *settings)
+        lines = (
+            f"port {self.port}",
+            f"bind {HOST}",
+            f"dir {directory}",
+            *durable,
+            *protected,
+            *settings,
+        )
         # A file, for a Sentinel writes into its own what it learns.
         (directory / "redis.conf").write_text("\n".join(lines) + "\n")
         self._sentinel = sentinel
@@ -63,7 +74,9 @@ class RedisProcess:
 
     def client(self) -> Any:
         """A way to it that fails at once."""
-        return BlockingRedis(host=HOST, port=self.port, retry=Retry(NoBackoff(), 0))
+        return BlockingRedis(
+            host=HOST, port=self.port, password=self._password, retry=Retry(NoBackoff(), 0)
+        )
 
     def kill(self) -> None:
         """It is gone, without having had a chance to say so."""

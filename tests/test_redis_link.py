@@ -487,9 +487,9 @@ async def test_what_redis_refuses_is_told_in_its_words_and_not_tried_again(
 @pytest.mark.parametrize(
     "refusal",
     [
-        b"-OOM command not allowed when used memory > 'maxmemory'. script: 0af3, on @user_script:9.",
-        b"-READONLY It is a replica, script: 0af3, on @user_script:9.",
-        b"-ERR Error running script (call to f_0af3): @user_script:9: @user_script: 9: -OOM command "
+        b"-OOM command not allowed when used memory > 'maxmemory'. script: 0a, on @user_script:9.",
+        b"-READONLY It is a replica, script: 0a, on @user_script:9.",
+        b"-ERR Error running script (call to f_0a): @user_script:9: @user_script: 9: -OOM command "
         b"not allowed when used memory > 'maxmemory'.",
     ],
 )
