@@ -23,7 +23,7 @@ from redis.asyncio.connection import (
     UnixDomainSocketConnection,
 )
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
@@ -163,12 +163,25 @@ class _SentinelPool(_Pool):
 
     async def primary(self) -> tuple[str, int]:
         """Where the primary is, as a Sentinel says. Raises RedisConnectionError."""
-        host, port = await self.sentinel.discover_master(self.service)
+        try:
+            host, port = await self.sentinel.discover_master(self.service)
+        except MasterNotFoundError as error:
+            # Its text is all that redis-py knows of each Sentinel, and behind it what failed.
+            raise self._why_none(re.findall(r" - (\w+):", str(error))) from error
         connections: list[Any] = [*self._available_connections, *self._in_use_connections]
         for connection in connections:
             if connection.is_connected and (connection.host, connection.port) != (host, port):
                 await connection.disconnect()
         return host, port
+
+    def _why_none(self, failed: list[str]) -> RedisError:
+        asked = len(self.sentinel.sentinels)
+        if failed.count("auth") == asked:
+            return AuthenticationError("the Sentinels do not accept the sentinel_password")
+        return RedisConnectionError(
+            f"of {asked} Sentinels {asked - len(failed)} answer, and none knows a primary of "
+            f"{self.service} that is up"
+        )
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         await super().disconnect(inuse_connections)

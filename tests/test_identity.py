@@ -206,6 +206,21 @@ async def test_with_less_than_fsync_always_a_restart_of_redis_begins_a_new_incar
 
 
 @real_redis_only
+async def test_with_a_redis_that_fails_over_each_new_run_begins_a_new_incarnation(
+    make_redis: MakeRedis,
+) -> None:
+    redis = make_redis()
+    async with Worker(redis, fails_over=True).at_work({}) as worker:
+        assert await worker.writes_as() == "A", "nothing was there to fail over from"
+    async with Worker(redis, fails_over=True).at_work({}) as worker:
+        assert await worker.writes_as() == "A", "it is the same run"
+    await redis.hset("meta", mapping={"run": "an earlier run", "rested": "an earlier run"})
+    async with Worker(redis, fails_over=True).at_work({}) as worker:
+        assert (await worker.writes_as()).startswith("A~")
+    assert "took over" in str(await redis.hget("meta", "reason"))
+
+
+@real_redis_only
 async def test_a_node_rests_in_a_run_in_which_it_was_at_work(make_redis: MakeRedis) -> None:
     redis = make_redis()
     run = await run_of(redis)

@@ -177,6 +177,36 @@ async def test_a_replica_that_has_lost_its_primary_cannot_be_read(redis: Redis, 
     assert error.outcome == "not_applied"
 
 
+async def test_a_replica_that_was_promoted_is_in_another_run(redis: Redis, admin: Any) -> None:
+    run = await redis_link.run_of(redis)
+    assert not redis_link.took_over(run)
+    for _ in range(2):
+        await admin.replicaof("127.0.0.1", 1)
+        await admin.replicaof("NO", "ONE")
+        runs = {run, promoted := await redis_link.run_of(redis)}
+        assert len(runs) == 2 and redis_link.took_over(promoted)
+        run = promoted
+
+
+@pytest.mark.parametrize("was_primary", [True, False])
+async def test_who_connects_is_asked_of_the_run_by_the_same_name(
+    redis: Redis, admin: Any, url: str, was_primary: bool
+) -> None:
+    if not was_primary:
+        await admin.replicaof("127.0.0.1", 1)
+        await admin.replicaof("NO", "ONE")
+    asked: list[str] = []
+
+    def admits(run: str) -> bool:
+        asked.append(run)
+        return True
+
+    admitted = redis_link.connect(url, LONG_MS, admits)
+    assert await admitted.ping()
+    await admitted.aclose()
+    assert asked == [await redis_link.run_of(redis)]
+
+
 @commands
 async def test_a_primary_without_its_replicas_has_not_applied_the_write(
     redis: Redis, admin: Any, command: Command
@@ -339,6 +369,18 @@ async def test_a_connection_that_is_refused_has_not_applied_the_write(
             await redis.aclose()
             assert error.outcome == "not_applied"
             assert "the connection failed" in error.cause
+
+
+async def test_without_a_sentinel_that_answers_the_write_has_not_been_applied(
+    tmp_path: Path,
+) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        port = bound.getsockname()[1]
+        async with connected(f"redis+sentinel://127.0.0.1:{port}/main") as redis:
+            error = await failure(redis, set_)
+    assert error.outcome == "not_applied"
+    assert "(of 1 Sentinels 0 answer, and none knows a primary of main that is up)" in error.cause
 
 
 # --- a server that fails as it is told -----------------------------------------------------------
