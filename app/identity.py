@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from app import codec, incarnation
+from app import codec, incarnation, metrics
 from app.codec import Answer
 from app.errors import InvariantError, NotReady, RedisUnavailable, StartupError
 from app.incarnation import Evidence, Remembered
@@ -183,6 +183,7 @@ class Identity:
                 if await self._scripts.settle_actor(self._node, remembered, settled, run, now_us):
                     break
         if settled.reason:
+            metrics.INCARNATIONS.inc()
             log.error("new incarnation", actor=settled.actor, reason=settled.reason)
         self._actor, self._run = settled.actor, run
         if not known <= remembered.clock:

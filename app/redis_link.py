@@ -40,7 +40,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from app import redis_url
+from app import metrics, redis_url
 from app.errors import InvariantError, Outcome, RedisUnavailable
 from app.redis_url import Sentinels
 
@@ -287,6 +287,7 @@ def translated(*, changes: bool = False) -> Iterator[None]:
             raise InvariantError(
                 f"Redis holds what our scripts cannot have written: {error}"
             ) from error
+        metrics.REDIS_FAILURES.labels(_kind(error)).inc()
         outcome = _outcome(error) if changes else "not_applied"
         raise RedisUnavailable(_cause(error), outcome=outcome) from error
 
@@ -319,6 +320,19 @@ _REFUSAL_CLASSES: Final = (
 )
 
 
+_KINDS: Final[tuple[tuple[str, tuple[type[RedisError], ...], str], ...]] = (
+    ("timeout", (RedisTimeoutError,), ""),
+    ("loading", (BusyLoadingError,), ""),
+    ("out_of_memory", (OutOfMemoryError,), "OOM"),
+    ("read_only", (ReadOnlyError,), "READONLY"),
+    ("not_allowed", (AuthenticationError, NoPermissionError), "NOAUTH"),
+    ("cannot_save", (), "MISCONF"),
+    ("too_few_replicas", (), "NOREPLICAS"),
+    ("busy", (), "BUSY"),
+    ("too_many_clients", (), "max number of clients reached"),
+)
+
+
 def _refused(error: RedisError) -> bool:
     """Whether Redis refused the command for the state it is in, and before it changed anything."""
     # redis-py takes the code off the text of the errors that it has a class for.
@@ -334,6 +348,15 @@ def _outcome(error: RedisError) -> Outcome:
     if _NOT_SENT in getattr(error, "__notes__", ()) or _refused(error):
         return "not_applied"
     return "unknown"
+
+
+def _kind(error: RedisError) -> str:
+    """The cause in a word: one of few, for counting."""
+    text = str(error)
+    for kind, kinds_of_error, word in _KINDS:
+        if isinstance(error, kinds_of_error) or (word and word in text):
+            return kind
+    return "connection" if isinstance(error, RedisConnectionError) else "other"
 
 
 def _cause(error: RedisError) -> str:
