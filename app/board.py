@@ -150,12 +150,16 @@ class Board:
     async def listen(self, progress: Progress, fault_changed: Callable[[str], None]) -> None:
         """Tell `progress` of every advance and `fault_changed` of every changed link, for ever."""
         applied, faults = self._keys.applied_channel, self._keys.faults_channel
+        said = ""
         while True:
             try:
                 with translated():
                     async with self._redis.pubsub() as channel:
                         await channel.subscribe(applied, faults)
                         await self._refresh(progress)
+                        if said:
+                            log.info("redis available")
+                            said = ""
                         while True:
                             message = await channel.get_message(timeout=_REFRESH_S)
                             if message is None:
@@ -167,7 +171,9 @@ class Board:
                                 else:
                                     fault_changed(text)
             except RedisUnavailable as error:
-                log.warning("redis unavailable", cause=error.cause)
+                if error.cause != said:
+                    said = error.cause
+                    log.warning("redis unavailable", cause=said)
                 await asyncio.sleep(_REFRESH_S / 4)
 
     async def _refresh(self, progress: Progress) -> None:

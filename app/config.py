@@ -32,6 +32,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from app import redis_url
 from app.errors import StartupError
 from app.settings_text import is_setting, mask, read_env_file
 
@@ -70,7 +71,8 @@ class Config(BaseSettings):
     )
     redis_url: str | None = Field(
         None,
-        description="This node's own Redis (`redis://`, `rediss://` or `unix://`). "
+        description="This node's own Redis (`redis://`, `rediss://` or `unix://`), or the "
+        "Sentinels that know it (`redis+sentinel://host:port,host:port/service`). "
         "Absent: the node runs a redis-server of its own.",
     )
     data_dir: Path = Field(
@@ -283,8 +285,8 @@ class Config(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis_url(cls, value: str | None) -> str | None:
-        if value is not None and not re.match(r"(redis|rediss|unix)://.", value):
-            raise ValueError("must begin with redis://, rediss:// or unix://")
+        if value is not None:
+            redis_url.check(value)
         return value
 
     @field_validator("cluster_secret")

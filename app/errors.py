@@ -175,7 +175,8 @@ class RedisUnavailable(RequestError):
             if outcome == "not_applied"
             else "Whether the write was applied is not known: read the key before writing again."
         )
-        super().__init__(f"This node's Redis cannot serve the request: {cause}. {became}")
+        said = cause.removesuffix(".")
+        super().__init__(f"This node's Redis cannot serve the request: {said}. {became}")
         self.cause = cause
         self.outcome = outcome
 

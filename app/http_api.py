@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from app import __version__, checks, codec, errors
+from app import __version__, checks, codec, errors, metrics
 from app.board import Board
 from app.buffer import PendingBuffer
 from app.codec import Answer
@@ -61,13 +61,14 @@ class Api:
 
     def application(self) -> web.Application:
         """An aiohttp application with all routes."""
-        app = web.Application(middlewares=[problems])
+        app = web.Application(middlewares=[metrics.measured, problems])
         app.router.add_get("/kv/{key:(?s:.*)}", self.get)  # HEAD too
         app.router.add_put("/kv/{key:(?s:.*)}", self.put)
         app.router.add_delete("/kv/{key:(?s:.*)}", self.delete)
         app.router.add_post("/replicate", self.replicate)
         app.router.add_get("/status", self.status)
         app.router.add_get("/pending", self.pending)
+        app.router.add_get("/metrics", self.metrics)
         app.router.add_get("/healthz", self.healthz)
         app.router.add_get("/readyz", self.readyz)
         if self.config.faults:
@@ -311,6 +312,24 @@ class Api:
             },
             "faults": None if fault == HEALTHY else fault.to_dict(),
         }
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """What has happened at all workers of this node, and where it stands, for Prometheus."""
+        checks.known_parameters(request)
+        try:
+            clock = await self.store.clock()
+            life = await self.store.life()
+            standing = metrics.Standing(
+                life.actor,
+                life.since_us,
+                clock,
+                await self.buffer.counts(),
+                {peer: await self._peer(peer, clock) for peer in self.config.peers},
+            )
+        except errors.RedisUnavailable:
+            standing = None
+        text = metrics.exposition(self.config.node_id, __version__, standing)
+        return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def pending(self, request: web.Request) -> web.Response:
         """The writes that wait, and which writes each waits for."""

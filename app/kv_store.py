@@ -14,7 +14,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from redis.asyncio import Redis
 
-from app import codec
+from app import codec, metrics
 from app.errors import LogTrimmed, RedisUnavailable, Syncing
 from app.identity import NOT_OURS, Identity
 from app.keys import Keys
@@ -127,6 +127,7 @@ class KVStore:
             self._identity.doubt()
             raise RedisUnavailable(NOT_OURS)
         self._progress.advance(committed.clock)
+        metrics.COMMITTED.inc()
         return committed
 
     @_in_a_settled_run

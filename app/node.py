@@ -17,12 +17,12 @@ import aiohttp
 from aiohttp import web
 from redis.asyncio import Redis
 
-from app import http_server, identity, redis_check, redis_link
+from app import http_server, identity, redis_check, redis_link, redis_url
 from app.board import Board
 from app.buffer import PendingBuffer
 from app.config import Config
 from app.context import Contexts
-from app.errors import RedisUnavailable, StartupError, Syncing
+from app.errors import InvariantError, RedisUnavailable, StartupError, Syncing
 from app.http_api import Api
 from app.identity import Identity
 from app.keys import Keys
@@ -65,11 +65,15 @@ async def claim_redis(config: Config) -> None:
             await redis_check.until_it_answers(redis)
         await redis_check.check(redis, config.fsync)
         birth = new_birth(wall_clock_us(), random.Random())
-        await identity.claim(Scripts(redis, Keys.of(redis)), config.node_id, birth)
+        scripts = Scripts(redis, Keys.of(redis))
+        await identity.claim(scripts, config.node_id, birth)
+        await identity.check_logs(scripts)
+    except InvariantError as error:
+        raise StartupError(f"REDIS_URL: {error}.") from error
     except (RedisUnavailable, TimeoutError) as error:
         cause = error.cause if isinstance(error, RedisUnavailable) else "it does not answer"
         raise StartupError(
-            f"REDIS_URL: the Redis at {redis_check.shown(config.redis_url)} cannot be used: {cause}"
+            f"REDIS_URL: the Redis at {redis_url.shown(config.redis_url)} cannot be used: {cause}"
         ) from error
     finally:
         await redis.aclose()
@@ -134,6 +138,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             now_us,
             birth,
             durable=config.fsync == "always",
+            fails_over=redis_url.behind_sentinels(config.redis_url) is not None,
             first_start_wait_s=config.first_start_wait_ms / 1000,
         )
         admitted = world.connect(config.redis_url, config.redis_timeout_ms, who.admits)

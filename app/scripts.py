@@ -76,6 +76,7 @@ class Scripts:
         self._merge_keys = redis.register_script(source("merge_keys"))
         self._finish_merge = redis.register_script(source("finish_merge"))
         self._claim_node = redis.register_script(source("claim_node"))
+        self._find_hole = redis.register_script(source("find_hole"))
         self._settle_actor = redis.register_script(source("settle_actor"))
         self._hold_lease = redis.register_script(source("hold_lease"))
         self._release_lease = redis.register_script(source("release_lease"))
@@ -252,6 +253,17 @@ class Scripts:
         )
         fields = [item.decode() for item in reply]
         return dict(zip(fields[::2], fields[1::2], strict=True))
+
+    async def find_hole(self) -> str:
+        """What is missing in the middle of a log (`lua/find_hole.lua`); empty if nothing is."""
+        reply = await self._find_hole(keys=[self._keys.clock], args=[self._keys.log_stem])
+        if not reply:
+            return ""
+        name, sequence, first, last = (text.decode() for text in (*reply[:2], *reply[3:]))
+        return (
+            f"the log of {name} has {reply[2]} writes, from {name}:{first.partition('-')[0]} to "
+            f"{name}:{last.partition('-')[0]}, and the clock says {name}:{sequence}"
+        )
 
     async def settle_actor(
         self, node: str, before: Remembered, settled: Settled, run: str, now_us: int

@@ -91,8 +91,8 @@ MUTATIONS: Final = (
         "a command that failed is sent again",
         "G2",
         "app/redis_link.py",
-        "retry=Retry(NoBackoff(), 0)",
-        "retry=Retry(NoBackoff(), 1)",
+        "Retry(NoBackoff(), 0)",
+        "Retry(NoBackoff(), 1)",
     ),
     Mutation(
         "clock not advanced by a local write",
