@@ -31,6 +31,8 @@ NO_TEST_FILE = {
     "__init__": "holds the version only",
     "__main__": "three lines around the server: tests/test_server.py starts it as a process",
     "checks": "what a request may look like: tests/test_http_api.py sends what may not",
+    "http_kv": "what is answered about keys: tests/test_http_api.py asks it",
+    "http_session": "contexts of requests: tests/test_http_api.py sends them",
     "keys": "names only: every test of the store reads them, and this file their documents",
     "problems": "what errors look like: tests/test_http_api.py causes them",
     "node": "puts the parts together: tests/test_http_api.py runs what it makes",

@@ -221,23 +221,20 @@ MUTATIONS: Final = (
     Mutation(
         "context ignored on read",
         "G7",
-        "app/http_api.py",
-        "        context = await self._catch_up(request)\n"
+        "app/http_kv.py",
+        "        context = await self.sessions.catch_up(request)\n"
         "        reading = await self.store.read(key, context)",
-        "        context = self.contexts.parse(\n"
-        '            ",".join(request.headers.getall(CONTEXT_HEADER, []))\n'
-        "        )\n        reading = await self.store.read(key)",
+        "        context = self.sessions.context(request)\n"
+        "        reading = await self.store.read(key)",
     ),
     Mutation(
         "context ignored on write",
         "G7",
-        "app/http_api.py",
-        "        context = await self._catch_up(request)\n        # Once begun",
-        "        context = self.contexts.parse(\n"
-        '            ",".join(request.headers.getall(CONTEXT_HEADER, []))\n'
-        "        )\n        # Once begun",
+        "app/http_kv.py",
+        "        context = await self.sessions.catch_up(request)\n        # Once begun",
+        "        context = self.sessions.context(request)\n        # Once begun",
         (
-            "app/http_api.py",
+            "app/http_kv.py",
             "self.store.commit([operation], context)",
             "self.store.commit([operation])",
         ),
@@ -245,16 +242,16 @@ MUTATIONS: Final = (
     Mutation(
         "a read leaves the context as it was",
         "G7",
-        "app/http_api.py",
-        "self.contexts.token(context.merge(reading.context))",
-        "self.contexts.token(context)",
+        "app/http_kv.py",
+        "self.sessions.headers(context.merge(reading.context))",
+        "self.sessions.headers(context)",
     ),
     Mutation(
         "a write leaves the context as it was",
         "G7",
-        "app/http_api.py",
-        "self.contexts.token(context.with_dot(committed.dot))",
-        "self.contexts.token(context)",
+        "app/http_kv.py",
+        "self.sessions.headers(context.with_dot(committed.dot))",
+        "self.sessions.headers(context)",
     ),
     Mutation(
         "absence leaves no context",

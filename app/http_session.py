@@ -1,0 +1,68 @@
+"""The causal context of a request: read, waited for, and given back in the answer.
+
+Assumes that `progress.py` is never ahead of Redis. Guarantees that a request with a causal context
+is served only from a state that covers it (G7), and that no peer is asked for that (G6): what is on
+its way here is waited for, as long as the request has patience.
+
+Does not know what the request is about.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from app import checks, errors
+from app.buffer import PendingBuffer
+from app.context import Contexts
+from app.errors import listing
+from app.kv_store import KVStore
+from app.progress import Progress
+from app.vector_clock import VectorClock, node_of
+
+CONTEXT_HEADER: Final = "Causal-Context"
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """What a node has to do with the sessions of clients. `members` are the nodes that may have
+    written."""
+
+    contexts: Contexts
+    progress: Progress
+    store: KVStore
+    buffer: PendingBuffer
+    members: Callable[[], set[str]]
+
+    def context(self, request: web.Request) -> VectorClock:
+        """What the request's session has seen. Raises BadContext, TooLarge."""
+        return self.contexts.parse(",".join(request.headers.getall(CONTEXT_HEADER, [])))
+
+    async def catch_up(self, request: web.Request) -> VectorClock:
+        """The request's context, once this node covers it.
+
+        Raises NotCaughtUp when the request's patience ends first.
+        """
+        patience_s = checks.patience_s(request)
+        context = self.context(request)
+        if context <= self.progress.clock:
+            return context
+        strangers = [a for a in context if node_of(a) not in self.members()]
+        if strangers:
+            raise errors.ForeignContext(
+                f"The Causal-Context names writes of {listing(strangers)}, and this cluster has no "
+                "such node. Nothing was done. Was it given by another cluster?"
+            )
+        missing = await self.progress.reach(context, patience_s, self.store.clock)
+        if missing:
+            # What was asked for may be here and wait: then what it waits for is the news.
+            needed = await self.buffer.missing_for(missing)
+            dots = dict.fromkeys([*needed.dots(), *missing.dots()])
+            known = {dot: self.progress.known_for_s(dot) for dot in dots}
+            raise errors.NotCaughtUp(known, patience_s)
+        return context
+
+    def headers(self, context: VectorClock) -> dict[str, str]:
+        """What tells the client that this is what its session has seen now."""
+        return {CONTEXT_HEADER: self.contexts.token(context)}
