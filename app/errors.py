@@ -21,6 +21,7 @@
         ├── UnknownActor         a write, or a dependency, of an actor of no member
         ├── TooLarge
         ├── NoSuchKey
+        ├── PreconditionFailed   a key holds something else than a condition wants
         ├── NotReady             it is not settled yet as whom the node writes
         ├── NotCaughtUp          the patience ended before the missing writes came
         └── RedisUnavailable     Redis is down, full, read-only, loading, slow or not ours
@@ -30,9 +31,10 @@ request did not and will not take effect; `unknown` makes no promise.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from app.vector_clock import Dot
+from app.vector_clock import Dot, VectorClock
 
 Outcome = Literal["not_applied", "unknown"]
 
@@ -125,6 +127,34 @@ class TooLarge(RequestError):
 
 class NoSuchKey(RequestError):
     """The key has no version here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a key holds: the dots of its siblings, and all that a reader of it has seen (G7)."""
+
+    key: str
+    dots: tuple[Dot, ...]
+    seen: VectorClock
+
+
+class PreconditionFailed(RequestError):
+    """A condition does not hold. `held` says for each such key what it holds here instead."""
+
+    def __init__(self, held: Sequence[Held]) -> None:
+        shown = listing(
+            [
+                f"{one.key!r} has {len(one.dots)} versions ({listing(one.dots)})"
+                if one.dots
+                else f"{one.key!r} has no version"
+                for one in held
+            ]
+        )
+        super().__init__(
+            f"A condition does not hold at this node: {shown}. Nothing was done. Read what is "
+            "there, with the Causal-Context of this answer, and decide anew."
+        )
+        self.held = tuple(held)
 
 
 class NotReady(RequestError):

@@ -22,6 +22,7 @@ from app.context import Contexts
 from app.errors import listing
 from app.faults import HEALTHY, parse_fault
 from app.http_kv import KeyRoutes
+from app.http_lists import ListRoutes
 from app.http_session import Sessions
 from app.identity import Identity
 from app.kv_store import KVStore
@@ -58,6 +59,7 @@ class Api:
         app = web.Application(middlewares=[problems])
         sessions = Sessions(self.contexts, self.progress, self.store, self.buffer, self._members)
         KeyRoutes(self.config, self.store, sessions).add_to(app.router)
+        ListRoutes(self.store, sessions).add_to(app.router)
         app.router.add_post("/replicate", self.replicate)
         app.router.add_get("/status", self.status)
         app.router.add_get("/pending", self.pending)

@@ -14,10 +14,12 @@ from typing import Any
 from aiohttp import web
 
 from app import checks, errors
+from app.conditions import etag
 from app.config import Config
 from app.http_session import Sessions
 from app.kv_store import KVStore
 from app.problems import problem
+from app.vector_clock import VectorClock
 from app.write import Delete, Operation, Put, Version
 
 
@@ -38,21 +40,23 @@ class KeyRoutes:
     async def get(self, request: web.Request) -> web.Response:
         """The winner's bytes, or with `?siblings=true` all versions as JSON."""
         key = checks.key(request)
-        checks.known_parameters(request, "wait", "siblings")
+        checks.known_parameters(request, "wait", "stale", "siblings")
         all_siblings = checks.flag(request, "siblings")
-        context = await self.sessions.catch_up(request)
-        reading = await self.store.read(key, context)
-        seen = self.sessions.headers(context.merge(reading.context))
+        reader = await self.sessions.reader(request)
+        reading = await self.store.read(key, reader.needs)
+        seen = reader.headers(reading.context)
         if not reading.versions:
             missing = errors.NoSuchKey(f"The key {key!r} has no value at this node.")
             return problem(missing, seen)
         winner = reading.versions[0]
         headers = {
             **seen,
-            "ETag": _etag(reading.versions),
+            "ETag": etag(version.dot for version in reading.versions),
             "Siblings": str(len(reading.versions)),
             "Dot": str(winner.dot),
         }
+        if checks.is_known(request, headers["ETag"]):
+            return web.Response(status=304, headers=headers)
         if all_siblings:
             shown = {
                 "key": key,
@@ -78,11 +82,17 @@ class KeyRoutes:
         return await self._commit(request, Delete(key))
 
     async def _commit(self, request: web.Request, operation: Operation) -> web.Response:
-        checks.unconditional(request)
+        conditions = checks.conditions(request, operation.key)
         context = await self.sessions.catch_up(request)
-        # Once begun, a commit is not given up when the client goes away: its outcome is Redis'.
-        committed = await asyncio.shield(self.store.commit([operation], context))
-        headers = self.sessions.headers(context.with_dot(committed.dot))
+        try:
+            # Once begun, a commit is not given up when the client goes away: its outcome is Redis'.
+            committed = await asyncio.shield(self.store.commit([operation], context, conditions))
+        except errors.PreconditionFailed as error:
+            return self._failed(error, context)
+        headers = {
+            **self.sessions.headers(context.with_dot(committed.dot)),
+            "Dot": str(committed.dot),
+        }
         if isinstance(operation, Delete):
             return web.Response(status=204, headers=headers)
         answer = {
@@ -90,12 +100,15 @@ class KeyRoutes:
             "dot": str(committed.dot),
             "clock": committed.clock.to_dict(),
         }
-        return web.json_response(answer, headers={**headers, "ETag": f'"{committed.dot}"'})
+        return web.json_response(answer, headers={**headers, "ETag": etag([committed.dot])})
 
-
-def _etag(versions: tuple[Version, ...]) -> str:
-    """Changes whenever the set of siblings does: it names them."""
-    return '"' + ",".join(sorted(str(version.dot) for version in versions)) + '"'
+    def _failed(self, error: errors.PreconditionFailed, context: VectorClock) -> web.Response:
+        """The condition does not hold; whoever asked has seen what is there instead."""
+        [held] = {one.key: one for one in error.held}.values()
+        headers = self.sessions.headers(context.merge(held.seen))
+        if held.dots:
+            headers["ETag"] = etag(held.dots)
+        return problem(error, headers)
 
 
 def _version(version: Version) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from app import checks, errors
 from app.buffer import PendingBuffer
 from app.context import Contexts
 from app.errors import listing
-from app.kv_store import KVStore
+from app.kv_store import NOTHING, KVStore
 from app.progress import Progress
 from app.vector_clock import VectorClock, node_of
 
@@ -48,12 +48,7 @@ class Sessions:
         context = self.context(request)
         if context <= self.progress.clock:
             return context
-        strangers = [a for a in context if node_of(a) not in self.members()]
-        if strangers:
-            raise errors.ForeignContext(
-                f"The Causal-Context names writes of {listing(strangers)}, and this cluster has no "
-                "such node. Nothing was done. Was it given by another cluster?"
-            )
+        self._refuse_strangers(context)
         missing = await self.progress.reach(context, patience_s, self.store.clock)
         if missing:
             # What was asked for may be here and wait: then what it waits for is the news.
@@ -63,6 +58,55 @@ class Sessions:
             raise errors.NotCaughtUp(known, patience_s)
         return context
 
+    async def reader(self, request: web.Request) -> "Reader":
+        """Who asked, once this node covers its context; at once, with `?stale=true`.
+
+        Raises NotCaughtUp, BadParameter.
+        """
+        if not checks.flag(request, "stale"):
+            return Reader(self, await self.catch_up(request))
+        if "wait" in request.query:
+            raise errors.BadParameter(
+                "?stale=true answers at once, and ?wait= would have no effect. Nothing was done. "
+                "Leave one of them out."
+            )
+        context = self.context(request)
+        if not context <= self.progress.clock:
+            self._refuse_strangers(context)
+            self.progress.advance(await self.store.clock())
+        return Reader(self, context, stale=not context <= self.progress.clock)
+
     def headers(self, context: VectorClock) -> dict[str, str]:
         """What tells the client that this is what its session has seen now."""
         return {CONTEXT_HEADER: self.contexts.token(context)}
+
+    def _refuse_strangers(self, context: VectorClock) -> None:
+        if strangers := [actor for actor in context if node_of(actor) not in self.members()]:
+            raise errors.ForeignContext(
+                f"The Causal-Context names writes of {listing(strangers)}, and this cluster has no "
+                "such node. Nothing was done. Was it given by another cluster?"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who reads, having seen `context`.
+
+    A stale reader asked to be answered though this node lacks some of that. What it is shown is no
+    part of its session: its context stays as it was.
+    """
+
+    sessions: Sessions
+    context: VectorClock
+    stale: bool = False
+
+    @property
+    def needs(self) -> VectorClock:
+        """What the state that the reader is shown must cover."""
+        return NOTHING if self.stale else self.context
+
+    def headers(self, seen: VectorClock) -> dict[str, str]:
+        """What tells the reader what its session has seen after it was shown this."""
+        if self.stale:
+            return {**self.sessions.headers(self.context), "Stale": "true"}
+        return self.sessions.headers(self.context.merge(seen))

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 from redis.asyncio import Redis
 
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """The version of what is under these names. A node refuses a Redis with a layout it can't read."""
 
 
@@ -48,6 +48,20 @@ class Keys:
     def received(self) -> str:
         """Hash: actor with waiting writes -> the highest sequence received without a gap."""
         return f"{self.prefix}received"
+
+    @property
+    def keys(self) -> str:
+        """Sorted set: where each bucket of the index of user keys starts."""
+        return f"{self.prefix}keys"
+
+    def bucket(self, start: str) -> str:
+        """Sorted set: user keys, from `start` up to where the next bucket starts."""
+        return f"{self.keys}:{start}"
+
+    @property
+    def conflicts(self) -> str:
+        """Sorted set: the user keys that have siblings."""
+        return f"{self.prefix}conflicts"
 
     @property
     def births(self) -> str:

@@ -7,7 +7,7 @@ was applied, all of it or nothing.
 Does not know who asks, nor that other nodes exist. What peers send comes in by `buffer.py`.
 """
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -15,13 +15,14 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from redis.asyncio import Redis
 
 from app import codec
-from app.errors import InvariantError, RedisUnavailable
+from app.conditions import Condition
+from app.errors import InvariantError, PreconditionFailed, RedisUnavailable
 from app.identity import NOT_OURS, Identity
 from app.keys import Keys
 from app.progress import Progress
 from app.redis_link import translated
-from app.scripts import Committed, Scripts
-from app.vector_clock import VectorClock
+from app.scripts import Committed, Failed, Scripts
+from app.vector_clock import Dot, VectorClock
 from app.write import Operation, Version, Write, winner_first
 
 NOTHING: Final = VectorClock()
@@ -41,6 +42,34 @@ class Reading:
 
     versions: tuple[Version, ...]
     context: VectorClock
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A page of keys, in order, and of each the dots that were asked for; whether more follow; and
+    the clock of the node at that instant, which vouches for what is absent."""
+
+    keys: dict[str, tuple[Dot, ...]]
+    clock: VectorClock
+    more: bool
+
+
+def _bounds(prefix: str, after: str) -> tuple[bytes, bytes]:
+    """The bounds of the keys that begin with `prefix` and come after `after`, for ZRANGEBYLEX."""
+    # No UTF-8 holds the byte 255, so that what begins with the prefix ends before it.
+    first = f"({after}" if after and after >= prefix else f"[{prefix}"
+    return first.encode(), b"(" + prefix.encode() + b"\xff"
+
+
+def reading(fields: Mapping[bytes, bytes], clock: VectorClock) -> Reading:
+    """What a reader of a key is shown that has these fields, at a node with this clock."""
+    versions = tuple(winner_first(codec.unpack_versions(fields)))
+    if not versions:
+        return Reading((), clock)  # absence may be a delete's work
+    context = codec.unpack_deletes(fields)
+    for version in versions:
+        context = context.with_dot(version.dot)
+    return Reading(versions, context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,22 +130,29 @@ class KVStore:
 
     @_in_a_settled_run
     async def commit(
-        self, operations: Sequence[Operation], context: VectorClock = NOTHING
+        self,
+        operations: Sequence[Operation],
+        context: VectorClock = NOTHING,
+        conditions: Sequence[Condition] = (),
+        reads: Sequence[str] = (),
     ) -> Committed:
         """The write with these operations is applied here, after `context`, which was applied here
-        before, and is on its way to the peers.
+        before, and is on its way to the peers. At that instant all `conditions` held.
 
-        Raises NotReady, RedisUnavailable.
+        The keys `reads` are read as they were just before it.
+        Raises PreconditionFailed, NotReady, RedisUnavailable.
         """
         actor = await self._identity.writer()
         self._still_covers(context)
         with translated(changes=True):
             committed = await self._scripts.commit_write(
-                actor, operations, self._now_us(), self._progress.clock[actor]
+                actor, operations, self._now_us(), self._progress.clock[actor], conditions, reads
             )
         if committed is None:
             self._identity.doubt()
             raise RedisUnavailable(NOT_OURS)
+        if isinstance(committed, Failed):
+            raise PreconditionFailed(committed.held)
         self._progress.advance(committed.clock)
         return committed
 
@@ -137,16 +173,45 @@ class KVStore:
                 pipeline.hgetall(self._keys.clock)
                 fields, entries = await pipeline.execute()
         clock = codec.unpack_clock(entries)
+        self._holds(known, clock)
+        return reading(fields, clock)
+
+    @_in_a_settled_run
+    async def list_keys(
+        self, prefix: str, after: str, limit: int, context: VectorClock = NOTHING
+    ) -> Listing:
+        """At most `limit` keys that begin with `prefix` and come after `after`, in the order of
+        their bytes, from a state that covers `context`, which was applied here before.
+
+        Raises RedisUnavailable.
+        """
+        self._still_covers(context)
+        known = self._progress.clock
+        with translated():
+            keys, clock = await self._scripts.list_keys(*_bounds(prefix, after), limit + 1)
+        self._holds(known, clock)
+        return Listing(dict.fromkeys(keys[:limit], ()), clock, len(keys) > limit)
+
+    @_in_a_settled_run
+    async def list_conflicts(
+        self, prefix: str, after: str, limit: int, context: VectorClock = NOTHING
+    ) -> Listing:
+        """The same of those keys that have siblings, with the dots of these.
+
+        Raises RedisUnavailable.
+        """
+        self._still_covers(context)
+        known = self._progress.clock
+        with translated():
+            found, clock = await self._scripts.list_conflicts(*_bounds(prefix, after), limit + 1)
+        self._holds(known, clock)
+        return Listing(dict(found[:limit]), clock, len(found) > limit)
+
+    def _holds(self, known: VectorClock, clock: VectorClock) -> None:
+        """Redis, whose clock this is, has what was known to be there. Raises RedisUnavailable."""
         if not known <= clock:
             self._identity.doubt()
             raise RedisUnavailable(NOT_OURS)
-        versions = tuple(winner_first(codec.unpack_versions(fields)))
-        if not versions:
-            return Reading((), clock)
-        context = codec.unpack_deletes(fields)
-        for version in versions:
-            context = context.with_dot(version.dot)
-        return Reading(versions, context)
 
     def _still_covers(self, context: VectorClock) -> None:
         """What was applied here has not been lost meanwhile (G7). Raises RedisUnavailable."""

@@ -1,8 +1,9 @@
 """What an error looks like in HTTP: a problem (RFC 9457) that says what became of the request.
 
 Assumes that whatever goes wrong in a handler is raised. Guarantees that every failure is answered
-with `type`, `title`, `status`, `detail` and `outcome`, and a wait that failed also with `missing`
-(G10). An error that nobody foresaw is logged, and answered as `internal`.
+with `type`, `title`, `status`, `detail` and `outcome`, a wait that failed also with `missing`, and
+a condition that failed with `keys` (G10). An error that nobody foresaw is logged, and answered as
+`internal`.
 
 Does not know what the requests are about.
 """
@@ -14,6 +15,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from app import errors
+from app.conditions import etag
 from app.errors import RequestError
 from app.log import get_logger
 
@@ -31,6 +33,7 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.UnknownPeer: 403,
     errors.NoSuchKey: 404,
     errors.SameNodeId: 409,
+    errors.PreconditionFailed: 412,
     errors.TooLarge: 413,
     errors.UnsupportedEncoding: 415,
     errors.Misdirected: 421,
@@ -52,6 +55,15 @@ def problem(error: RequestError, headers: dict[str, str] | None = None) -> web.R
         fields["missing"] = [
             {"dot": str(dot), "known_for_s": round(known_for_s, 3)}
             for dot, known_for_s in error.missing.items()
+        ]
+    if isinstance(error, errors.PreconditionFailed):
+        fields["keys"] = [
+            {
+                "key": held.key,
+                "etag": etag(held.dots) if held.dots else None,
+                "siblings": len(held.dots),
+            }
+            for held in error.held
         ]
     return _response(STATUS[type(error)], words.strip(), error.detail, fields, headers)
 

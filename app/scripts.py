@@ -7,7 +7,7 @@ Does not know why a rule is applied, nor what to do when Redis fails.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from app import codec
+from app.conditions import Condition
+from app.errors import Held
 from app.incarnation import Remembered, Settled
 from app.keys import Keys
 from app.vector_clock import Dot, VectorClock
@@ -39,6 +41,15 @@ class Committed:
     dot: Dot
     timestamp: int
     clock: VectorClock
+    before: tuple[Mapping[bytes, bytes], ...] = ()
+    """The fields of each key that was read, as they were before the write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A local write that was not done: what the keys hold of which a condition wants another."""
+
+    held: tuple[Held, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +81,35 @@ class Scripts:
         self._commit_write = redis.register_script(source("commit_write"))
         self._receive_writes = redis.register_script(source("receive_writes"))
         self._claim_node = redis.register_script(source("claim_node"))
+        self._list_keys = redis.register_script(source("list_keys"))
+        self._list_conflicts = redis.register_script(source("list_conflicts"))
         self._settle_actor = redis.register_script(source("settle_actor"))
         self._hold_lease = redis.register_script(source("hold_lease"))
         self._release_lease = redis.register_script(source("release_lease"))
 
     async def commit_write(
-        self, actor: str, operations: Sequence[Operation], now_us: int, known: int = 0
-    ) -> Committed | None:
-        """Commit a local write (`lua/commit_write.lua`). None: Redis is not the actor's, or no
-        longer has its write `known`."""
+        self,
+        actor: str,
+        operations: Sequence[Operation],
+        now_us: int,
+        known: int = 0,
+        conditions: Sequence[Condition] = (),
+        reads: Sequence[str] = (),
+    ) -> Committed | Failed | None:
+        """Commit a local write (`lua/commit_write.lua`), unless a condition fails. None: Redis is
+        not the actor's, or no longer has its write `known`."""
         keys = self._keys
+        touched = [*operations, *conditions]
         reply: list[Any] = await self._commit_write(
             keys=[
                 keys.clock,
                 keys.meta,
                 keys.deletes,
                 keys.log(actor),
-                *(keys.kv(operation.key) for operation in operations),
+                keys.keys,
+                keys.conflicts,
+                *(keys.kv(one.key) for one in touched),
+                *map(keys.kv, reads),
             ],
             args=[
                 actor,
@@ -94,13 +117,27 @@ class Scripts:
                 codec.pack_operations(operations),
                 keys.applied_channel,
                 known,
+                *(condition.wanted for condition in conditions),
             ],
         )
         if not reply:
             return None
-        sequence, timestamp, clock = reply
+        if reply[0] == b"failed":
+            clock = VectorClock.parse(reply[1].decode())
+            return Failed(
+                tuple(
+                    _held(conditions[int(number)].key, dots, deletes, clock)
+                    for number, dots, deletes in zip(
+                        reply[2::3], reply[3::3], reply[4::3], strict=True
+                    )
+                )
+            )
+        dot, timestamp, clock_text = reply[1:4]
         return Committed(
-            Dot(actor, int(sequence)), int(timestamp), VectorClock.parse(clock.decode())
+            Dot.parse(dot.decode()),
+            int(timestamp),
+            VectorClock.parse(clock_text.decode()),
+            tuple(dict(zip(flat[::2], flat[1::2], strict=True)) for flat in reply[4:]),
         )
 
     async def receive_writes(
@@ -128,7 +165,15 @@ class Scripts:
                 codec.pack_operations(write.operations),
             )
         reply: list[Any] = await self._receive_writes(
-            keys=[keys.clock, keys.meta, keys.deletes, keys.received], args=args
+            keys=[
+                keys.clock,
+                keys.meta,
+                keys.deletes,
+                keys.received,
+                keys.keys,
+                keys.conflicts,
+            ],
+            args=args,
         )
         if not reply:
             return None
@@ -139,6 +184,30 @@ class Scripts:
         return Received(
             applied, duplicate, pending, refused, drained, bool(more), clock, received, missing
         )
+
+    async def list_keys(
+        self, first: bytes, last: bytes, limit: int
+    ) -> tuple[list[str], VectorClock]:
+        """The user keys between two bounds (`lua/list_keys.lua`), and the clock."""
+        keys = self._keys
+        clock, *found = await self._list_keys(
+            keys=[keys.keys, keys.clock], args=[first, last, limit]
+        )
+        return [key.decode() for key in found], VectorClock.parse(clock.decode())
+
+    async def list_conflicts(
+        self, first: bytes, last: bytes, limit: int
+    ) -> tuple[list[tuple[str, tuple[Dot, ...]]], VectorClock]:
+        """The user keys with siblings between two bounds (`lua/list_conflicts.lua`), each with the
+        dots of its versions, and the clock."""
+        keys = self._keys
+        clock, *found = await self._list_conflicts(
+            keys=[keys.conflicts, keys.clock], args=[keys.kv_stem, first, last, limit]
+        )
+        listed = [
+            (key.decode(), _dots(dots)) for key, dots in zip(found[::2], found[1::2], strict=True)
+        ]
+        return listed, VectorClock.parse(clock.decode())
 
     async def claim_node(self, node: str, layout: int, birth: str) -> dict[str, str]:
         """Claim an empty Redis for `node` (`lua/claim_node.lua`); its `meta` afterwards.
@@ -179,3 +248,17 @@ class Scripts:
     async def release_lease(self, peer: str, holder: str) -> None:
         """Let another worker have the lease at once, if `holder` has it."""
         await self._release_lease(keys=[self._keys.lease(peer)], args=[holder])
+
+
+def _dots(text: bytes) -> tuple[Dot, ...]:
+    return tuple(map(Dot.parse, text.decode().split()))
+
+
+def _held(key: str, dots: bytes, deletes: bytes, clock: VectorClock) -> Held:
+    """What a key holds; that it holds nothing is vouched for by the whole clock."""
+    if not dots:
+        return Held(key, (), clock)
+    seen = VectorClock.parse(deletes.decode())
+    for dot in _dots(dots):
+        seen = seen.with_dot(dot)
+    return Held(key, _dots(dots), seen)

@@ -17,17 +17,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from redis.asyncio import Redis
 
 from app import codec, identity
 from app.buffer import PendingBuffer
 from app.codec import Batch
+from app.conditions import Condition
+from app.errors import PreconditionFailed
 from app.keys import Keys
-from app.kv_store import KVStore, Reading
+from app.kv_store import NOTHING, KVStore, Reading
 from app.progress import Progress
 from app.scripts import Received, Scripts
 from app.vector_clock import Dot, VectorClock
-from app.write import Operation, Put, Write
+from app.write import Operation, Put, Write, winner_first
 from tests.conftest import FirstLife, begin
 from tests.model import Node
 
@@ -93,6 +96,30 @@ class Pair:
         committed = await self.workers[number].store.commit(operations)
         assert (committed.dot, committed.timestamp) == (write.dot, write.timestamp)
         assert committed.clock == self.twin.clock
+        return write
+
+    async def write_if(
+        self, number: int, operations: Sequence[Operation], conditions: Sequence[Condition]
+    ) -> Write | None:
+        """A write that is done if its conditions hold, and reads at once what it overwrites."""
+        keys = [operation.key for operation in operations]
+        before = {key: self.twin.versions(key) for key in keys}
+        failing = [one for one in conditions if not self.twin.holds(one)]
+        commit = self.workers[number].store.commit(operations, NOTHING, conditions, keys)
+        if failing:
+            with pytest.raises(PreconditionFailed) as refusal:
+                await commit
+            held = refusal.value.held
+            assert [one.key for one in held] == [one.key for one in failing]
+            for one in held:
+                assert set(one.dots) == {version.dot for version in self.twin.versions(one.key)}
+                assert self.twin.is_safe_context(one.key, one.seen)
+            return None
+        write = self.twin.write(operations, self.now_us)
+        committed = await commit
+        assert (committed.dot, committed.timestamp) == (write.dot, write.timestamp)
+        read = [winner_first(codec.unpack_versions(fields)) for fields in committed.before]
+        assert dict(zip(keys, read, strict=True)) == before
         return write
 
     async def receive(self, number: int, writes: Sequence[Write]) -> Received:
@@ -173,8 +200,27 @@ class Pair:
         assert held == {self.keys.kv(key) for key in keys if twin.versions(key)}, (
             "a delete left a key behind"
         )
+        present = sorted(key for key in keys if twin.versions(key))
+        for limit in (1, _ALL):
+            assert await self._list(limit) == present
+        siblings = {key: {v.dot for v in twin.versions(key)} for key in present}
+        listed = (await store.list_conflicts("", "", _ALL)).keys
+        assert {key: set(dots) for key, dots in listed.items()} == {
+            key: dots for key, dots in siblings.items() if len(dots) > 1
+        }
         for worker in self.workers:
             assert worker.progress.clock <= twin.clock, "a worker takes for applied what is not"
+
+    async def _list(self, limit: int) -> list[str]:
+        """All keys, in pages of so many."""
+        found: list[str] = []
+        more = True
+        while more:
+            page = await self.workers[0].store.list_keys("", found[-1] if found else "", limit)
+            assert page.clock == self.twin.clock
+            found += page.keys
+            more = page.more
+        return found
 
     def put_dots(self, key: str) -> set[Dot]:
         """The puts of `key` that were ever applied here."""

@@ -24,7 +24,10 @@ LUA = sorted(path for path in scripts.LUA.glob("*.lua") if not path.name.endswit
 INCLUDES = sorted(scripts.LUA.glob("*.inc.lua"))
 INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 
-PURE = ("vector_clock", "write", "context", "incarnation", "relay", "codec", "errors")
+PURE = (
+    *("vector_clock", "write", "context", "incarnation", "relay", "codec", "errors"),
+    "conditions",
+)
 EFFECTS = {"asyncio", "time", "random", "datetime", "os", "socket", "threading", "redis", "aiohttp"}
 
 NO_TEST_FILE = {
@@ -32,6 +35,7 @@ NO_TEST_FILE = {
     "__main__": "three lines around the server: tests/test_server.py starts it as a process",
     "checks": "what a request may look like: tests/test_http_api.py sends what may not",
     "http_kv": "what is answered about keys: tests/test_http_api.py asks it",
+    "http_lists": "lists of keys: tests/test_http_api.py asks for them",
     "http_session": "contexts of requests: tests/test_http_api.py sends them",
     "keys": "names only: every test of the store reads them, and this file their documents",
     "problems": "what errors look like: tests/test_http_api.py causes them",

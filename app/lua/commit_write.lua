@@ -1,35 +1,50 @@
 --[[
-  Commit a write of this node: name it, stamp it, apply it, log it, advance the clock.
+  Commit a write of this node, if its conditions hold: name it, stamp it, apply it, log it, advance
+  the clock.
 
   KEYS[1]  clock        hash    actor -> sequence applied here
   KEYS[2]  meta         hash    `actor`: who writes here; `timestamp`: the last one
   KEYS[3]  deletes      hash    actor -> its last delete that came to a key with versions
   KEYS[4]  log:{actor}  stream  entry id SEQUENCE-0
-  KEYS[5+] kv:{key}     hash    one per operation, in order
+  KEYS[5]  keys         sorted set  the index of keys (index.inc.lua)
+  KEYS[6]  conflicts    sorted set  those with siblings
+  KEYS[7+] kv:{key}     hash    one per operation, in order; then one per condition; then one for
+                                each key that is read
 
   ARGV[1]  actor        who writes
   ARGV[2]  now          microseconds since 1970, by the worker's wall clock
   ARGV[3]  operations   netstrings (operations.inc.lua)
   ARGV[4]  channel      where to tell the other workers
   ARGV[5]  known        the last sequence that the worker knows to be the actor's
+  ARGV[6+] conditions   what each condition wants (conditions.inc.lua)
 
-  Returns  sequence, timestamp, then the clock after the write as text;
+  Returns  `committed`, dot, timestamp, the clock after the write as text, and then for each key
+           that is read what it held before the write, as HGETALL gives it;
+           or `failed`, the clock as text, and for each condition that does not hold three: its
+           number, the dots of the versions that are there and what is noted of deletes, as texts;
            or nothing (an empty list) if this Redis does not belong to `actor`, or has lost writes
-           that the worker has seen, and nothing was changed: it was emptied, replaced or put back
-           under a running node, and would give dots again that name other writes (G4).
+           that the worker has seen: it was emptied, replaced or put back under a running node,
+           and would give dots again that name other writes (G4).
+           But for the first, nothing was changed.
 
   Atomic, because a crash between value, log and clock would lose the write, or let another
-  have its dot (G3, G4). The first command that writes is XADD, which Redis refuses when it is
-  out of memory; after it, nothing is refused half-way.
+  have its dot (G3, G4), and because what a condition looked at could change before the write. The
+  first command that writes is XADD, which Redis refuses when it is out of memory; after it, nothing
+  is refused half-way.
 
   The write depends on all that is applied here, so it supersedes all versions that are here.
   Twin: tests/model.py, Node.write.
 ]]
 --@include clocks
 --@include operations
+--@include conditions
+--@include index
 local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local keys_key, conflicts_key = KEYS[5], KEYS[6]
 local actor, now, packed, channel = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local known = tonumber(ARGV[5])
+local first_kv = 7
+local first_condition = 6
 
 local owner, last = unpack(redis.call('HMGET', meta_key, 'actor', 'timestamp'))
 if owner ~= actor then
@@ -41,21 +56,51 @@ local sequence = (clock[actor] or 0) + 1
 if sequence <= known then
   return {}
 end
+
+local index = first_kv
+for _ in operations(packed) do
+  index = index + 1
+end
+
+local failed = { 'failed', clock_text(clock) }
+for i = first_condition, #ARGV do
+  local dots = dots_at(KEYS[index])
+  if not holds(ARGV[i], dots) then
+    failed[#failed + 1] = i - first_condition
+    failed[#failed + 1] = table.concat(dots, ' ')
+    failed[#failed + 1] = redis.call('HGET', KEYS[index], 'deletes') or ''
+  end
+  index = index + 1
+end
+if #failed > 2 then
+  return failed
+end
+
 local dot = string.format('%s:%.0f', actor, sequence)
 -- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014).
 local timestamp = string.format('%.0f', math.max(now, tonumber(last or 0) + 1))
+local committed = { 'committed', dot, timestamp, '' }
+for i = index, #KEYS do
+  committed[#committed + 1] = redis.call('HGETALL', KEYS[i])
+end
 
 redis.call('XADD', log_key, string.format('%.0f-0', sequence),
   'timestamp', timestamp, 'dependencies', clock_text(clock), 'operations', packed)
 
-local index = 5
-for verb, _, content_type, value in operations(packed) do
-  local had_versions = redis.call('DEL', KEYS[index]) == 1
+index = first_kv
+for verb, key, content_type, value in operations(packed) do
+  local kv_key = KEYS[index]
+  local before = redis.call('HLEN', kv_key)
+  if before > 0 then
+    before = #dots_at(kv_key)
+    redis.call('DEL', kv_key)
+  end
   if verb == 'put' then
-    redis.call('HSET', KEYS[index], dot, timestamp .. ' ' .. content_type .. '\n' .. value)
-  elseif had_versions then
+    redis.call('HSET', kv_key, dot, timestamp .. ' ' .. content_type .. '\n' .. value)
+  elseif before > 0 then
     redis.call('HSET', deletes_key, actor, string.format('%.0f', sequence))
   end
+  index_key(keys_key, conflicts_key, key, before, verb == 'put' and 1 or 0)
   index = index + 1
 end
 
@@ -63,4 +108,5 @@ clock[actor] = sequence
 redis.call('HSET', clock_key, actor, string.format('%.0f', sequence))
 redis.call('HSET', meta_key, 'timestamp', timestamp)
 redis.call('PUBLISH', channel, dot)
-return { sequence, timestamp, clock_text(clock) }
+committed[4] = clock_text(clock)
+return committed

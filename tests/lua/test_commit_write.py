@@ -4,7 +4,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from app.errors import RedisUnavailable
+from app.conditions import Condition
+from app.errors import PreconditionFailed, RedisUnavailable
 from app.scripts import Committed
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import Delete, Operation, Put
@@ -232,3 +233,75 @@ async def test_a_full_redis_refuses_the_whole_write(
         await settings.config_set("maxmemory", "0")
     assert {key: await a.redis.dump(key) for key in await a.redis.keys()} == before
     assert (await commit(a)).dot == Dot("A", 2)
+
+
+# --- conditions and reads ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        (Condition.exists("lunch"), True),
+        (Condition.absent("lunch"), False),
+        (Condition.exists("dinner"), False),
+        (Condition.absent("dinner"), True),
+        (Condition.matches("lunch", ["B:2,C:1"]), True),
+        (Condition.matches("lunch", ["D:1", "B:2,C:1"]), True),
+        (Condition.matches("lunch", ["C:1,B:2"]), False),
+        (Condition.matches("lunch", ["B:2"]), False),
+        (Condition.matches("lunch", ["A:1,B:2,C:1"]), False),
+        (Condition.matches("lunch", []), False),
+        (Condition.matches("dinner", ["A:1"]), False),
+        (Condition.matches("dinner", []), False),
+    ],
+    ids=lambda value: f"{value.key} {value.wanted}" if isinstance(value, Condition) else str(value),
+)
+async def test_a_write_is_done_only_if_its_condition_holds(
+    make_store: MakeStore, condition: Condition, holds: bool
+) -> None:
+    a = await make_store("A")
+    await siblings_at(a)
+    before = {key: await a.redis.dump(key) for key in await a.redis.keys()}
+    write = a.store.commit([Put("tea", b"five")], VectorClock(), [condition])
+    if holds:
+        assert (await write).dot == Dot("A", 1)
+        return
+    with pytest.raises(PreconditionFailed) as refusal:
+        await write
+    assert {key: await a.redis.dump(key) for key in await a.redis.keys()} == before
+    [held] = refusal.value.held
+    assert held.key == condition.key
+    if held.key == "lunch":
+        assert set(held.dots) == {Dot("B", 2), Dot("C", 1)}
+        assert held.seen == VectorClock({"B": 2, "C": 1, "D": 1}), "the delete is seen, too"
+    else:
+        assert (held.dots, held.seen) == ((), a.progress.clock)
+
+
+async def test_every_condition_that_fails_is_told(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await commit(a)
+    conditions = [
+        Condition.exists("dinner"),
+        Condition.exists("lunch"),
+        Condition.absent("lunch"),
+        Condition.absent("tea"),
+    ]
+    with pytest.raises(PreconditionFailed) as refusal:
+        await a.store.commit([Put("tea", b"five")], VectorClock(), conditions)
+    assert [held.key for held in refusal.value.held] == ["dinner", "lunch"]
+
+
+async def test_what_is_read_is_what_was_there_before_the_write(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await siblings_at(a)
+    committed = await a.store.commit(
+        [Put("lunch", b"both"), Put("tea", b"five")],
+        VectorClock(),
+        [Condition.absent("tea")],
+        ["tea", "lunch"],
+    )
+    tea, lunch = committed.before
+    assert tea == {}
+    assert set(lunch) == {b"B:2", b"C:1", b"deletes"}
+    assert await fields(a, "lunch") == {b"A:1"}

@@ -222,29 +222,30 @@ MUTATIONS: Final = (
         "context ignored on read",
         "G7",
         "app/http_kv.py",
-        "        context = await self.sessions.catch_up(request)\n"
-        "        reading = await self.store.read(key, context)",
-        "        context = self.sessions.context(request)\n"
+        "        reader = await self.sessions.reader(request)\n"
+        "        reading = await self.store.read(key, reader.needs)",
+        "        from app.http_session import Reader\n\n"
+        "        reader = Reader(self.sessions, self.sessions.context(request))\n"
         "        reading = await self.store.read(key)",
     ),
     Mutation(
         "context ignored on write",
         "G7",
         "app/http_kv.py",
-        "        context = await self.sessions.catch_up(request)\n        # Once begun",
-        "        context = self.sessions.context(request)\n        # Once begun",
+        "        context = await self.sessions.catch_up(request)\n        try:",
+        "        context = self.sessions.context(request)\n        try:",
         (
             "app/http_kv.py",
-            "self.store.commit([operation], context)",
-            "self.store.commit([operation])",
+            "self.store.commit([operation], context, conditions)",
+            "self.store.commit([operation], conditions=conditions)",
         ),
     ),
     Mutation(
         "a read leaves the context as it was",
         "G7",
-        "app/http_kv.py",
-        "self.sessions.headers(context.merge(reading.context))",
-        "self.sessions.headers(context)",
+        "app/http_session.py",
+        "self.sessions.headers(self.context.merge(seen))",
+        "self.sessions.headers(self.context)",
     ),
     Mutation(
         "a write leaves the context as it was",
