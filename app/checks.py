@@ -70,6 +70,16 @@ def conditions(request: web.Request, key: str) -> list[Condition]:
     return wanted
 
 
+def no_conditions(request: web.Request) -> None:
+    """The request has no condition in its head. Raises UnsupportedHeader."""
+    names = ("If-Match", "If-None-Match", *_UNSUPPORTED)
+    if found := [name for name in names if name in request.headers]:
+        raise errors.UnsupportedHeader(
+            f"A transaction does not have {listing(found)}, and does not ignore it. Nothing was "
+            "done. Its operations have conditions of their own (if)."
+        )
+
+
 def is_known(request: web.Request, etag: str) -> bool:
     """Whether the client says, by `If-None-Match`, that it has what this ETag names.
 

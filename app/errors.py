@@ -11,6 +11,7 @@
         │   ├── ForeignContext   a token of another cluster
         │   ├── BadBatch         a batch that no node of this version would send
         │   ├── BadFault
+        │   ├── BadTransaction
         │   └── BadHttp          what came is not an HTTP request
         ├── UnsupportedEncoding  a body that is compressed
         ├── UnsupportedHeader    a header that asks for what this version does not have
@@ -87,6 +88,10 @@ class BadBatch(BadRequest):
 
 class BadFault(BadRequest):
     """The fault is not one that a link can have."""
+
+
+class BadTransaction(BadRequest):
+    """The transaction is not of the form that it has to have."""
 
 
 class BadHttp(BadRequest):

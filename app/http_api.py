@@ -24,6 +24,7 @@ from app.faults import HEALTHY, parse_fault
 from app.http_kv import KeyRoutes
 from app.http_lists import ListRoutes
 from app.http_session import Sessions
+from app.http_txn import TransactionRoutes
 from app.identity import Identity
 from app.kv_store import KVStore
 from app.log import get_logger
@@ -59,6 +60,7 @@ class Api:
         app = web.Application(middlewares=[problems])
         sessions = Sessions(self.contexts, self.progress, self.store, self.buffer, self._members)
         KeyRoutes(self.config, self.store, sessions).add_to(app.router)
+        TransactionRoutes(self.config, self.store, sessions).add_to(app.router)
         ListRoutes(self.store, sessions).add_to(app.router)
         app.router.add_post("/replicate", self.replicate)
         app.router.add_get("/status", self.status)
@@ -155,7 +157,7 @@ class Api:
                 "limits": {
                     name: value
                     for name, value in self.config.model_dump().items()
-                    if name.endswith(("_max", "_max_bytes", "_max_writes"))
+                    if name.endswith(("_max", "_max_bytes", "_max_writes", "_max_operations"))
                 },
             }
         )

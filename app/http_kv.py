@@ -7,9 +7,7 @@ Does not know Redis, nor how writes travel on.
 """
 
 import asyncio
-import base64
 from dataclasses import dataclass
-from typing import Any
 
 from aiohttp import web
 
@@ -17,10 +15,11 @@ from app import checks, errors
 from app.conditions import etag
 from app.config import Config
 from app.http_session import Sessions
+from app.http_shapes import shown_version
 from app.kv_store import KVStore
 from app.problems import problem
 from app.vector_clock import VectorClock
-from app.write import Delete, Operation, Put, Version
+from app.write import Delete, Operation, Put
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class KeyRoutes:
             shown = {
                 "key": key,
                 "winner": str(winner.dot),
-                "siblings": [_version(version) for version in reading.versions],
+                "siblings": [shown_version(version) for version in reading.versions],
             }
             return web.json_response(shown, headers=headers)
         headers["Content-Type"] = winner.content_type
@@ -109,15 +108,3 @@ class KeyRoutes:
         if held.dots:
             headers["ETag"] = etag(held.dots)
         return problem(error, headers)
-
-
-def _version(version: Version) -> dict[str, Any]:
-    shown = {
-        "dot": str(version.dot),
-        "timestamp": version.timestamp,
-        "content_type": version.content_type,
-    }
-    try:
-        return {**shown, "text": version.value.decode()}
-    except UnicodeDecodeError:
-        return {**shown, "base64": base64.b64encode(version.value).decode()}

@@ -16,12 +16,12 @@ from redis.asyncio import Redis
 
 from app import codec
 from app.conditions import Condition
-from app.errors import InvariantError, PreconditionFailed, RedisUnavailable
+from app.errors import Held, InvariantError, PreconditionFailed, RedisUnavailable, TooLarge
 from app.identity import NOT_OURS, Identity
 from app.keys import Keys
 from app.progress import Progress
 from app.redis_link import translated
-from app.scripts import Committed, Failed, Scripts
+from app.scripts import Committed, Failed, Scripts, TooMuch
 from app.vector_clock import Dot, VectorClock
 from app.write import Operation, Version, Write, winner_first
 
@@ -59,6 +59,13 @@ def _bounds(prefix: str, after: str) -> tuple[bytes, bytes]:
     # No UTF-8 holds the byte 255, so that what begins with the prefix ends before it.
     first = f"({after}" if after and after >= prefix else f"[{prefix}"
     return first.encode(), b"(" + prefix.encode() + b"\xff"
+
+
+def _too_much(most: int) -> TooLarge:
+    return TooLarge(
+        f"What the transaction reads is more than this node gives in one answer: {most} bytes "
+        "(TXN_MAX_BYTES). Nothing was done. Read fewer keys at a time."
+    )
 
 
 def reading(fields: Mapping[bytes, bytes], clock: VectorClock) -> Reading:
@@ -135,24 +142,33 @@ class KVStore:
         context: VectorClock = NOTHING,
         conditions: Sequence[Condition] = (),
         reads: Sequence[str] = (),
+        most: int = 2**30,
     ) -> Committed:
         """The write with these operations is applied here, after `context`, which was applied here
         before, and is on its way to the peers. At that instant all `conditions` held.
 
-        The keys `reads` are read as they were just before it.
-        Raises PreconditionFailed, NotReady, RedisUnavailable.
+        The keys `reads` are read as they were just before it, `most` bytes in all.
+        Raises PreconditionFailed, TooLarge, NotReady, RedisUnavailable.
         """
         actor = await self._identity.writer()
         self._still_covers(context)
         with translated(changes=True):
             committed = await self._scripts.commit_write(
-                actor, operations, self._now_us(), self._progress.clock[actor], conditions, reads
+                actor,
+                operations,
+                self._now_us(),
+                self._progress.clock[actor],
+                conditions,
+                reads,
+                most,
             )
         if committed is None:
             self._identity.doubt()
             raise RedisUnavailable(NOT_OURS)
         if isinstance(committed, Failed):
             raise PreconditionFailed(committed.held)
+        if isinstance(committed, TooMuch):
+            raise _too_much(most)
         self._progress.advance(committed.clock)
         return committed
 
@@ -175,6 +191,36 @@ class KVStore:
         clock = codec.unpack_clock(entries)
         self._holds(known, clock)
         return reading(fields, clock)
+
+    @_in_a_settled_run
+    async def snapshot(
+        self,
+        keys: Sequence[str],
+        context: VectorClock,
+        conditions: Sequence[Condition],
+        most: int,
+    ) -> tuple[dict[str, Reading], VectorClock]:
+        """What `keys`, which are those of the `conditions` too, held at one instant at which all of
+        these held, `most` bytes in all; from a state that covers `context`, which was applied here
+        before; and the clock at that instant.
+
+        Raises PreconditionFailed, TooLarge, RedisUnavailable.
+        """
+        self._still_covers(context)
+        known = self._progress.clock
+        with translated():
+            found = await self._scripts.read_keys(keys, most)
+        if isinstance(found, TooMuch):
+            raise _too_much(most)
+        fields, clock = found
+        self._holds(known, clock)
+        readings = {key: reading(held, clock) for key, held in zip(keys, fields, strict=True)}
+        dots = {key: tuple(v.dot for v in one.versions) for key, one in readings.items()}
+        if failed := [one.key for one in conditions if not one.holds(dots[one.key])]:
+            raise PreconditionFailed(
+                [Held(key, dots[key], readings[key].context) for key in failed]
+            )
+        return readings, clock
 
     @_in_a_settled_run
     async def list_keys(

@@ -28,6 +28,7 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.ForeignContext: 400,
     errors.BadBatch: 400,
     errors.BadFault: 400,
+    errors.BadTransaction: 400,
     errors.BadHttp: 400,
     errors.BadSignature: 401,
     errors.UnknownPeer: 403,

@@ -34,6 +34,10 @@ def source(name: str) -> str:
     return _INCLUDE.sub(lambda match: (LUA / f"{match[1]}.inc.lua").read_text(), text)
 
 
+Fields = Mapping[bytes, bytes]
+"""The fields of the hash of a user key."""
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
     """A local write that is done: its name, its time, and the clock after it."""
@@ -41,7 +45,7 @@ class Committed:
     dot: Dot
     timestamp: int
     clock: VectorClock
-    before: tuple[Mapping[bytes, bytes], ...] = ()
+    before: tuple[Fields, ...] = ()
     """The fields of each key that was read, as they were before the write."""
 
 
@@ -50,6 +54,11 @@ class Failed:
     """A local write that was not done: what the keys hold of which a condition wants another."""
 
     held: tuple[Held, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TooMuch:
+    """Nothing was done: what was to be read is more than the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,7 @@ class Scripts:
         self._commit_write = redis.register_script(source("commit_write"))
         self._receive_writes = redis.register_script(source("receive_writes"))
         self._claim_node = redis.register_script(source("claim_node"))
+        self._read_keys = redis.register_script(source("read_keys"))
         self._list_keys = redis.register_script(source("list_keys"))
         self._list_conflicts = redis.register_script(source("list_conflicts"))
         self._settle_actor = redis.register_script(source("settle_actor"))
@@ -95,9 +105,11 @@ class Scripts:
         known: int = 0,
         conditions: Sequence[Condition] = (),
         reads: Sequence[str] = (),
-    ) -> Committed | Failed | None:
-        """Commit a local write (`lua/commit_write.lua`), unless a condition fails. None: Redis is
-        not the actor's, or no longer has its write `known`."""
+        most: int = 2**30,
+    ) -> Committed | Failed | TooMuch | None:
+        """Commit a local write (`lua/commit_write.lua`), unless a condition fails or the keys
+        `reads` hold more than `most` bytes. None: Redis is not the actor's, or no longer has its
+        write `known`."""
         keys = self._keys
         touched = [*operations, *conditions]
         reply: list[Any] = await self._commit_write(
@@ -117,6 +129,7 @@ class Scripts:
                 codec.pack_operations(operations),
                 keys.applied_channel,
                 known,
+                most,
                 *(condition.wanted for condition in conditions),
             ],
         )
@@ -132,13 +145,27 @@ class Scripts:
                     )
                 )
             )
+        if reply[0] == b"too much":
+            return TooMuch()
         dot, timestamp, clock_text = reply[1:4]
         return Committed(
             Dot.parse(dot.decode()),
             int(timestamp),
             VectorClock.parse(clock_text.decode()),
-            tuple(dict(zip(flat[::2], flat[1::2], strict=True)) for flat in reply[4:]),
+            tuple(map(_fields, reply[4:])),
         )
+
+    async def read_keys(
+        self, names: Sequence[str], most: int
+    ) -> tuple[list[Fields], VectorClock] | TooMuch:
+        """What several keys hold at one instant (`lua/read_keys.lua`), and the clock."""
+        keys = self._keys
+        reply: list[Any] = await self._read_keys(
+            keys=[keys.clock, *map(keys.kv, names)], args=[most]
+        )
+        if not reply:
+            return TooMuch()
+        return list(map(_fields, reply[1:])), VectorClock.parse(reply[0].decode())
 
     async def receive_writes(
         self, node: str, writes: Sequence[Write], now_us: int, pending_max: int, drain_max: int
@@ -248,6 +275,10 @@ class Scripts:
     async def release_lease(self, peer: str, holder: str) -> None:
         """Let another worker have the lease at once, if `holder` has it."""
         await self._release_lease(keys=[self._keys.lease(peer)], args=[holder])
+
+
+def _fields(flat: Sequence[bytes]) -> Fields:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _dots(text: bytes) -> tuple[Dot, ...]:

@@ -196,6 +196,9 @@ class Pair:
             assert await store.log_after(actor, 0, _ALL) == expected
         for key in keys:
             await self.read(0, key)
+        readings, clock = await store.snapshot(keys, NOTHING, (), 10**9)
+        assert clock == twin.clock
+        assert [list(readings[key].versions) for key in keys] == [*map(twin.versions, keys)]
         held = {name.decode() for name in await self.redis.keys(f"{self.keys.kv_stem}*")}
         assert held == {self.keys.kv(key) for key in keys if twin.versions(key)}, (
             "a delete left a key behind"

@@ -26,7 +26,7 @@ INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 
 PURE = (
     *("vector_clock", "write", "context", "incarnation", "relay", "codec", "errors"),
-    "conditions",
+    *("conditions", "transactions"),
 )
 EFFECTS = {"asyncio", "time", "random", "datetime", "os", "socket", "threading", "redis", "aiohttp"}
 
@@ -36,6 +36,8 @@ NO_TEST_FILE = {
     "checks": "what a request may look like: tests/test_http_api.py sends what may not",
     "http_kv": "what is answered about keys: tests/test_http_api.py asks it",
     "http_lists": "lists of keys: tests/test_http_api.py asks for them",
+    "http_shapes": "one form: tests/test_http_api.py reads it",
+    "http_txn": "what is answered to transactions: tests/test_transactions.py sends them",
     "http_session": "contexts of requests: tests/test_http_api.py sends them",
     "keys": "names only: every test of the store reads them, and this file their documents",
     "problems": "what errors look like: tests/test_http_api.py causes them",

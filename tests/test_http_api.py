@@ -1086,6 +1086,7 @@ async def test_a_batch_of_the_wrong_people_is_refused_as_a_whole(
 async def test_a_batch_over_the_limit_is_refused(redis_url: str, chunked: bool) -> None:
     limits: dict[str, Any] = {
         "value_max_bytes": 1,
+        "txn_max_bytes": 1,
         "batch_max_bytes": 1,
         "replicate_max_bytes": 65_538,
     }

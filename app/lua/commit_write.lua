@@ -16,12 +16,14 @@
   ARGV[3]  operations   netstrings (operations.inc.lua)
   ARGV[4]  channel      where to tell the other workers
   ARGV[5]  known        the last sequence that the worker knows to be the actor's
-  ARGV[6+] conditions   what each condition wants (conditions.inc.lua)
+  ARGV[6]  most         bytes to read in all
+  ARGV[7+] conditions   what each condition wants (conditions.inc.lua)
 
   Returns  `committed`, dot, timestamp, the clock after the write as text, and then for each key
            that is read what it held before the write, as HGETALL gives it;
            or `failed`, the clock as text, and for each condition that does not hold three: its
            number, the dots of the versions that are there and what is noted of deletes, as texts;
+           or `too much`, if what is to be read has more than `most` bytes;
            or nothing (an empty list) if this Redis does not belong to `actor`, or has lost writes
            that the worker has seen: it was emptied, replaced or put back under a running node,
            and would give dots again that name other writes (G4).
@@ -39,12 +41,13 @@
 --@include operations
 --@include conditions
 --@include index
+--@include reads
 local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local keys_key, conflicts_key = KEYS[5], KEYS[6]
 local actor, now, packed, channel = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local known = tonumber(ARGV[5])
+local known, most = tonumber(ARGV[5]), tonumber(ARGV[6])
 local first_kv = 7
-local first_condition = 6
+local first_condition = 7
 
 local owner, last = unpack(redis.call('HMGET', meta_key, 'actor', 'timestamp'))
 if owner ~= actor then
@@ -80,8 +83,16 @@ local dot = string.format('%s:%.0f', actor, sequence)
 -- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014).
 local timestamp = string.format('%.0f', math.max(now, tonumber(last or 0) + 1))
 local committed = { 'committed', dot, timestamp, '' }
+local names = {}
 for i = index, #KEYS do
-  committed[#committed + 1] = redis.call('HGETALL', KEYS[i])
+  names[#names + 1] = KEYS[i]
+end
+local found = read_all(names, most)
+if not found then
+  return { 'too much' }
+end
+for _, fields in ipairs(found) do
+  committed[#committed + 1] = fields
 end
 
 redis.call('XADD', log_key, string.format('%.0f-0', sequence),

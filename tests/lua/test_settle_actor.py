@@ -25,7 +25,7 @@ async def test_it_is_settled_who_writes(make_redis: MakeRedis) -> None:
     scripts = await scripts_of(redis)
     assert await scripts.settle_actor("A", NEW, Settled("A"), "run 1", 7)
     assert await redis.hgetall("meta") == {
-        **{b"node": b"A", b"layout": b"2", b"birth": b"a birth", b"actor": b"A"},
+        **{b"node": b"A", b"layout": b"1", b"birth": b"a birth", b"actor": b"A"},
         **{b"run": b"run 1", b"alive": b"7"},
     }
 
