@@ -24,7 +24,7 @@ from app.write import (
 
 WAIT_DEFAULT_S: Final = 1.0
 WAIT_MAX_S: Final = 30.0
-_UNSUPPORTED: Final = ("If-Unmodified-Since", "Content-Range", "Idempotency-Key")
+_UNSUPPORTED: Final = ("If-Unmodified-Since", "Content-Range")
 """Headers that say when, or to which part, a write is to be done, and that are not looked at."""
 _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?|\.[0-9]+")
 
@@ -78,6 +78,19 @@ def no_conditions(request: web.Request) -> None:
             f"A transaction does not have {listing(found)}, and does not ignore it. Nothing was "
             "done. Its operations have conditions of their own (if)."
         )
+
+
+def idempotency_key(request: web.Request) -> str:
+    """The key that the request has in order to be done once, or nothing. Raises BadParameter."""
+    values = request.headers.getall("Idempotency-Key", [])
+    if not values:
+        return ""
+    key = values[0]
+    if len(values) > 1 or not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
+        raise errors.BadParameter(
+            "Idempotency-Key is 1 to 255 printable ASCII characters, once. Nothing was done."
+        )
+    return key
 
 
 def is_known(request: web.Request, etag: str) -> bool:

@@ -10,12 +10,14 @@ unpacking gives back what was packed.
 Does not know HTTP, nor what the values mean.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import msgspec
 
+from app.conditions import Condition
 from app.errors import BadBatch
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock, is_actor
 from app.write import Delete, Operation, Put, Version, Write, write_problem
@@ -37,6 +39,13 @@ def pack_operations(operations: Iterable[Operation]) -> bytes:
             case Delete(key):
                 items += (b"delete", key.encode())
     return b"".join([b"%d:%b," % (len(item), item) for item in items])
+
+
+def fingerprint(operations: Sequence[Operation], conditions: Sequence[Condition]) -> str:
+    """What tells this from any other thing to be done."""
+    wanted = [[condition.key, condition.wanted] for condition in conditions]
+    asked = msgspec.msgpack.encode([pack_operations(operations), wanted])
+    return hashlib.sha256(asked).hexdigest()[:32]
 
 
 def unpack_operations(packed: bytes) -> tuple[Operation, ...]:

@@ -116,6 +116,11 @@ class Config(BaseSettings):
         4 * 1024 * 1024,
         description="Bytes. Largest transaction, and most that one may read.",
     )
+    idempotency_max: Count = Field(
+        1_000_000,
+        description="Requests with an Idempotency-Key to remember, about 300 bytes each. Each is "
+        "remembered for 24 hours; beyond this many the oldest is forgotten sooner.",
+    )
     batch_max_writes: int = Field(
         512,
         ge=1,

@@ -23,12 +23,15 @@
         ├── TooLarge
         ├── NoSuchKey
         ├── PreconditionFailed   a key holds something else than a condition wants
+        ├── IdempotencyKeyReused
+        ├── ReplicasMissing      a write is done, and fewer nodes hold it than was asked for
         ├── NotReady             it is not settled yet as whom the node writes
         ├── NotCaughtUp          the patience ended before the missing writes came
         └── RedisUnavailable     Redis is down, full, read-only, loading, slow or not ours
 
 `outcome` follows Maelstrom's definite and indefinite errors: `not_applied` is a promise that the
-request did not and will not take effect; `unknown` makes no promise.
+request did not and will not take effect; `unknown` makes no promise. `applied` says that it did,
+and that something else which was asked for is missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +40,7 @@ from typing import Literal
 
 from app.vector_clock import Dot, VectorClock
 
-Outcome = Literal["not_applied", "unknown"]
+Outcome = Literal["not_applied", "unknown", "applied"]
 
 
 class LightconeError(Exception):
@@ -60,6 +63,8 @@ class RequestError(LightconeError):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.headers: Mapping[str, str] = {}
+        """What else the answer is to say, beside the error."""
 
 
 class BadRequest(RequestError):
@@ -160,6 +165,25 @@ class PreconditionFailed(RequestError):
             "there, with the Causal-Context of this answer, and decide anew."
         )
         self.held = tuple(held)
+
+
+class IdempotencyKeyReused(RequestError):
+    """The Idempotency-Key was sent before, with another request."""
+
+
+class ReplicasMissing(RequestError):
+    """The write is done, and the patience has ended before as many nodes held it as was asked."""
+
+    outcome: Outcome = "applied"
+
+    def __init__(self, dot: Dot, nodes: Sequence[str], wanted: int) -> None:
+        super().__init__(
+            f"The write {dot} stands, and is held durably by {listing(nodes, 20)}. That "
+            f"{wanted} nodes do was not heard in time. The others get it by themselves; do not "
+            "repeat it."
+        )
+        self.dot = dot
+        self.nodes = tuple(nodes)
 
 
 class NotReady(RequestError):

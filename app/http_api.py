@@ -25,12 +25,14 @@ from app.http_kv import KeyRoutes
 from app.http_lists import ListRoutes
 from app.http_session import Sessions
 from app.http_txn import TransactionRoutes
+from app.http_write import Writing
 from app.identity import Identity
 from app.kv_store import KVStore
 from app.log import get_logger
 from app.peers import SIGNATURE_HEADER, Signer
 from app.problems import problems
 from app.progress import Progress
+from app.replicas import Replicas
 from app.vector_clock import VectorClock, node_of
 
 log = get_logger(__name__)
@@ -50,6 +52,7 @@ class Api:
     buffer: PendingBuffer
     progress: Progress
     board: Board
+    replicas: Replicas
     contexts: Contexts
     signer: Signer
     now_us: Callable[[], int]
@@ -59,8 +62,9 @@ class Api:
         """An aiohttp application with all routes."""
         app = web.Application(middlewares=[problems])
         sessions = Sessions(self.contexts, self.progress, self.store, self.buffer, self._members)
-        KeyRoutes(self.config, self.store, sessions).add_to(app.router)
-        TransactionRoutes(self.config, self.store, sessions).add_to(app.router)
+        writing = Writing(self.config, self.store, sessions, self.replicas)
+        KeyRoutes(self.config, self.store, sessions, writing).add_to(app.router)
+        TransactionRoutes(self.config, self.store, sessions, writing).add_to(app.router)
         ListRoutes(self.store, sessions).add_to(app.router)
         app.router.add_post("/replicate", self.replicate)
         app.router.add_get("/status", self.status)

@@ -6,7 +6,6 @@ is refused changes nothing and is told why, what became of it, and what to do (G
 Does not know Redis, nor how writes travel on.
 """
 
-import asyncio
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -16,10 +15,10 @@ from app.conditions import etag
 from app.config import Config
 from app.http_session import Sessions
 from app.http_shapes import shown_version
+from app.http_write import Writing
 from app.kv_store import KVStore
 from app.problems import problem
-from app.vector_clock import VectorClock
-from app.write import Delete, Operation, Put
+from app.write import Delete, Put
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,7 @@ class KeyRoutes:
     config: Config
     store: KVStore
     sessions: Sessions
+    writing: Writing
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """The router has these routes."""
@@ -67,44 +67,22 @@ class KeyRoutes:
         return web.Response(body=winner.value, headers=headers)
 
     async def put(self, request: web.Request) -> web.Response:
-        """The key has this value here, durably."""
+        """The key has this value here, durably, if its conditions hold."""
         key = checks.key(request)
-        checks.known_parameters(request, "wait")
+        checks.known_parameters(request, "wait", "replicas")
         content_type = checks.content_type(request)
         value = await checks.body(request, self.config.value_max_bytes, "value", "VALUE_MAX_BYTES")
-        return await self._commit(request, Put(key, value, content_type))
+        conditions = checks.conditions(request, key)
+        operation = Put(key, value, content_type)
+        written, context, headers = await self.writing.commit(request, [operation], conditions)
+        answer = {"key": key, "dot": str(written.dot), "clock": written.clock.to_dict()}
+        headers |= {**self.sessions.headers(context), "ETag": etag([written.dot])}
+        return web.json_response(answer, headers=headers)
 
     async def delete(self, request: web.Request) -> web.Response:
-        """The key has no version that this node knew of."""
+        """The key has no version that this node knew of, if its conditions held."""
         key = checks.key(request)
-        checks.known_parameters(request, "wait")
-        return await self._commit(request, Delete(key))
-
-    async def _commit(self, request: web.Request, operation: Operation) -> web.Response:
-        conditions = checks.conditions(request, operation.key)
-        context = await self.sessions.catch_up(request)
-        try:
-            # Once begun, a commit is not given up when the client goes away: its outcome is Redis'.
-            committed = await asyncio.shield(self.store.commit([operation], context, conditions))
-        except errors.PreconditionFailed as error:
-            return self._failed(error, context)
-        headers = {
-            **self.sessions.headers(context.with_dot(committed.dot)),
-            "Dot": str(committed.dot),
-        }
-        if isinstance(operation, Delete):
-            return web.Response(status=204, headers=headers)
-        answer = {
-            "key": operation.key,
-            "dot": str(committed.dot),
-            "clock": committed.clock.to_dict(),
-        }
-        return web.json_response(answer, headers={**headers, "ETag": etag([committed.dot])})
-
-    def _failed(self, error: errors.PreconditionFailed, context: VectorClock) -> web.Response:
-        """The condition does not hold; whoever asked has seen what is there instead."""
-        [held] = {one.key: one for one in error.held}.values()
-        headers = self.sessions.headers(context.merge(held.seen))
-        if held.dots:
-            headers["ETag"] = etag(held.dots)
-        return problem(error, headers)
+        checks.known_parameters(request, "wait", "replicas")
+        conditions = checks.conditions(request, key)
+        _, context, headers = await self.writing.commit(request, [Delete(key)], conditions)
+        return web.Response(status=204, headers={**headers, **self.sessions.headers(context)})

@@ -7,7 +7,8 @@ its way here is waited for, as long as the request has patience.
 Does not know what the request is about.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +16,7 @@ from aiohttp import web
 
 from app import checks, errors
 from app.buffer import PendingBuffer
+from app.conditions import etag
 from app.context import Contexts
 from app.errors import listing
 from app.kv_store import NOTHING, KVStore
@@ -57,6 +59,21 @@ class Sessions:
             known = {dot: self.progress.known_for_s(dot) for dot in dots}
             raise errors.NotCaughtUp(known, patience_s)
         return context
+
+    @contextmanager
+    def told(self, context: VectorClock) -> Iterator[None]:
+        """Within it, whoever is refused by a condition is told what is there instead, and has seen
+        it, after having seen `context`."""
+        try:
+            yield
+        except errors.PreconditionFailed as error:
+            for held in error.held:
+                context = context.merge(held.seen)
+            headers = self.headers(context)
+            if len(error.held) == 1 and (dots := error.held[0].dots):
+                headers["ETag"] = etag(dots)
+            error.headers = headers
+            raise
 
     async def reader(self, request: web.Request) -> "Reader":
         """Who asked, once this node covers its context; at once, with `?stale=true`.

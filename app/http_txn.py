@@ -12,7 +12,6 @@ the value.
 Does not know what an operation means.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +23,8 @@ from app.conditions import etag
 from app.config import Config
 from app.http_session import Sessions
 from app.http_shapes import shown_version
+from app.http_write import Writing
 from app.kv_store import KVStore, Reading, reading
-from app.problems import problem
 from app.transactions import Step, Transaction, parse_transaction
 from app.vector_clock import Dot, VectorClock
 
@@ -37,6 +36,7 @@ class TransactionRoutes:
     config: Config
     store: KVStore
     sessions: Sessions
+    writing: Writing
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """The router has it."""
@@ -44,45 +44,43 @@ class TransactionRoutes:
 
     async def transact(self, request: web.Request) -> web.Response:
         """All reads are of one instant, and all writes are done, or nothing is."""
-        checks.known_parameters(request, "wait")
+        checks.known_parameters(request, "wait", "replicas")
         checks.no_conditions(request)
         limit = self.config.txn_max_bytes
         body = await checks.body(request, limit, "transaction", "TXN_MAX_BYTES")
         transaction = parse_transaction(
             body, self.config.txn_max_operations, self.config.value_max_bytes
         )
-        context = await self.sessions.catch_up(request)
-        try:
-            return await self._carry_out(transaction, context)
-        except errors.PreconditionFailed as error:
-            for held in error.held:
-                context = context.merge(held.seen)
-            return problem(error, self.sessions.headers(context))
-
-    async def _carry_out(self, transaction: Transaction, context: VectorClock) -> web.Response:
-        most = self.config.txn_max_bytes
+        if transaction.reads:
+            self._refuse_for_reading(request, transaction)
         if not transaction.operations:
+            return await self._read(request, transaction)
+        written, context, headers = await self.writing.commit(
+            request, transaction.operations, transaction.conditions, transaction.reads
+        )
+        readings = {
+            key: reading(fields, written.clock)
+            for key, fields in zip(transaction.reads, written.before, strict=True)
+        }
+        return self._answer(transaction, readings, written.clock, context, headers, written.dot)
+
+    async def _read(self, request: web.Request, transaction: Transaction) -> web.Response:
+        context = await self.sessions.catch_up(request)
+        with self.sessions.told(context):
             readings, clock = await self.store.snapshot(
-                transaction.reads, context, transaction.conditions, most
+                transaction.reads, context, transaction.conditions, self.config.txn_max_bytes
             )
-            dot = None
-        else:
-            # Once begun, a commit is not given up when the client goes away.
-            committed = await asyncio.shield(
-                self.store.commit(
-                    transaction.operations,
-                    context,
-                    transaction.conditions,
-                    transaction.reads,
-                    most,
-                )
-            )
-            dot, clock = committed.dot, committed.clock
-            readings = {
-                key: reading(fields, clock)
-                for key, fields in zip(transaction.reads, committed.before, strict=True)
-            }
-            context = context.with_dot(dot)
+        return self._answer(transaction, readings, clock, context, {}, None)
+
+    def _answer(
+        self,
+        transaction: Transaction,
+        readings: Mapping[str, Reading],
+        clock: VectorClock,
+        context: VectorClock,
+        headers: dict[str, str],
+        dot: Dot | None,
+    ) -> web.Response:
         for one in readings.values():
             context = context.merge(one.context)
         answer = {
@@ -90,10 +88,19 @@ class TransactionRoutes:
             "clock": clock.to_dict(),
             "results": _results(transaction.steps, readings, dot),
         }
-        headers = self.sessions.headers(context)
-        if dot is not None:
-            headers["Dot"] = str(dot)
-        return web.json_response(answer, headers=headers)
+        return web.json_response(answer, headers={**headers, **self.sessions.headers(context)})
+
+    def _refuse_for_reading(self, request: web.Request, transaction: Transaction) -> None:
+        """What is remembered of a request is its write, and not what it was shown."""
+        if "Idempotency-Key" in request.headers:
+            raise errors.BadTransaction(
+                "A transaction with an Idempotency-Key does not get: repeated, it could not be "
+                "given the same again. Nothing was done. Get in a transaction of its own."
+            )
+        if "replicas" in request.query and not transaction.operations:
+            raise errors.BadParameter(
+                "?replicas= is for writes, and this transaction only reads. Nothing was done."
+            )
 
 
 def _results(

@@ -64,6 +64,16 @@ class Keys:
         return f"{self.prefix}conflicts"
 
     @property
+    def requests(self) -> str:
+        """Hash: Idempotency-Key -> the write that was done for it here."""
+        return f"{self.prefix}requests"
+
+    @property
+    def requests_order(self) -> str:
+        """List: the fields of `requests`, oldest first."""
+        return f"{self.prefix}requests-order"
+
+    @property
     def births(self) -> str:
         """Hash: node -> the birth of its first Redis of which this node heard."""
         return f"{self.prefix}births"
@@ -81,6 +91,16 @@ class Keys:
         them, and another node's progress taken for ours would break G7.
         """
         return f"{self.prefix}applied@{self.database}"
+
+    @property
+    def peers_channel(self) -> str:
+        """Channel: a peer that was heard of, and what it has applied."""
+        return f"{self.prefix}peers@{self.database}"
+
+    @property
+    def awaited_channel(self) -> str:
+        """Channel: for how many seconds somebody waits for news of peers."""
+        return f"{self.prefix}awaited@{self.database}"
 
     @property
     def faults_channel(self) -> str:

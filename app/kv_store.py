@@ -16,12 +16,19 @@ from redis.asyncio import Redis
 
 from app import codec
 from app.conditions import Condition
-from app.errors import Held, InvariantError, PreconditionFailed, RedisUnavailable, TooLarge
+from app.errors import (
+    Held,
+    IdempotencyKeyReused,
+    InvariantError,
+    PreconditionFailed,
+    RedisUnavailable,
+    TooLarge,
+)
 from app.identity import NOT_OURS, Identity
 from app.keys import Keys
 from app.progress import Progress
 from app.redis_link import translated
-from app.scripts import Committed, Failed, Scripts, TooMuch
+from app.scripts import Committed, Failed, Reused, Scripts, TooMuch
 from app.vector_clock import Dot, VectorClock
 from app.write import Operation, Version, Write, winner_first
 
@@ -126,6 +133,7 @@ class KVStore:
         progress: Progress,
         identity: Identity,
         now_us: Callable[[], int],
+        requests_max: int = 1000,
     ) -> None:
         """`redis` and `scripts` use connections to runs of Redis that `identity` admits."""
         self._redis: Any = redis  # redis-py's types say bytes or str for every reply
@@ -134,6 +142,7 @@ class KVStore:
         self._progress = progress
         self._identity = identity
         self._now_us = now_us
+        self._requests_max = requests_max
 
     @_in_a_settled_run
     async def commit(
@@ -143,12 +152,14 @@ class KVStore:
         conditions: Sequence[Condition] = (),
         reads: Sequence[str] = (),
         most: int = 2**30,
+        request: str = "",
     ) -> Committed:
         """The write with these operations is applied here, after `context`, which was applied here
         before, and is on its way to the peers. At that instant all `conditions` held.
 
-        The keys `reads` are read as they were just before it, `most` bytes in all.
-        Raises PreconditionFailed, TooLarge, NotReady, RedisUnavailable.
+        The keys `reads` are read as they were just before it, `most` bytes in all. Of several
+        times that it is asked for with the same `request`, it is done once.
+        Raises PreconditionFailed, TooLarge, IdempotencyKeyReused, NotReady, RedisUnavailable.
         """
         actor = await self._identity.writer()
         self._still_covers(context)
@@ -161,6 +172,8 @@ class KVStore:
                 conditions,
                 reads,
                 most,
+                request,
+                self._requests_max,
             )
         if committed is None:
             self._identity.doubt()
@@ -169,6 +182,11 @@ class KVStore:
             raise PreconditionFailed(committed.held)
         if isinstance(committed, TooMuch):
             raise _too_much(most)
+        if isinstance(committed, Reused):
+            raise IdempotencyKeyReused(
+                "This Idempotency-Key came before, with a request for something else. Nothing was "
+                "done. Give every request a key of its own, and the same only to repeat it."
+            )
         self._progress.advance(committed.clock)
         return committed
 

@@ -31,6 +31,7 @@ from app.log import get_logger
 from app.peers import Exchange, HttpExchange, Signer
 from app.progress import Progress
 from app.redis_link import Admits
+from app.replicas import Replicas
 from app.replication import Link, Tools
 from app.scripts import Scripts
 
@@ -119,6 +120,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         scripts = Scripts(redis, keys)
         progress = Progress()
         board = Board(redis, keys, scripts, name)
+        replicas = Replicas(board, config.peers)
         await redis_check.until_it_answers(redis)
         birth = new_birth(now_us(), world.rng)
         await identity.claim(scripts, config.node_id, birth)
@@ -135,7 +137,15 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         )
         admitted = world.connect(config.redis_url, config.redis_timeout_ms, who.admits)
         stack.push_async_callback(admitted.aclose)
-        store = KVStore(admitted, keys, Scripts(admitted, keys), progress, who, now_us)
+        store = KVStore(
+            admitted,
+            keys,
+            Scripts(admitted, keys),
+            progress,
+            who,
+            now_us,
+            config.idempotency_max,
+        )
         buffer = PendingBuffer(
             redis,
             keys,
@@ -166,6 +176,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             buffer,
             progress,
             board,
+            replicas,
             Contexts(secret, config.context_max_bytes),
             signer,
             now_us,
@@ -173,7 +184,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         )
         background = [
             who.keep({peer: link.ask for peer, link in links.items()}),
-            board.listen(progress, fault_changed),
+            board.listen(progress, fault_changed, replicas.heard),
             sweep(buffer, config.sweep_ms / 1000),
             *(link.run() for link in links.values()),
         ]

@@ -39,10 +39,12 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.UnsupportedEncoding: 415,
     errors.Misdirected: 421,
     errors.UnknownActor: 422,
+    errors.IdempotencyKeyReused: 422,
     errors.UnsupportedHeader: 501,
     errors.NotReady: 503,
     errors.NotCaughtUp: 503,
     errors.RedisUnavailable: 503,
+    errors.ReplicasMissing: 504,
 }
 """What each error is in HTTP. Its name, in lower case with hyphens, is the problem type."""
 
@@ -66,6 +68,9 @@ def problem(error: RequestError, headers: dict[str, str] | None = None) -> web.R
             }
             for held in error.held
         ]
+    if isinstance(error, errors.ReplicasMissing):
+        fields |= {"dot": str(error.dot), "nodes": list(error.nodes)}
+    headers = {**error.headers, **(headers or {})}
     return _response(STATUS[type(error)], words.strip(), error.detail, fields, headers)
 
 

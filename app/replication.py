@@ -39,7 +39,8 @@ _FIRST_READ: Final = 16
 """Writes read from a log at first. They may all be of the largest size, so the read is small; the
 next is as large as the sizes seen so far allow."""
 _POST_EVERY_S: Final = 0.25
-"""A link says what it knows no more often than this, unless the peer comes or goes."""
+"""A link says what it knows no more often than this, unless the peer comes or goes, or somebody
+waits to hear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +245,7 @@ class Link:
                 log.warning("peer unreachable", peer=self._peer, reason=error)
             else:
                 log.info("peer reached", peer=self._peer)
-        if came_or_went or now - self._posted_at >= _POST_EVERY_S:
+        if came_or_went or self._board.peers_are_awaited or now - self._posted_at >= _POST_EVERY_S:
             self._posted_at = now
             await self._board.post_peer(self._peer, self._report)
 

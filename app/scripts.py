@@ -47,6 +47,8 @@ class Committed:
     clock: VectorClock
     before: tuple[Fields, ...] = ()
     """The fields of each key that was read, as they were before the write."""
+    replayed: bool = False
+    """Whether it was done before, for the same request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,11 @@ class Failed:
     """A local write that was not done: what the keys hold of which a condition wants another."""
 
     held: tuple[Held, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """Nothing was done: another request came with this Idempotency-Key before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +113,12 @@ class Scripts:
         conditions: Sequence[Condition] = (),
         reads: Sequence[str] = (),
         most: int = 2**30,
-    ) -> Committed | Failed | TooMuch | None:
+        request: str = "",
+        requests_max: int = 1,
+    ) -> Committed | Failed | TooMuch | Reused | None:
         """Commit a local write (`lua/commit_write.lua`), unless a condition fails or the keys
-        `reads` hold more than `most` bytes. None: Redis is not the actor's, or no longer has its
-        write `known`."""
+        `reads` hold more than `most` bytes; once for each `request`. None: Redis is not the
+        actor's, or no longer has its write `known`."""
         keys = self._keys
         touched = [*operations, *conditions]
         reply: list[Any] = await self._commit_write(
@@ -120,6 +129,8 @@ class Scripts:
                 keys.log(actor),
                 keys.keys,
                 keys.conflicts,
+                keys.requests,
+                keys.requests_order,
                 *(keys.kv(one.key) for one in touched),
                 *map(keys.kv, reads),
             ],
@@ -130,6 +141,9 @@ class Scripts:
                 keys.applied_channel,
                 known,
                 most,
+                request,
+                codec.fingerprint(operations, conditions) if request else "",
+                requests_max,
                 *(condition.wanted for condition in conditions),
             ],
         )
@@ -147,12 +161,15 @@ class Scripts:
             )
         if reply[0] == b"too much":
             return TooMuch()
-        dot, timestamp, clock_text = reply[1:4]
+        if reply[0] == b"reused":
+            return Reused()
+        dot, timestamp, clock_text, replayed = reply[1:5]
         return Committed(
             Dot.parse(dot.decode()),
             int(timestamp),
             VectorClock.parse(clock_text.decode()),
-            tuple(map(_fields, reply[4:])),
+            tuple(map(_fields, reply[5:])),
+            bool(replayed),
         )
 
     async def read_keys(

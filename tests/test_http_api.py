@@ -481,6 +481,94 @@ async def test_who_has_what_is_there_is_not_sent_it_again(redis_url: str) -> Non
         await problem(absent, 404, "no-such-key")
 
 
+# --- requests that are repeated -------------------------------------------------------------------
+
+
+async def test_a_request_with_an_idempotency_key_is_done_once(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        key = {"Idempotency-Key": "8e03978e-40d5-43e8-bc93-6894a57f9324"}
+        first = await client.put("/kv/lunch", data=b"noon?", headers=key)
+        await put(client, "tea", b"five")
+        again = await client.put(
+            "/kv/lunch?wait=3", data=b"noon?", headers={**key, **context("lc1;A:2")}
+        )
+        assert await again.read() == await first.read()
+        assert again.headers["ETag"] == first.headers["ETag"] == '"A:1"'
+        assert again.headers["Causal-Context"] == "lc1;A:2"
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert "Idempotent-Replayed" not in first.headers
+        for other in (
+            await client.put("/kv/lunch", data=b"one?", headers=key),
+            await client.put("/kv/dinner", data=b"noon?", headers=key),
+            await client.put("/kv/lunch", data=b"noon?", headers={**key, "If-Match": "*"}),
+            await client.delete("/kv/lunch", headers=key),
+        ):
+            await problem(other, 422, "idempotency-key-reused")
+        assert await clock_of(client) == {"A": 2}
+
+
+async def test_deletes_and_transactions_are_done_once_too(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        for _ in range(2):
+            response = await client.delete("/kv/lunch", headers={"Idempotency-Key": "1"})
+            assert (response.status, response.headers["Dot"]) == (204, "A:1")
+            ops = {"ops": [{"put": "a", "value": "x"}, {"delete": "b"}]}
+            response = await client.post("/txn", json=ops, headers={"Idempotency-Key": "2"})
+            assert (response.status, (await response.json())["dot"]) == (200, "A:2")
+        ops = {"ops": [{"put": "a", "value": "x"}, {"get": "b"}]}
+        response = await client.post("/txn", json=ops, headers={"Idempotency-Key": "3"})
+        await problem(response, 400, "bad-transaction")
+        assert await clock_of(client) == {"A": 2}
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "é"])
+async def test_an_idempotency_key_that_cannot_be_is_refused(redis_url: str, key: str) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.delete("/kv/lunch", headers={"Idempotency-Key": key})
+        await problem(response, 400, "bad-parameter")
+        twice = [("Idempotency-Key", "1"), ("Idempotency-Key", "1")]
+        response = await client.delete("/kv/lunch", headers=twice)
+        await problem(response, 400, "bad-parameter")
+        assert await clock_of(client) == {}
+
+
+# --- replicas -------------------------------------------------------------------------------------
+
+
+async def test_a_write_that_too_few_nodes_hold_stands_and_says_who_holds_it(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        body = {"ops": [{"put": "tea", "value": "five"}]}
+        for dot, response in (
+            ("A:1", await client.put("/kv/lunch?replicas=2&wait=0.1", data=b"noon?")),
+            ("A:2", await client.delete("/kv/lunch?replicas=3&wait=0")),
+            ("A:3", await client.post("/txn?replicas=2&wait=0", json=body)),
+        ):
+            fields = await problem(response, 504, "replicas-missing", "applied")
+            assert (fields["dot"], fields["nodes"]) == (dot, ["A"])
+            assert response.headers["Dot"] == dot
+            assert response.headers["Causal-Context"] == f"lc1;{dot}"
+        assert await clock_of(client) == {"A": 3}
+
+
+async def test_one_replica_is_this_node(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.put("/kv/lunch?replicas=1", data=b"noon?")
+        assert (response.status, response.headers["Replicas"]) == (200, "A")
+        assert "Replicas" not in (await client.put("/kv/lunch", data=b"noon?")).headers
+
+
+@pytest.mark.parametrize("replicas", ["0", "4", "x", "", "1.5"])
+async def test_more_replicas_than_there_are_nodes_are_refused(
+    redis_url: str, replicas: str
+) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.put(f"/kv/lunch?replicas={replicas}", data=b"noon?")
+        assert "from 1 to 3" in (await problem(response, 400, "bad-parameter"))["detail"]
+        response = await client.post("/txn?replicas=2", json={"ops": [{"get": "lunch"}]})
+        await problem(response, 400, "bad-parameter")
+        assert await clock_of(client) == {}
+
+
 # --- stale reads ----------------------------------------------------------------------------------
 
 
@@ -672,7 +760,7 @@ async def test_an_encoded_body_is_refused(redis_url: str, encoding: str) -> None
 @pytest.mark.parametrize(
     "condition",
     [
-        *({"If-None-Match": '"A:1"'}, {"Idempotency-Key": "1"}),
+        {"If-None-Match": '"A:1"'},
         *({"If-Unmodified-Since": "now"}, {"Content-Range": "bytes 0-3/10"}),
     ],
     ids=lambda condition: next(iter(condition)),

@@ -110,3 +110,35 @@ async def test_a_conflict_is_found_and_settled_at_every_node(
         for url in cluster.urls.values():
             async with http.get(f"{url}/kv") as response:
                 assert (await response.json())["keys"] == ["menu"]
+
+
+async def test_a_write_waits_for_as_many_nodes_as_it_was_asked_to(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    """Whichever worker is asked, and whichever sends to the peer."""
+    async with LocalCluster(tmp_path, env={"WORKERS": "2"}) as cluster:
+        a = cluster.urls["A"]
+        for number in range(20):
+            url = f"{a}/kv/{number}?replicas=3&wait=20"
+            async with http.put(url, data="x") as response:
+                assert response.status == 200, await response.text()
+                assert response.headers["Replicas"] == "A, B, C"
+            for peer in ("B", "C"):  # so it is there, without any context
+                async with http.get(f"{cluster.urls[peer]}/kv/{number}") as response:
+                    assert response.status == 200
+
+        async with http.put(f"{a}/faults/C", json={"cut": True}):
+            pass
+        async with http.put(f"{cluster.urls['B']}/faults/C", json={"no_relay": True}):
+            pass
+        async with http.put(f"{a}/kv/lunch?replicas=2&wait=20", data="x") as response:
+            assert response.headers["Replicas"] == "A, B"
+        async with http.put(f"{a}/kv/lunch?replicas=3&wait=0.5", data="y") as response:
+            assert response.status == 504
+            problem = await response.json()
+        assert (problem["outcome"], problem["dot"]) == ("applied", "A:22")
+        assert "C" not in problem["nodes"]
+        async with http.delete(f"{a}/faults/C"):
+            pass
+        async with http.delete(f"{a}/kv/lunch?replicas=3&wait=20") as response:
+            assert (response.status, response.headers["Replicas"]) == (204, "A, B, C")

@@ -231,13 +231,13 @@ MUTATIONS: Final = (
     Mutation(
         "context ignored on write",
         "G7",
-        "app/http_kv.py",
-        "        context = await self.sessions.catch_up(request)\n        try:",
-        "        context = self.sessions.context(request)\n        try:",
+        "app/http_write.py",
+        "        context = await self.sessions.catch_up(request)\n        if wanted",
+        "        context = self.sessions.context(request)\n        if wanted",
         (
-            "app/http_kv.py",
-            "self.store.commit([operation], context, conditions)",
-            "self.store.commit([operation], conditions=conditions)",
+            "app/http_write.py",
+            "                    context,\n                    conditions",
+            "                    VectorClock(),\n                    conditions",
         ),
     ),
     Mutation(
@@ -250,9 +250,9 @@ MUTATIONS: Final = (
     Mutation(
         "a write leaves the context as it was",
         "G7",
-        "app/http_kv.py",
-        "self.sessions.headers(context.with_dot(committed.dot))",
-        "self.sessions.headers(context)",
+        "app/http_write.py",
+        "        context = context.with_dot(committed.dot)\n",
+        "",
     ),
     Mutation(
         "absence leaves no context",
