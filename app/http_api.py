@@ -7,7 +7,7 @@ Does not know Redis, nor how writes travel on. What is asked about keys is in `h
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from app.config import Config
 from app.context import Contexts
 from app.errors import listing
 from app.faults import HEALTHY, parse_fault
+from app.http_explain import ExplainRoutes
 from app.http_kv import KeyRoutes
 from app.http_lists import ListRoutes
 from app.http_session import Sessions
@@ -33,7 +34,7 @@ from app.peers import SIGNATURE_HEADER, Signer
 from app.problems import problems
 from app.progress import Progress
 from app.replicas import Replicas
-from app.vector_clock import VectorClock, node_of
+from app.vector_clock import Dot, VectorClock, node_of
 
 log = get_logger(__name__)
 
@@ -65,6 +66,7 @@ class Api:
         writing = Writing(self.config, self.store, sessions, self.replicas)
         KeyRoutes(self.config, self.store, sessions, writing).add_to(app.router)
         TransactionRoutes(self.config, self.store, sessions, writing).add_to(app.router)
+        ExplainRoutes(self.store, sessions).add_to(app.router)
         ListRoutes(self.store, sessions).add_to(app.router)
         app.router.add_post("/replicate", self.replicate)
         app.router.add_get("/status", self.status)
@@ -193,11 +195,13 @@ class Api:
         checks.known_parameters(request)
         counts = await self.buffer.counts()
         now_us = self.now_us()
+        peers = {peer: (await self.board.peer(peer)).clock for peer in self.config.peers}
         writes = [
             {
                 "dot": str(blocked.waiting.write.dot),
                 "dependencies": blocked.waiting.write.dependencies.to_dict(),
                 "waiting_for": [str(dot) for dot in blocked.waiting_for],
+                "could_come_from": {str(dot): _holders(dot, peers) for dot in blocked.waiting_for},
                 "waiting_s": round((now_us - blocked.waiting.since_us) / 1e6, 3),
                 "keys": [operation.key for operation in blocked.waiting.write.operations],
             }
@@ -239,3 +243,10 @@ class Api:
                 "No link was changed."
             )
         return peer
+
+
+def _holders(dot: Dot, peers: Mapping[str, VectorClock]) -> list[str]:
+    """The peers that could send the write: who made it, and who has said that it has it."""
+    return sorted(
+        peer for peer, clock in peers.items() if clock.covers(dot) or peer == node_of(dot.actor)
+    )

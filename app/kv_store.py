@@ -337,3 +337,16 @@ class KVStore:
                 "entries were removed that a peer still lacks (G8)"
             )
         return writes
+
+    @_in_a_settled_run
+    async def log_before(self, actor: str, sequence: int, count: int) -> list[Write]:
+        """The writes of `actor` before `sequence` that are in the log here, newest first, at most
+        `count`.
+
+        Raises RedisUnavailable.
+        """
+        with translated():
+            entries: list[Any] = await self._redis.xrevrange(
+                self._keys.log(actor), max=f"({sequence}-0", count=count
+            )
+        return [codec.unpack_log_entry(actor, id_, fields) for id_, fields in entries]

@@ -1308,6 +1308,7 @@ async def test_what_waits_is_shown_with_what_it_waits_for(redis_url: str) -> Non
             "dot": "B:1",
             "dependencies": {"C": 1},
             "waiting_for": ["C:1"],
+            "could_come_from": {"C:1": ["C"]},
             "keys": ["lunch", "dinner"],
         }
 
