@@ -56,6 +56,7 @@ class Board:
         self._keys = keys
         self._scripts = scripts
         self._worker = worker
+        self._awaited_until = 0.0
 
     async def hold_lease(self, peer: str, ttl_ms: int) -> bool:
         """Whether this worker is the one that sends to `peer`, for `ttl_ms` from now."""
@@ -69,9 +70,27 @@ class Board:
 
     async def post_peer(self, peer: str, report: PeerReport) -> None:
         """Every worker can say this of `peer`."""
-        fields = {**asdict(report), "clock": report.clock.entries_text()}
+        clock = report.clock.entries_text()
         with translated():
-            await self._redis.hset(self._keys.peer(peer), mapping=fields)
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.hset(self._keys.peer(peer), mapping={**asdict(report), "clock": clock})
+                pipeline.publish(self._keys.peers_channel, f"{peer} {clock}")
+                await pipeline.execute()
+
+    async def await_peers(self, for_s: float) -> None:
+        """For so long, all workers know that somebody waits for news of the peers."""
+        self._await(for_s)
+        with translated():
+            await self._redis.publish(self._keys.awaited_channel, f"{for_s:.3f}")
+
+    @property
+    def peers_are_awaited(self) -> bool:
+        """Whether somebody waits for news of the peers, so that it is to be posted at once."""
+        return asyncio.get_running_loop().time() < self._awaited_until
+
+    def _await(self, for_s: float) -> None:
+        until = asyncio.get_running_loop().time() + for_s
+        self._awaited_until = max(self._awaited_until, until)
 
     async def peer(self, peer: str) -> PeerReport:
         """What was last posted of `peer`."""
@@ -147,15 +166,22 @@ class Board:
             text = await self._redis.hget(self._keys.faults, peer)
         return HEALTHY if text is None else parse_fault(text)
 
-    async def listen(self, progress: Progress, fault_changed: Callable[[str], None]) -> None:
-        """Tell `progress` of every advance and `fault_changed` of every changed link, for ever."""
+    async def listen(
+        self,
+        progress: Progress,
+        fault_changed: Callable[[str], None],
+        heard: Callable[[str, VectorClock], None],
+    ) -> None:
+        """Tell `progress` of every advance, `fault_changed` of every changed link, and `heard` of
+        what peers say, for ever."""
         applied, faults = self._keys.applied_channel, self._keys.faults_channel
+        peers, awaited = self._keys.peers_channel, self._keys.awaited_channel
         said = ""
         while True:
             try:
                 with translated():
                     async with self._redis.pubsub() as channel:
-                        await channel.subscribe(applied, faults)
+                        await channel.subscribe(applied, faults, peers, awaited)
                         await self._refresh(progress)
                         if said:
                             log.info("redis available")
@@ -166,10 +192,16 @@ class Board:
                                 await self._refresh(progress)
                             elif message["type"] == "message":
                                 text = message["data"].decode()
-                                if message["channel"].decode() == applied:
-                                    progress.advance(VectorClock.parse(text))
-                                else:
-                                    fault_changed(text)
+                                match message["channel"].decode():
+                                    case channel_name if channel_name == applied:
+                                        progress.advance(VectorClock.parse(text))
+                                    case channel_name if channel_name == faults:
+                                        fault_changed(text)
+                                    case channel_name if channel_name == awaited:
+                                        self._await(float(text))
+                                    case _:
+                                        peer, _, clock = text.partition(" ")
+                                        heard(peer, VectorClock.parse(clock))
             except RedisUnavailable as error:
                 if error.cause != said:
                     said = error.cause

@@ -10,14 +10,16 @@ unpacking gives back what was packed.
 Does not know HTTP, nor what the values mean.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import msgspec
 
+from app.conditions import Condition
 from app.errors import BadBatch
-from app.snapshot import Cut, Held, KeyState, Part
+from app.snapshot import Cut, Kept, KeyState, Part
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock, is_actor
 from app.write import (
     TIMESTAMP_MAX,
@@ -48,6 +50,13 @@ def pack_operations(operations: Iterable[Operation]) -> bytes:
             case Delete(key):
                 items += (b"delete", key.encode())
     return b"".join([b"%d:%b," % (len(item), item) for item in items])
+
+
+def fingerprint(operations: Sequence[Operation], conditions: Sequence[Condition]) -> str:
+    """What tells this from any other thing to be done."""
+    wanted = [[condition.key, condition.wanted] for condition in conditions]
+    asked = msgspec.msgpack.encode([pack_operations(operations), wanted])
+    return hashlib.sha256(asked).hexdigest()[:32]
 
 
 def unpack_operations(packed: bytes) -> tuple[Operation, ...]:
@@ -275,7 +284,7 @@ class Answer:
     refused: int
     now_us: int
     first_birth: str = ""
-    held: Held | None = None
+    held: Kept | None = None
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -355,7 +364,7 @@ def decode_answer(body: bytes) -> Answer:
         form.refused,
         form.now_us,
         form.first_birth,
-        None if form.held is None else Held(form.held.snapshot, form.held.last),
+        None if form.held is None else Kept(form.held.snapshot, form.held.last),
     )
 
 

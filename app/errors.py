@@ -12,6 +12,7 @@
         │   ├── ForeignContext   a token of another cluster
         │   ├── BadBatch         a batch that no node of this version would send
         │   ├── BadFault
+        │   ├── BadTransaction
         │   └── BadHttp          what came is not an HTTP request
         ├── UnsupportedEncoding  a body that is compressed
         ├── UnsupportedHeader    a header that asks for what this version does not have
@@ -22,21 +23,26 @@
         ├── UnknownActor         a write, or a dependency, of an actor of no member
         ├── TooLarge
         ├── NoSuchKey
+        ├── PreconditionFailed   a key holds something else than a condition wants
+        ├── IdempotencyKeyReused
+        ├── ReplicasMissing      a write is done, and fewer nodes hold it than was asked for
         ├── NotReady             it is not settled yet as whom the node writes
         ├── Syncing              the node is merging a snapshot
         ├── NotCaughtUp          the patience ended before the missing writes came
         └── RedisUnavailable     Redis is down, full, read-only, loading, slow or not ours
 
 `outcome` follows Maelstrom's definite and indefinite errors: `not_applied` is a promise that the
-request did not and will not take effect; `unknown` makes no promise.
+request did not and will not take effect; `unknown` makes no promise. `applied` says that it did,
+and that something else which was asked for is missing.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from app.vector_clock import Dot, VectorClock
 
-Outcome = Literal["not_applied", "unknown"]
+Outcome = Literal["not_applied", "unknown", "applied"]
 
 
 class LightconeError(Exception):
@@ -66,6 +72,8 @@ class RequestError(LightconeError):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.headers: Mapping[str, str] = {}
+        """What else the answer is to say, beside the error."""
 
 
 class BadRequest(RequestError):
@@ -94,6 +102,10 @@ class BadBatch(BadRequest):
 
 class BadFault(BadRequest):
     """The fault is not one that a link can have."""
+
+
+class BadTransaction(BadRequest):
+    """The transaction is not of the form that it has to have."""
 
 
 class BadHttp(BadRequest):
@@ -134,6 +146,53 @@ class TooLarge(RequestError):
 
 class NoSuchKey(RequestError):
     """The key has no version here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a key holds: the dots of its siblings, and all that a reader of it has seen (G7)."""
+
+    key: str
+    dots: tuple[Dot, ...]
+    seen: VectorClock
+
+
+class PreconditionFailed(RequestError):
+    """A condition does not hold. `held` says for each such key what it holds here instead."""
+
+    def __init__(self, held: Sequence[Held]) -> None:
+        shown = listing(
+            [
+                f"{one.key!r} has {len(one.dots)} versions ({listing(one.dots)})"
+                if one.dots
+                else f"{one.key!r} has no version"
+                for one in held
+            ]
+        )
+        super().__init__(
+            f"A condition does not hold at this node: {shown}. Nothing was done. Read what is "
+            "there, with the Causal-Context of this answer, and decide anew."
+        )
+        self.held = tuple(held)
+
+
+class IdempotencyKeyReused(RequestError):
+    """The Idempotency-Key was sent before, with another request."""
+
+
+class ReplicasMissing(RequestError):
+    """The write is done, and the patience has ended before as many nodes held it as was asked."""
+
+    outcome: Outcome = "applied"
+
+    def __init__(self, dot: Dot, nodes: Sequence[str], wanted: int) -> None:
+        super().__init__(
+            f"The write {dot} stands, and is held durably by {listing(nodes, 20)}. That "
+            f"{wanted} nodes do was not heard in time. The others get it by themselves; do not "
+            "repeat it."
+        )
+        self.dot = dot
+        self.nodes = tuple(nodes)
 
 
 class NotReady(RequestError):

@@ -1,15 +1,13 @@
-"""The node's HTTP interface: the routes, and what each answers.
+"""The node's HTTP interface: all routes, and what those answer that are about the node itself.
 
 Assumes the contract of DESIGN.md, section 7. Guarantees that a request that is refused changes
-nothing and is told why, what became of it, and what to do (G10); that a request with a causal
-context is served only from a state that covers it (G7); and that no peer is waited for (G6).
+nothing and is told why, what became of it, and what to do (G10).
 
-Does not know Redis, nor how writes travel on.
+Does not know Redis, nor how writes travel on. What is asked about keys is in `http_kv.py`.
 """
 
 import asyncio
-import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,20 +22,25 @@ from app.config import Config
 from app.context import Contexts
 from app.errors import listing
 from app.faults import HEALTHY, parse_fault
+from app.http_explain import ExplainRoutes
+from app.http_kv import KeyRoutes
+from app.http_lists import ListRoutes
+from app.http_session import Sessions
+from app.http_txn import TransactionRoutes
+from app.http_write import Writing
 from app.identity import Identity
 from app.kv_store import KVStore
 from app.log import get_logger
 from app.peers import SIGNATURE_HEADER, Signer
-from app.problems import problem, problems
+from app.problems import problems
 from app.progress import Progress
+from app.replicas import Replicas
 from app.snapshot_receiving import SnapshotReceiving
 from app.stability import held_back, stable
-from app.vector_clock import VectorClock, node_of
-from app.write import Delete, Operation, Put, Version
+from app.vector_clock import Dot, VectorClock, node_of
 
 log = get_logger(__name__)
 
-CONTEXT_HEADER: Final = "Causal-Context"
 PENDING_SHOWN_MAX: Final = 1000
 """Waiting writes that `GET /pending` lists; the total is always exact."""
 _FAULT_MAX_BYTES: Final = 4096
@@ -54,6 +57,7 @@ class Api:
     receiving: SnapshotReceiving
     progress: Progress
     board: Board
+    replicas: Replicas
     contexts: Contexts
     signer: Signer
     now_us: Callable[[], int]
@@ -62,9 +66,12 @@ class Api:
     def application(self) -> web.Application:
         """An aiohttp application with all routes."""
         app = web.Application(middlewares=[metrics.measured, problems])
-        app.router.add_get("/kv/{key:(?s:.*)}", self.get)  # HEAD too
-        app.router.add_put("/kv/{key:(?s:.*)}", self.put)
-        app.router.add_delete("/kv/{key:(?s:.*)}", self.delete)
+        sessions = Sessions(self.contexts, self.progress, self.store, self.buffer, self._members)
+        writing = Writing(self.config, self.store, sessions, self.replicas)
+        KeyRoutes(self.config, self.store, sessions, writing).add_to(app.router)
+        TransactionRoutes(self.config, self.store, sessions, writing).add_to(app.router)
+        ExplainRoutes(self.store, sessions).add_to(app.router)
+        ListRoutes(self.store, sessions).add_to(app.router)
         app.router.add_post("/replicate", self.replicate)
         app.router.add_get("/status", self.status)
         app.router.add_get("/pending", self.pending)
@@ -75,90 +82,6 @@ class Api:
             app.router.add_put("/faults/{peer}", self.put_fault)
             app.router.add_delete("/faults/{peer}", self.delete_fault)
         return app
-
-    # --- keys ------------------------------------------------------------------------------------
-
-    async def get(self, request: web.Request) -> web.Response:
-        """The winner's bytes, or with `?siblings=true` all versions as JSON."""
-        key = checks.key(request)
-        checks.known_parameters(request, "wait", "siblings")
-        all_siblings = checks.flag(request, "siblings")
-        context = await self._catch_up(request)
-        reading = await self.store.read(key, context)
-        token = self.contexts.token(context.merge(reading.context))
-        if not reading.versions:
-            missing = errors.NoSuchKey(f"The key {key!r} has no value at this node.")
-            return problem(missing, {CONTEXT_HEADER: token})
-        winner = reading.versions[0]
-        headers = {
-            CONTEXT_HEADER: token,
-            "ETag": _etag(reading.versions),
-            "Siblings": str(len(reading.versions)),
-            "Dot": str(winner.dot),
-        }
-        if all_siblings:
-            shown = {
-                "key": key,
-                "winner": str(winner.dot),
-                "siblings": [_version(version) for version in reading.versions],
-            }
-            return web.json_response(shown, headers=headers)
-        headers["Content-Type"] = winner.content_type
-        return web.Response(body=winner.value, headers=headers)
-
-    async def put(self, request: web.Request) -> web.Response:
-        """The key has this value here, durably."""
-        key = checks.key(request)
-        checks.known_parameters(request, "wait")
-        content_type = checks.content_type(request)
-        value = await checks.body(request, self.config.value_max_bytes, "value", "VALUE_MAX_BYTES")
-        return await self._commit(request, Put(key, value, content_type))
-
-    async def delete(self, request: web.Request) -> web.Response:
-        """The key has no version that this node knew of."""
-        key = checks.key(request)
-        checks.known_parameters(request, "wait")
-        return await self._commit(request, Delete(key))
-
-    async def _commit(self, request: web.Request, operation: Operation) -> web.Response:
-        checks.unconditional(request)
-        context = await self._catch_up(request)
-        # Once begun, a commit is not given up when the client goes away: its outcome is Redis'.
-        committed = await asyncio.shield(self.store.commit([operation], context))
-        headers = {CONTEXT_HEADER: self.contexts.token(context.with_dot(committed.dot))}
-        if isinstance(operation, Delete):
-            return web.Response(status=204, headers=headers)
-        answer = {
-            "key": operation.key,
-            "dot": str(committed.dot),
-            "clock": committed.clock.to_dict(),
-        }
-        return web.json_response(answer, headers={**headers, "ETag": f'"{committed.dot}"'})
-
-    async def _catch_up(self, request: web.Request) -> VectorClock:
-        """The request's context, once this node covers it.
-
-        Raises NotCaughtUp when the request's patience ends first.
-        """
-        patience_s = checks.patience_s(request)
-        tokens = request.headers.getall(CONTEXT_HEADER, [])
-        context = self.contexts.parse(",".join(tokens))
-        if context <= self.progress.clock:
-            return context
-        strangers = [a for a in context if node_of(a) not in self._members()]
-        if strangers:
-            raise errors.ForeignContext(
-                f"The Causal-Context names writes of {listing(strangers)}, and this cluster has no "
-                "such node. Nothing was done. Was it given by another cluster?"
-            )
-        missing = await self.progress.reach(context, patience_s, self.store.clock)
-        if missing:
-            # What was asked for may be here and wait: then what it waits for is the news.
-            needed = await self.buffer.missing_for(missing)
-            dots = dict.fromkeys([*needed.dots(), *missing.dots()])
-            known = {dot: self.progress.known_for_s(dot) for dot in dots}
-            raise errors.NotCaughtUp(known, patience_s)
-        return context
 
     def _members(self) -> set[str]:
         """The nodes that may have written: those of the settings, and whoever has before."""
@@ -251,7 +174,7 @@ class Api:
                 "limits": {
                     name: value
                     for name, value in self.config.model_dump().items()
-                    if name.endswith(("_max", "_max_bytes", "_max_writes"))
+                    if name.endswith(("_max", "_max_bytes", "_max_writes", "_max_operations"))
                 },
             }
         )
@@ -336,11 +259,13 @@ class Api:
         checks.known_parameters(request)
         counts = await self.buffer.counts()
         now_us = self.now_us()
+        peers = {peer: (await self.board.peer(peer)).clock for peer in self.config.peers}
         writes = [
             {
                 "dot": str(blocked.waiting.write.dot),
                 "dependencies": blocked.waiting.write.dependencies.to_dict(),
                 "waiting_for": [str(dot) for dot in blocked.waiting_for],
+                "could_come_from": {str(dot): _holders(dot, peers) for dot in blocked.waiting_for},
                 "waiting_s": round((now_us - blocked.waiting.since_us) / 1e6, 3),
                 "keys": [operation.key for operation in blocked.waiting.write.operations],
             }
@@ -384,18 +309,8 @@ class Api:
         return peer
 
 
-def _etag(versions: tuple[Version, ...]) -> str:
-    """Changes whenever the set of siblings does: it names them."""
-    return '"' + ",".join(sorted(str(version.dot) for version in versions)) + '"'
-
-
-def _version(version: Version) -> dict[str, Any]:
-    shown = {
-        "dot": str(version.dot),
-        "timestamp": version.timestamp,
-        "content_type": version.content_type,
-    }
-    try:
-        return {**shown, "text": version.value.decode()}
-    except UnicodeDecodeError:
-        return {**shown, "base64": base64.b64encode(version.value).decode()}
+def _holders(dot: Dot, peers: Mapping[str, VectorClock]) -> list[str]:
+    """The peers that could send the write: who made it, and who has said that it has it."""
+    return sorted(
+        peer for peer, clock in peers.items() if clock.covers(dot) or peer == node_of(dot.actor)
+    )

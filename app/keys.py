@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 from redis.asyncio import Redis
 
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """The version of what is under these names. A node refuses a Redis with a layout it can't read."""
 
 
@@ -50,6 +50,30 @@ class Keys:
         return f"{self.prefix}received"
 
     @property
+    def keys(self) -> str:
+        """Sorted set: where each bucket of the index of user keys starts."""
+        return f"{self.prefix}keys"
+
+    def bucket(self, start: str) -> str:
+        """Sorted set: user keys, from `start` up to where the next bucket starts."""
+        return f"{self.keys}:{start}"
+
+    @property
+    def conflicts(self) -> str:
+        """Sorted set: the user keys that have siblings."""
+        return f"{self.prefix}conflicts"
+
+    @property
+    def requests(self) -> str:
+        """Hash: Idempotency-Key -> the write that was done for it here."""
+        return f"{self.prefix}requests"
+
+    @property
+    def requests_order(self) -> str:
+        """List: the fields of `requests`, oldest first."""
+        return f"{self.prefix}requests-order"
+
+    @property
     def births(self) -> str:
         """Hash: node -> the birth of its first Redis of which this node heard."""
         return f"{self.prefix}births"
@@ -77,6 +101,16 @@ class Keys:
         them, and another node's progress taken for ours would break G7.
         """
         return f"{self.prefix}applied@{self.database}"
+
+    @property
+    def peers_channel(self) -> str:
+        """Channel: a peer that was heard of, and what it has applied."""
+        return f"{self.prefix}peers@{self.database}"
+
+    @property
+    def awaited_channel(self) -> str:
+        """Channel: for how many seconds somebody waits for news of peers."""
+        return f"{self.prefix}awaited@{self.database}"
 
     @property
     def faults_channel(self) -> str:

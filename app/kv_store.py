@@ -7,7 +7,7 @@ was applied, all of it or nothing.
 Does not know who asks, nor that other nodes exist. What peers send comes in by `buffer.py`.
 """
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -15,12 +15,21 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from redis.asyncio import Redis
 
 from app import codec, metrics
-from app.errors import LogTrimmed, RedisUnavailable, Syncing
+from app.conditions import Condition
+from app.errors import (
+    Held,
+    IdempotencyKeyReused,
+    LogTrimmed,
+    PreconditionFailed,
+    RedisUnavailable,
+    Syncing,
+    TooLarge,
+)
 from app.identity import NOT_OURS, Identity
 from app.keys import Keys
 from app.progress import Progress
 from app.redis_link import translated
-from app.scripts import Committed, Scripts
+from app.scripts import Committed, Failed, Reused, Scripts, TooMuch
 from app.vector_clock import Dot, VectorClock
 from app.write import Operation, Version, Write, winner_first
 
@@ -42,6 +51,41 @@ class Reading:
 
     versions: tuple[Version, ...]
     context: VectorClock
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A page of keys, in order, and of each the dots that were asked for; whether more follow; and
+    the clock of the node at that instant, which vouches for what is absent."""
+
+    keys: dict[str, tuple[Dot, ...]]
+    clock: VectorClock
+    more: bool
+
+
+def _bounds(prefix: str, after: str) -> tuple[bytes, bytes]:
+    """The bounds of the keys that begin with `prefix` and come after `after`, for ZRANGEBYLEX."""
+    # No UTF-8 holds the byte 255, so that what begins with the prefix ends before it.
+    first = f"({after}" if after and after >= prefix else f"[{prefix}"
+    return first.encode(), b"(" + prefix.encode() + b"\xff"
+
+
+def _too_much(most: int) -> TooLarge:
+    return TooLarge(
+        f"What the transaction reads is more than this node gives in one answer: {most} bytes "
+        "(TXN_MAX_BYTES). Nothing was done. Read fewer keys at a time."
+    )
+
+
+def reading(fields: Mapping[bytes, bytes], clock: VectorClock) -> Reading:
+    """What a reader of a key is shown that has these fields, at a node with this clock."""
+    versions = tuple(winner_first(codec.unpack_versions(fields)))
+    if not versions:
+        return Reading((), clock)  # absence may be a delete's work
+    context = codec.unpack_deletes(fields)
+    for version in versions:
+        context = context.with_dot(version.dot)
+    return Reading(versions, context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +143,7 @@ class KVStore:
         progress: Progress,
         identity: Identity,
         now_us: Callable[[], int],
+        requests_max: int = 1000,
     ) -> None:
         """`redis` and `scripts` use connections to runs of Redis that `identity` admits."""
         self._redis: Any = redis  # redis-py's types say bytes or str for every reply
@@ -107,25 +152,52 @@ class KVStore:
         self._progress = progress
         self._identity = identity
         self._now_us = now_us
+        self._requests_max = requests_max
 
     @_in_a_settled_run
     async def commit(
-        self, operations: Sequence[Operation], context: VectorClock = NOTHING
+        self,
+        operations: Sequence[Operation],
+        context: VectorClock = NOTHING,
+        conditions: Sequence[Condition] = (),
+        reads: Sequence[str] = (),
+        most: int = 2**30,
+        request: str = "",
     ) -> Committed:
         """The write with these operations is applied here, after `context`, which was applied here
-        before, and is on its way to the peers.
+        before, and is on its way to the peers. At that instant all `conditions` held.
 
-        Raises NotReady, Syncing, RedisUnavailable.
+        The keys `reads` are read as they were just before it, `most` bytes in all. Of several
+        times that it is asked for with the same `request`, it is done once.
+        Raises PreconditionFailed, TooLarge, IdempotencyKeyReused, NotReady, Syncing,
+        RedisUnavailable.
         """
         actor = await self._identity.writer()
         self._still_covers(context)
         with translated(changes=True):
             committed = await self._scripts.commit_write(
-                actor, operations, self._now_us(), self._progress.clock[actor]
+                actor,
+                operations,
+                self._now_us(),
+                self._progress.clock[actor],
+                conditions,
+                reads,
+                most,
+                request,
+                self._requests_max,
             )
         if committed is None:
             self._identity.doubt()
             raise RedisUnavailable(NOT_OURS)
+        if isinstance(committed, Failed):
+            raise PreconditionFailed(committed.held)
+        if isinstance(committed, TooMuch):
+            raise _too_much(most)
+        if isinstance(committed, Reused):
+            raise IdempotencyKeyReused(
+                "This Idempotency-Key came before, with a request for something else. Nothing was "
+                "done. Give every request a key of its own, and the same only to repeat it."
+            )
         self._progress.advance(committed.clock)
         metrics.COMMITTED.inc()
         return committed
@@ -150,16 +222,75 @@ class KVStore:
         if merging is not None:
             raise Syncing
         clock = codec.unpack_clock(entries)
+        self._holds(known, clock)
+        return reading(fields, clock)
+
+    @_in_a_settled_run
+    async def snapshot(
+        self,
+        keys: Sequence[str],
+        context: VectorClock,
+        conditions: Sequence[Condition],
+        most: int,
+    ) -> tuple[dict[str, Reading], VectorClock]:
+        """What `keys`, which are those of the `conditions` too, held at one instant at which all of
+        these held, `most` bytes in all; from a state that covers `context`, which was applied here
+        before; and the clock at that instant.
+
+        Raises PreconditionFailed, TooLarge, RedisUnavailable.
+        """
+        self._still_covers(context)
+        known = self._progress.clock
+        with translated():
+            found = await self._scripts.read_keys(keys, most)
+        if isinstance(found, TooMuch):
+            raise _too_much(most)
+        fields, clock = found
+        self._holds(known, clock)
+        readings = {key: reading(held, clock) for key, held in zip(keys, fields, strict=True)}
+        dots = {key: tuple(v.dot for v in one.versions) for key, one in readings.items()}
+        if failed := [one.key for one in conditions if not one.holds(dots[one.key])]:
+            raise PreconditionFailed(
+                [Held(key, dots[key], readings[key].context) for key in failed]
+            )
+        return readings, clock
+
+    @_in_a_settled_run
+    async def list_keys(
+        self, prefix: str, after: str, limit: int, context: VectorClock = NOTHING
+    ) -> Listing:
+        """At most `limit` keys that begin with `prefix` and come after `after`, in the order of
+        their bytes, from a state that covers `context`, which was applied here before.
+
+        Raises RedisUnavailable.
+        """
+        self._still_covers(context)
+        known = self._progress.clock
+        with translated():
+            keys, clock = await self._scripts.list_keys(*_bounds(prefix, after), limit + 1)
+        self._holds(known, clock)
+        return Listing(dict.fromkeys(keys[:limit], ()), clock, len(keys) > limit)
+
+    @_in_a_settled_run
+    async def list_conflicts(
+        self, prefix: str, after: str, limit: int, context: VectorClock = NOTHING
+    ) -> Listing:
+        """The same of those keys that have siblings, with the dots of these.
+
+        Raises RedisUnavailable.
+        """
+        self._still_covers(context)
+        known = self._progress.clock
+        with translated():
+            found, clock = await self._scripts.list_conflicts(*_bounds(prefix, after), limit + 1)
+        self._holds(known, clock)
+        return Listing(dict(found[:limit]), clock, len(found) > limit)
+
+    def _holds(self, known: VectorClock, clock: VectorClock) -> None:
+        """Redis, whose clock this is, has what was known to be there. Raises RedisUnavailable."""
         if not known <= clock:
             self._identity.doubt()
             raise RedisUnavailable(NOT_OURS)
-        versions = tuple(winner_first(codec.unpack_versions(fields)))
-        if not versions:
-            return Reading((), clock)
-        context = codec.unpack_deletes(fields)
-        for version in versions:
-            context = context.with_dot(version.dot)
-        return Reading(versions, context)
 
     def _still_covers(self, context: VectorClock) -> None:
         """What was applied here has not been lost meanwhile (G7). Raises RedisUnavailable."""
@@ -248,3 +379,16 @@ class KVStore:
                 await self._redis.xtrim(
                     self._keys.log(actor), minid=f"{first}-0", approximate=False
                 )
+
+    @_in_a_settled_run
+    async def log_before(self, actor: str, sequence: int, count: int) -> list[Write]:
+        """The writes of `actor` before `sequence` that are in the log here, newest first, at most
+        `count`.
+
+        Raises RedisUnavailable.
+        """
+        with translated():
+            entries: list[Any] = await self._redis.xrevrange(
+                self._keys.log(actor), max=f"({sequence}-0", count=count
+            )
+        return [codec.unpack_log_entry(actor, id_, fields) for id_, fields in entries]

@@ -31,6 +31,7 @@ from app.log import get_logger
 from app.peers import Exchange, HttpExchange, Signer
 from app.progress import Progress
 from app.redis_link import Admits
+from app.replicas import Replicas
 from app.replication import Link, Tools
 from app.scripts import Scripts
 from app.snapshot_receiving import SnapshotReceiving
@@ -126,6 +127,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         scripts = Scripts(redis, keys)
         progress = Progress()
         board = Board(redis, keys, scripts, name)
+        replicas = Replicas(board, config.peers)
         await redis_check.until_it_answers(redis)
         birth = new_birth(now_us(), world.rng)
         await identity.claim(scripts, config.node_id, birth)
@@ -143,7 +145,15 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         )
         admitted = world.connect(config.redis_url, config.redis_timeout_ms, who.admits)
         stack.push_async_callback(admitted.aclose)
-        store = KVStore(admitted, keys, Scripts(admitted, keys), progress, who, now_us)
+        store = KVStore(
+            admitted,
+            keys,
+            Scripts(admitted, keys),
+            progress,
+            who,
+            now_us,
+            config.idempotency_max,
+        )
         buffer = PendingBuffer(
             redis,
             keys,
@@ -206,6 +216,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             receiving,
             progress,
             board,
+            replicas,
             Contexts(secret, config.context_max_bytes),
             signer,
             now_us,
@@ -213,7 +224,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         )
         background = [
             who.keep({peer: link.ask for peer, link in links.items()}),
-            board.listen(progress, fault_changed),
+            board.listen(progress, fault_changed, replicas.heard),
             sweep(buffer, config.sweep_ms / 1000),
             receiving.keep(),
             trimmer.run(),

@@ -31,7 +31,7 @@ from app.log import get_logger
 from app.peers import Exchange, PeerError
 from app.progress import Progress
 from app.relay import PeerView
-from app.snapshot import Held, Part
+from app.snapshot import Kept, Part
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import VectorClock, node_of
 from app.write import Put, Write
@@ -42,7 +42,8 @@ _FIRST_READ: Final = 16
 """Writes read from a log at first. They may all be of the largest size, so the read is small; the
 next is as large as the sizes seen so far allow."""
 _POST_EVERY_S: Final = 0.25
-"""A link says what it knows no more often than this, unless the peer comes or goes."""
+"""A link says what it knows no more often than this, unless the peer comes or goes, or somebody
+waits to hear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ class Link:
                 heartbeat_at = loop.time() + self._config.heartbeat_ms / 1000
                 await self._take(answer, batch)
                 if part is not None:
-                    await self._take_held(answer.held or Held(), part)
+                    await self._take_held(answer.held or Kept(), part)
 
     async def _send_once(self, batch: Batch, fault: Fault, lease_s: float) -> Answer:
         """One exchange, under a lease that is kept for as long as it takes."""
@@ -194,7 +195,7 @@ class Link:
             log.warning("peer is full", peer=self._peer, refused=answer.refused)
             await asyncio.sleep(self._backoff_s(3))
 
-    async def _take_held(self, held: Held, part: Part) -> None:
+    async def _take_held(self, held: Kept, part: Part) -> None:
         """Learn how far the snapshot is."""
         if await self._snapshot.take(held):
             # What it has once that is merged, it says when it is asked again.
@@ -279,7 +280,7 @@ class Link:
                 log.warning("peer unreachable", peer=self._peer, reason=error)
             else:
                 log.info("peer reached", peer=self._peer)
-        if came_or_went or now - self._posted_at >= _POST_EVERY_S:
+        if came_or_went or self._board.peers_are_awaited or now - self._posted_at >= _POST_EVERY_S:
             self._posted_at = now
             await self._board.post_peer(self._peer, self._report)
 

@@ -58,7 +58,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Kept:
     """Which snapshot a receiver is receiving, and the last part that it has; empty for none."""
 
     snapshot: str = ""

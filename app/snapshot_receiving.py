@@ -25,7 +25,7 @@ from app.log import get_logger
 from app.progress import Progress
 from app.redis_link import translated
 from app.scripts import Scripts
-from app.snapshot import Held, Part
+from app.snapshot import Kept, Part
 from app.vector_clock import Dot, VectorClock
 
 log = get_logger(__name__)
@@ -81,7 +81,7 @@ class SnapshotReceiving:
         self._lease_ms = lease_ms
         self._complete = asyncio.Event()
 
-    async def take(self, source: str, part: Part) -> Held:
+    async def take(self, source: str, part: Part) -> Kept:
         """The part is kept, if it is the next of the snapshot that is being received; which
         snapshot that is, and its last part.
 
@@ -100,7 +100,7 @@ class SnapshotReceiving:
         if held is None:
             self._identity.doubt()
             raise RedisUnavailable(NOT_OURS)
-        if part.cut and held == Held(part.snapshot, part.name):
+        if part.cut and held == Kept(part.snapshot, part.name):
             self._complete.set()
         return held
 

@@ -27,7 +27,7 @@ from app.kv_store import KVStore
 from app.log import get_logger
 from app.redis_link import translated
 from app.scripts import Scripts
-from app.snapshot import Held, KeyState, Part, Sending
+from app.snapshot import Kept, KeyState, Part, Sending
 from app.vector_clock import VectorClock
 
 log = get_logger(__name__)
@@ -91,7 +91,7 @@ class SnapshotSending:
                 await self.end()
         return self._part
 
-    async def take(self, held: Held) -> bool:
+    async def take(self, held: Kept) -> bool:
         """The peer has said what it holds. Whether it has all of the snapshot now.
 
         Raises RedisUnavailable.

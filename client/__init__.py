@@ -1,12 +1,17 @@
 """The client of Lightcone. Everything public is here, and nothing else is."""
 
 from client.answers import (
+    Conflict,
+    ExplainedVersion,
+    ExplainedWrite,
+    Explanation,
     Fault,
     PeerStatus,
     Pending,
     PendingCount,
     PendingWrite,
     Status,
+    Transacted,
     Version,
     Written,
 )
@@ -17,12 +22,19 @@ from client.errors import (
     NotApplied,
     NotCaughtUp,
     OutcomeUnknown,
+    PreconditionFailed,
+    ReplicasMissing,
     Unreachable,
 )
 from client.lightcone import Lightcone, Session
+from client.transaction import Transaction
 
 __all__ = [
     "BadInput",
+    "Conflict",
+    "ExplainedVersion",
+    "ExplainedWrite",
+    "Explanation",
     "Fault",
     "Lightcone",
     "LightconeError",
@@ -34,8 +46,12 @@ __all__ = [
     "Pending",
     "PendingCount",
     "PendingWrite",
+    "PreconditionFailed",
+    "ReplicasMissing",
     "Session",
     "Status",
+    "Transacted",
+    "Transaction",
     "Unreachable",
     "Version",
     "Written",

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from app.conditions import Condition
 from app.vector_clock import Dot, VectorClock
 from app.write import Operation, Put, Version, Write, winner_first
 
@@ -85,6 +86,16 @@ class Node:
         )
 
     # --- what it does --------------------------------------------------------------------------
+
+    def holds(self, condition: Condition) -> bool:
+        """Whether the key has what is wanted, here and now."""
+        versions = self.versions(condition.key)
+        if condition == Condition.absent(condition.key):
+            return not versions
+        if condition == Condition.exists(condition.key):
+            return bool(versions)
+        tag = ",".join(sorted(str(version.dot) for version in versions))
+        return bool(versions) and tag in condition.wanted.split(" ")
 
     def write(self, operations: Sequence[Operation], now_us: int) -> Write:
         """A write of this node's own: it depends on all that is here, and is later than all."""

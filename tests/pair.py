@@ -25,16 +25,17 @@ from app import codec, identity
 from app.board import Board
 from app.buffer import PendingBuffer
 from app.codec import Batch
-from app.errors import LogTrimmed
+from app.conditions import Condition
+from app.errors import LogTrimmed, PreconditionFailed
 from app.keys import Keys
-from app.kv_store import KVStore, Reading
+from app.kv_store import NOTHING, KVStore, Reading
 from app.progress import Progress
 from app.scripts import Received, Scripts
-from app.snapshot import Held
+from app.snapshot import Kept
 from app.snapshot_receiving import SnapshotReceiving
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import Dot, VectorClock
-from app.write import Operation, Put, Write
+from app.write import Operation, Put, Write, winner_first
 from tests.conftest import FirstLife, begin
 from tests.model import Node
 
@@ -117,6 +118,30 @@ class Pair:
         assert committed.clock == self.twin.clock
         return write
 
+    async def write_if(
+        self, number: int, operations: Sequence[Operation], conditions: Sequence[Condition]
+    ) -> Write | None:
+        """A write that is done if its conditions hold, and reads at once what it overwrites."""
+        keys = [operation.key for operation in operations]
+        before = {key: self.twin.versions(key) for key in keys}
+        failing = [one for one in conditions if not self.twin.holds(one)]
+        commit = self.workers[number].store.commit(operations, NOTHING, conditions, keys)
+        if failing:
+            with pytest.raises(PreconditionFailed) as refusal:
+                await commit
+            held = refusal.value.held
+            assert [one.key for one in held] == [one.key for one in failing]
+            for one in held:
+                assert set(one.dots) == {version.dot for version in self.twin.versions(one.key)}
+                assert self.twin.is_safe_context(one.key, one.seen)
+            return None
+        write = self.twin.write(operations, self.now_us)
+        committed = await commit
+        assert (committed.dot, committed.timestamp) == (write.dot, write.timestamp)
+        read = [winner_first(codec.unpack_versions(fields)) for fields in committed.before]
+        assert dict(zip(keys, read, strict=True)) == before
+        return write
+
     async def receive(self, number: int, writes: Sequence[Write]) -> Received:
         """These writes come in one batch, as they travel."""
         body = codec.encode_batch(Batch("sender", "receiver", VectorClock(), tuple(writes)))
@@ -190,7 +215,7 @@ class Pair:
         assert part is not None
         held = await worker.receiving.take(sender.twin.name, part)
         is_complete = await sending.take(held)
-        assert is_complete == (part.cut is not None and held == Held(part.snapshot, part.name))
+        assert is_complete == (part.cut is not None and held == Kept(part.snapshot, part.name))
         if part.cut is None or not is_complete:
             await worker.receiving.tidy()
             return
@@ -260,12 +285,34 @@ class Pair:
                     await store.log_after(actor, begins - 2 if expected else begins - 1, _ALL)
         for key in keys:
             await self.read(0, key)
+        readings, clock = await store.snapshot(keys, NOTHING, (), 10**9)
+        assert clock == twin.clock
+        assert [list(readings[key].versions) for key in keys] == [*map(twin.versions, keys)]
         held = {name.decode() for name in await self.redis.keys(f"{self.keys.kv_stem}*")}
         assert held == {self.keys.kv(key) for key in keys if twin.versions(key)}, (
             "a delete left a key behind"
         )
+        present = sorted(key for key in keys if twin.versions(key))
+        for limit in (1, _ALL):
+            assert await self._list(limit) == present
+        siblings = {key: {v.dot for v in twin.versions(key)} for key in present}
+        listed = (await store.list_conflicts("", "", _ALL)).keys
+        assert {key: set(dots) for key, dots in listed.items()} == {
+            key: dots for key, dots in siblings.items() if len(dots) > 1
+        }
         for worker in self.workers:
             assert worker.progress.clock <= twin.clock, "a worker takes for applied what is not"
+
+    async def _list(self, limit: int) -> list[str]:
+        """All keys, in pages of so many."""
+        found: list[str] = []
+        more = True
+        while more:
+            page = await self.workers[0].store.list_keys("", found[-1] if found else "", limit)
+            assert page.clock == self.twin.clock
+            found += page.keys
+            more = page.more
+        return found
 
     def put_dots(self, key: str) -> set[Dot]:
         """The puts of `key` that were ever applied here."""

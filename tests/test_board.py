@@ -107,7 +107,12 @@ class Listener:
 
     def __init__(self) -> None:
         self.progress = Progress()
+        self.board: Board | None = None
         self.changed_links: list[str] = []
+        self.heard: list[tuple[str, VectorClock]] = []
+
+    def hear(self, peer: str, clock: VectorClock) -> None:
+        self.heard.append((peer, clock))
 
     def has(self, clock: str) -> Callable[[], bool]:
         return lambda: VectorClock.parse(clock) <= self.progress.clock
@@ -117,8 +122,10 @@ class Listener:
 async def listening(store: Store) -> AsyncIterator[Listener]:
     """A worker listens, and is subscribed."""
     listener = Listener()
-    board = worker(store, "listener")
-    task = asyncio.create_task(board.listen(listener.progress, listener.changed_links.append))
+    board = listener.board = worker(store, "listener")
+    task = asyncio.create_task(
+        board.listen(listener.progress, listener.changed_links.append, listener.hear)
+    )
     try:
         await until_subscribed(store, 1)
         yield listener
@@ -219,3 +226,34 @@ async def test_a_redis_that_became_a_replica_is_unavailable_and_no_broken_invari
     finally:
         await redis.replicaof("NO", "ONE")
     assert await board.hold_lease("B", LONG_MS)
+
+
+# --- who is heard of, and who waits for that ------------------------------------------------------
+
+
+async def test_every_worker_hears_what_a_peer_said(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    clock = VectorClock({"A": 3, "B": 1})
+    async with listening(a) as listener:
+        await worker(a, "other").post_peer("B", PeerReport(clock))
+        await worker(a, "other").post_peer("C", PeerReport())
+        await until(lambda: len(listener.heard) == 2)
+        assert listener.heard == [("B", clock), ("C", VectorClock())]
+
+
+async def test_every_worker_knows_that_somebody_waits_for_as_long_as_that_lasts(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    other = worker(a, "other")
+    async with listening(a) as listener:
+        board = listener.board
+        assert board is not None
+        assert not board.peers_are_awaited
+        assert not other.peers_are_awaited
+        await other.await_peers(60)
+        assert other.peers_are_awaited
+        await until(lambda: board.peers_are_awaited)
+    brief = worker(a, "brief")
+    await brief.await_peers(0.01)
+    await until(lambda: not brief.peers_are_awaited)

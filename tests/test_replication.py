@@ -16,7 +16,7 @@ from app.config import Config
 from app.faults import HEALTHY, Fault
 from app.peers import Exchange, PeerRefused, PeerUnreachable
 from app.replication import Link, Tools
-from app.snapshot import Held, Part
+from app.snapshot import Kept, Part
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import VectorClock
 from app.write import Put, Write
@@ -402,7 +402,7 @@ class PeerThatReceives(Peer):
             return answer
         self.parts.append(batch.part)
         held = await self.store.scripts.stage_part("B", "A", batch.part, 0, 1)
-        assert isinstance(held, Held)
+        assert isinstance(held, Kept)
         if batch.part.cut is not None and held.last == batch.part.name:
             self.node.merge(self.written)
         return replace(answer, held=held)

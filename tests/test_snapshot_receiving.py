@@ -4,7 +4,7 @@ import pytest
 
 from app.board import Board
 from app.errors import RedisUnavailable
-from app.snapshot import Cut, Held, KeyState, Part
+from app.snapshot import Cut, Kept, KeyState, Part
 from app.snapshot_receiving import MERGE_LEASE, Receiving, SnapshotReceiving
 from app.vector_clock import Dot, VectorClock
 from app.write import Put, Version
@@ -44,12 +44,12 @@ async def test_the_node_serves_its_own_state_until_all_is_here(make_store: MakeS
     receiving = receiving_of(a)
     assert await receiving.state() is None
     await receiving.take("B", part("", ""))
-    assert await receiving.take("B", part("p1", "", *MANY[:200])) == Held("s1", "p1")
+    assert await receiving.take("B", part("p1", "", *MANY[:200])) == Kept("s1", "p1")
     await receiving.tidy()
     assert await receiving.state() == Receiving("s1", "B", 200, 300, 0, False, a.time_us[0])
     assert [v.value for v in (await a.store.read("key-1")).versions] == [b"mine"]
     assert (await a.store.read("key-2")).versions == ()
-    assert await receiving.take("B", part("p2", "p1", *MANY[200:], cut="B:300")) == Held("s1", "p2")
+    assert await receiving.take("B", part("p2", "p1", *MANY[200:], cut="B:300")) == Kept("s1", "p2")
     state = await receiving.state()
     assert state is not None and state.is_merging
     await receiving.tidy()
@@ -86,7 +86,7 @@ async def test_what_was_staged_of_a_snapshot_that_was_given_up_is_removed(
     await receiving.take("B", part("", ""))
     await receiving.take("B", part("p1", "", *MANY))
     a.set_time(a.time_us[0] + 60_000_000)
-    assert await receiving.take("C", part("", "", snapshot="s2")) == Held("s2", "")
+    assert await receiving.take("C", part("", "", snapshot="s2")) == Kept("s2", "")
     await receiving.take("C", part("q1", "", "x", snapshot="s2"))
     await receiving.tidy()
     assert await a.redis.keys("staged:*") == [b"staged:s2:x"]
@@ -102,4 +102,4 @@ async def test_a_cut_with_writes_of_its_own_that_it_lost_makes_it_doubt(
     with pytest.raises(RedisUnavailable, match="it has lost A:7"):
         await receiving.take("B", part("p1", "", "x", cut="A:7 B:1"))
     assert a.life.seen == VectorClock({"A": 7})
-    assert await receiving.take("B", part("", "")) == Held("s1", "")
+    assert await receiving.take("B", part("", "")) == Kept("s1", "")

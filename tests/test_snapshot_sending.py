@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass, field
 
 from app.board import Board
-from app.snapshot import Cut, Held, KeyState, Part
+from app.snapshot import Cut, Kept, KeyState, Part
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import VectorClock
 from app.write import Delete, Put
@@ -36,7 +36,7 @@ class Receiver:
     cut: Cut | None = None
     parts: list[Part] = field(default_factory=list)
 
-    def take(self, part: Part) -> Held:
+    def take(self, part: Part) -> Kept:
         self.parts.append(part)
         if not part.name and self.snapshot != part.snapshot:
             self.snapshot, self.last, self.staged = part.snapshot, "", {}
@@ -44,7 +44,7 @@ class Receiver:
             self.last, self.cut = part.name, part.cut
             for state in part.keys:
                 self.staged[state.key] = state
-        return Held(self.snapshot, self.last)
+        return Kept(self.snapshot, self.last)
 
     @property
     def keys(self) -> list[str]:
@@ -206,7 +206,7 @@ async def test_who_receives_another_snapshot_is_left_alone(make_store: MakeStore
     await put(a, *KEYS)
     sending = sending_of(a)
     assert await sending.part() is not None
-    assert not await sending.take(Held("another", "p7"))
+    assert not await sending.take(Kept("another", "p7"))
     assert await Board(a.redis, a.keys, a.scripts, "a worker").sending("B") is None
     again = await sending.part()
     assert again is not None and again.name == "", "it is asked again"

@@ -26,8 +26,9 @@ from hypothesis.stateful import (
 from redis.asyncio import Redis
 
 from app import codec, scripts
+from app.conditions import Condition
 from app.context import Contexts
-from app.errors import InvariantError
+from app.errors import InvariantError, RedisUnavailable
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import Dot, VectorClock
 from app.write import Delete, Operation, Put, Write
@@ -62,6 +63,8 @@ def _operations() -> st.SearchStrategy[list[Operation]]:
 nodes = st.sampled_from(NODES)
 workers = st.integers(0, WORKERS - 1)
 sessions = st.integers(0, 1)
+#: What a conditional write wants of a key: the siblings that this node has, or some, or none.
+wants = st.sampled_from([*NODES, "exists", "absent"])
 keys = st.sampled_from(KEYS)
 operations = _operations()
 #: Close together, so that timestamps collide, and now and then far off.
@@ -110,6 +113,28 @@ class ThreeNodes(RuleBasedStateMachine):
     @rule(node=nodes, worker=workers, operations=operations)
     def write(self, node: str, worker: int, operations: list[Operation]) -> None:
         self._runner.run(self._pair(node).write(worker, operations))
+
+    @rule(
+        node=nodes,
+        worker=workers,
+        operations=operations,
+        wanted=wants,
+        keys=st.lists(keys, max_size=2),
+    )
+    def write_if(
+        self, node: str, worker: int, operations: list[Operation], wanted: str, keys: list[str]
+    ) -> None:
+        """The ETags are those of some node, which may know more, less or something else."""
+        conditions = [self._condition(key, wanted) for key in keys]
+        self._runner.run(self._pair(node).write_if(worker, operations, conditions))
+
+    def _condition(self, key: str, wanted: str) -> Condition:
+        if wanted == "exists":
+            return Condition.exists(key)
+        if wanted == "absent":
+            return Condition.absent(key)
+        versions = self._pairs[wanted].twin.versions(key)
+        return Condition.matches(key, ["Z:9", ",".join(sorted(str(v.dot) for v in versions))])
 
     @rule(each=st.tuples(operations, operations, operations))
     def write_at_every_node(self, each: tuple[list[Operation], ...]) -> None:
@@ -340,7 +365,7 @@ def test_a_broken_script_is_told_from_its_twin(
     same_each_time = settings(
         effort(1000), derandomize=True, database=None, phases=[Phase.generate]
     )
-    with pytest.raises((AssertionError, InvariantError)):
+    with pytest.raises((AssertionError, InvariantError, RedisUnavailable)):
         run(real(redis_socket), same_each_time)
 
 

@@ -5,6 +5,8 @@
   KEYS[2]  snapshot  hash  `clock`, `deletes`: of the cut; `mine`: the clock here; `merged`: how
                            many staged keys were merged, there since the first of them
   KEYS[3]  deletes   hash  actor -> its last delete that came to a key with versions here
+  KEYS[4]  keys      sorted set  the index of keys (index.inc.lua)
+  KEYS[5]  conflicts sorted set  those with siblings
 
   ARGV[1]  id           the snapshot
   ARGV[2]  kv stem      what the names of the user keys begin with
@@ -27,7 +29,9 @@
   Twin: tests/model.py, Node.merge.
 ]]
 --@include clocks
+--@include index
 local meta_key, snapshot_key, deletes_key = KEYS[1], KEYS[2], KEYS[3]
+local keys_key, conflicts_key = KEYS[4], KEYS[5]
 local id, kv_stem, staged_stem, takes_staged = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 local first_key = 5
 
@@ -70,34 +74,41 @@ local function held(key, side, other)
   return versions, notes
 end
 
--- Whether a key is just as the snapshot says: it is absent here, and nothing here says why.
+-- How many versions a key gets that is just as the snapshot says: it is absent here, and nothing
+-- here says why. Else nil.
 local has_unseen_deletes = false
 for actor, sequence in pairs(ours.deletes) do
   has_unseen_deletes = has_unseen_deletes or sequence > (theirs.clock[actor] or 0)
 end
-local function is_new(kv, staged)
+local function new_versions(kv, staged)
   if has_unseen_deletes or not takes_staged or redis.call('EXISTS', kv) == 1 then
-    return false
+    return nil
   end
+  local versions = 0
   for _, field in ipairs(redis.call('HKEYS', staged)) do
-    if field ~= 'deletes' and covers(ours.clock, field) then
-      return false
+    if field ~= 'deletes' then
+      if covers(ours.clock, field) then
+        return nil
+      end
+      versions = versions + 1
     end
   end
-  return true
+  return versions
 end
 
 local merged = 0
 for i = first_key, #ARGV do
   local kv, staged = kv_stem .. ARGV[i], staged_stem .. ARGV[i]
   local is_staged = redis.call('EXISTS', staged) == 1
-  if is_staged == takes_staged and is_new(kv, staged) then
+  local versions = is_staged and new_versions(kv, staged)
+  if versions then
     redis.call('RENAME', staged, kv)
+    index_key(keys_key, conflicts_key, ARGV[i], 0, versions)
     merged = merged + 1
   elseif is_staged == takes_staged then
     local our_versions, notes = held(kv, ours, theirs)
     local their_versions, their_notes = held(staged, theirs, ours)
-    local survivors = 0
+    local before, survivors = 0, 0
     for version in pairs(their_versions) do
       if our_versions[version] or not covers(ours.clock, version) then
         survivors = survivors + 1
@@ -107,6 +118,7 @@ for i = first_key, #ARGV do
       end
     end
     for version in pairs(our_versions) do
+      before = before + 1
       if not their_versions[version] then
         if covers(theirs.clock, version) then
           redis.call('HDEL', kv, version)
@@ -123,6 +135,7 @@ for i = first_key, #ARGV do
     elseif next(notes) then
       redis.call('HSET', kv, 'deletes', clock_text(notes))
     end
+    index_key(keys_key, conflicts_key, ARGV[i], before, survivors)
     if is_staged then
       redis.call('DEL', staged)
       merged = merged + 1

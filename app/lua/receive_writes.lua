@@ -7,6 +7,8 @@
                                being merged
   KEYS[3]  deletes       hash  actor -> its last delete that came to a key with versions
   KEYS[4]  received      hash  actor with waiting writes -> highest sequence without a gap
+  KEYS[5]  keys          sorted set  the index of keys (index.inc.lua)
+  KEYS[6]  conflicts     sorted set  those with siblings
 
   ARGV[1]  node          whose Redis this must be
   ARGV[2]  kv stem       what the names of the user keys begin with
@@ -40,7 +42,9 @@
 ]]
 --@include clocks
 --@include operations
+--@include index
 local clock_key, meta_key, deletes_key, received_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local keys_key, conflicts_key = KEYS[5], KEYS[6]
 local node, kv_stem, log_stem, pending_stem = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local channel, pending_max, drain_max, now = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local first_write, fields_per_write = 9, 5
@@ -105,12 +109,14 @@ local function apply_operation(dot, actor, sequence, stamp, dependencies, verb, 
     end
   end
 
+  local after = survivors + (verb == 'put' and 1 or 0)
+  index_key(keys_key, conflicts_key, key, survivors + #superseded, after)
   if verb == 'delete' and #fields > 0 then
     -- Remembered also when versions survive: they may be deleted later, and their key be born again.
     redis.call('HSET', deletes_key, actor, integer(sequence))
     deletes[actor] = sequence
   end
-  if verb == 'delete' and survivors == 0 then
+  if after == 0 then
     redis.call('DEL', kv_key)
     return
   end

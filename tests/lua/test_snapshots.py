@@ -11,7 +11,7 @@ import pytest
 
 from app.errors import LogTrimmed, Syncing
 from app.scripts import Scripts
-from app.snapshot import Cut, Held, KeyState, Part
+from app.snapshot import Cut, Kept, KeyState, Part
 from app.vector_clock import Dot, VectorClock
 from app.write import Delete, Put, Version, Write
 from tests.conftest import SERVERS, MakeStore, Store
@@ -34,12 +34,12 @@ def cut_at(text: str, deletes: str = "") -> Cut:
     return Cut(clock(text), clock(deletes), 5_000)
 
 
-async def stage(store: Store, part: Part, source: str = "B", now_us: int = 0) -> Held | Dot | None:
+async def stage(store: Store, part: Part, source: str = "B", now_us: int = 0) -> Kept | Dot | None:
     return await store.scripts.stage_part(store.node, source, part, now_us, PATIENCE_US)
 
 
 async def begun(store: Store, name: str = "s1") -> None:
-    assert await stage(store, Part(name, "", "", 9)) == Held(name, "")
+    assert await stage(store, Part(name, "", "", 9)) == Kept(name, "")
 
 
 async def merge(store: Store, name: str = "s1", *, twice: bool = False) -> VectorClock:
@@ -105,10 +105,10 @@ async def test_parts_are_kept_in_one_order_and_once(make_store: MakeStore) -> No
     a = await make_store("A")
     await begun(a)
     first = Part("s1", "p1", "", 9, (state("x", "B:1"),))
-    assert await stage(a, first) == Held("s1", "p1")
-    assert await stage(a, Part("s1", "p2", "p1", 9, (state("x", "B:2"),))) == Held("s1", "p2")
-    assert await stage(a, first) == Held("s1", "p2"), "a part came again, late"
-    assert await stage(a, Part("s1", "p9", "p8", 9, (state("x", "B:9"),))) == Held("s1", "p2")
+    assert await stage(a, first) == Kept("s1", "p1")
+    assert await stage(a, Part("s1", "p2", "p1", 9, (state("x", "B:2"),))) == Kept("s1", "p2")
+    assert await stage(a, first) == Kept("s1", "p2"), "a part came again, late"
+    assert await stage(a, Part("s1", "p9", "p8", 9, (state("x", "B:9"),))) == Kept("s1", "p2")
     assert await a.redis.hkeys("staged:s1:x") == [b"B:2"]
     assert await a.redis.hget("snapshot", "keys") == b"2"
     assert await a.redis.keys("kv:*") == []
@@ -129,11 +129,11 @@ async def test_another_snapshot_waits_until_the_first_is_silent_for_long(
     await begun(a)
     await stage(a, Part("s1", "p1", "", 9, (state("x", "B:1"),)), now_us=500)
     other = Part("s2", "", "", 9)
-    assert await stage(a, other, "C", now_us=500 + PATIENCE_US - 1) == Held("s1", "p1")
-    assert await stage(a, other, "C", now_us=500 + PATIENCE_US) == Held("s2", "")
+    assert await stage(a, other, "C", now_us=500 + PATIENCE_US - 1) == Kept("s1", "p1")
+    assert await stage(a, other, "C", now_us=500 + PATIENCE_US) == Kept("s2", "")
     late = Part("s1", "p2", "p1", 9, (state("x", "B:2"),))
-    assert await stage(a, late) == Held("s2", ""), "what was given up is not gone on with"
-    assert await stage(a, Part("s1", "", "", 9), now_us=10**9) == Held("s2", "")
+    assert await stage(a, late) == Kept("s2", ""), "what was given up is not gone on with"
+    assert await stage(a, Part("s1", "", "", 9), now_us=10**9) == Kept("s2", "")
     assert await a.redis.smembers("staging") == {b"s1", b"s2"}
 
 

@@ -229,40 +229,38 @@ MUTATIONS: Final = (
     Mutation(
         "context ignored on read",
         "G7",
-        "app/http_api.py",
-        "        context = await self._catch_up(request)\n"
-        "        reading = await self.store.read(key, context)",
-        "        context = self.contexts.parse(\n"
-        '            ",".join(request.headers.getall(CONTEXT_HEADER, []))\n'
-        "        )\n        reading = await self.store.read(key)",
+        "app/http_kv.py",
+        "        reader = await self.sessions.reader(request)\n"
+        "        reading = await self.store.read(key, reader.needs)",
+        "        from app.http_session import Reader\n\n"
+        "        reader = Reader(self.sessions, self.sessions.context(request))\n"
+        "        reading = await self.store.read(key)",
     ),
     Mutation(
         "context ignored on write",
         "G7",
-        "app/http_api.py",
-        "        context = await self._catch_up(request)\n        # Once begun",
-        "        context = self.contexts.parse(\n"
-        '            ",".join(request.headers.getall(CONTEXT_HEADER, []))\n'
-        "        )\n        # Once begun",
+        "app/http_write.py",
+        "        context = await self.sessions.catch_up(request)\n        if wanted",
+        "        context = self.sessions.context(request)\n        if wanted",
         (
-            "app/http_api.py",
-            "self.store.commit([operation], context)",
-            "self.store.commit([operation])",
+            "app/http_write.py",
+            "                    context,\n                    conditions",
+            "                    VectorClock(),\n                    conditions",
         ),
     ),
     Mutation(
         "a read leaves the context as it was",
         "G7",
-        "app/http_api.py",
-        "self.contexts.token(context.merge(reading.context))",
-        "self.contexts.token(context)",
+        "app/http_session.py",
+        "self.sessions.headers(self.context.merge(seen))",
+        "self.sessions.headers(self.context)",
     ),
     Mutation(
         "a write leaves the context as it was",
         "G7",
-        "app/http_api.py",
-        "self.contexts.token(context.with_dot(committed.dot))",
-        "self.contexts.token(context)",
+        "app/http_write.py",
+        "        context = context.with_dot(committed.dot)\n",
+        "",
     ),
     Mutation(
         "absence leaves no context",

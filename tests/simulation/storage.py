@@ -42,9 +42,12 @@ from app.node import Connect
 from app.redis_link import Admits
 from tests.simulation.plan import Crash, PowerCut, TroubleKind
 
-GROWS: Final = {"xadd", "hset", "set", "sadd", "hincrby"}
+GROWS: Final = {"xadd", "hset", "set", "sadd", "zadd", "rpush", "hincrby"}
 """Commands of ours that a full Redis refuses; one that frees memory it carries out."""
-WRITES: Final = GROWS | {"hdel", "del", "sadd", "srem", "rename", "unlink", "hincrby", "xtrim"}
+WRITES: Final = {
+    *GROWS,
+    *("hdel", "del", "unlink", "rename", "srem", "zrem", "zremrangebyrank", "lpop", "xtrim"),
+}
 CHANGES: Final = WRITES | {"evalsha", "eval"}
 """Commands of workers that may change something."""
 SLOW_SYNC: Final = (1, 20, 80)
