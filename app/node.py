@@ -34,6 +34,7 @@ from app.redis_link import Admits
 from app.replicas import Replicas
 from app.replication import Link, Tools
 from app.scripts import Scripts
+from app.snapshot_reading import SnapshotReader
 from app.snapshot_receiving import SnapshotReceiving
 from app.snapshot_sending import SnapshotSending
 from app.trimming import Trimmer
@@ -172,18 +173,17 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             exchange = HttpExchange(session, signer, config.peer_timeout_ms)
         admitted_scripts = Scripts(admitted, keys)
 
+        def reader() -> SnapshotReader:
+            return SnapshotReader(admitted, keys, admitted_scripts, store, config.batch_max_bytes)
+
         def snapshot_for(peer: str) -> SnapshotSending:
             return SnapshotSending(
                 peer,
                 config.node_id,
-                admitted,
-                keys,
-                admitted_scripts,
-                store,
+                reader(),
                 board,
                 now_us,
                 world.rng,
-                config.batch_max_bytes,
             )
 
         receiving = SnapshotReceiving(

@@ -32,6 +32,7 @@ from app.kv_store import NOTHING, KVStore, Reading
 from app.progress import Progress
 from app.scripts import Received, Scripts
 from app.snapshot import Kept
+from app.snapshot_reading import SnapshotReader
 from app.snapshot_receiving import SnapshotReceiving
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import Dot, VectorClock
@@ -191,14 +192,10 @@ class Pair:
         return SnapshotSending(
             peer,
             self.twin.name,
-            self.redis,
-            self.keys,
-            worker.scripts,
-            worker.store,
+            SnapshotReader(self.redis, self.keys, worker.scripts, worker.store, part_max_bytes),
             worker.board,
             lambda: self.now_us,
             random.Random(f"{self.twin.name} {peer} {self.now_us} {part_max_bytes}"),
-            part_max_bytes,
         )
 
     async def take_part(

@@ -44,6 +44,7 @@ NO_TEST_FILE = {
     "http_session": "contexts of requests: tests/test_http_api.py sends them",
     "keys": "names only: every test of the store reads them, and this file their documents",
     "problems": "what errors look like: tests/test_http_api.py causes them",
+    "snapshot_reading": "what is sent: tests/test_snapshot_sending.py looks at it",
     "snapshot": "values only: tests/test_codec.py and all tests of snapshots make them",
     "node": "puts the parts together: tests/test_http_api.py runs what it makes",
 }

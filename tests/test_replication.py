@@ -17,6 +17,7 @@ from app.faults import HEALTHY, Fault
 from app.peers import Exchange, PeerRefused, PeerUnreachable
 from app.replication import Link, Tools
 from app.snapshot import Kept, Part
+from app.snapshot_reading import SnapshotReader
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import VectorClock
 from app.write import Put, Write
@@ -114,14 +115,10 @@ def sending_to(store: Store, peer: str) -> SnapshotSending:
     return SnapshotSending(
         peer,
         "A",
-        store.redis,
-        store.keys,
-        store.scripts,
-        store.store,
+        SnapshotReader(store.redis, store.keys, store.scripts, store.store, 1024 * 1024),
         board_of(store),
         lambda: store.time_us[0],
         random.Random(2),
-        1024 * 1024,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from app.board import Board
 from app.snapshot import Cut, Kept, KeyState, Part
+from app.snapshot_reading import SnapshotReader
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import VectorClock
 from app.write import Delete, Put
@@ -15,14 +16,10 @@ def sending_of(store: Store, part_max_bytes: int = 300, seed: int = 1) -> Snapsh
     return SnapshotSending(
         "B",
         "A",
-        store.redis,
-        store.keys,
-        store.scripts,
-        store.store,
+        SnapshotReader(store.redis, store.keys, store.scripts, store.store, part_max_bytes),
         Board(store.redis, store.keys, store.scripts, "a worker"),
         lambda: store.time_us[0],
         random.Random(seed),
-        part_max_bytes,
     )
 
 

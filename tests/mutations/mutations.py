@@ -377,7 +377,7 @@ MUTATIONS: Final = (
     Mutation(
         "snapshot without what was written meanwhile",
         "G5",
-        "app/snapshot_sending.py",
+        "app/snapshot_reading.py",
         "self._scripts.read_cut(at.since, most)",
         "self._scripts.read_cut(await self._store.clock(), most)",
         profile="trim",
