@@ -289,6 +289,7 @@ class Answer:
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _batch_decoder: Final = msgspec.msgpack.Decoder(_BatchForm)
+_part_decoder: Final = msgspec.msgpack.Decoder(_PartForm)
 _answer_decoder: Final = msgspec.msgpack.Decoder(_AnswerForm)
 _version_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
 
@@ -411,6 +412,23 @@ def _write(form: _WriteForm) -> Write:
         form.timestamp,
         tuple(operations),
     )
+
+
+def encode_part(part: Part) -> bytes:
+    """The bytes of a part of a snapshot, outside of a batch."""
+    return _encoder.encode(_part_form(part))
+
+
+def decode_part(body: bytes) -> Part:
+    """The part in `body`, each key and version of it well-formed.
+
+    Raises BadBatch.
+    """
+    try:
+        form = _part_decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadBatch(f"A part of a snapshot cannot be read: {_cut(str(error))}.") from None
+    return _part(form)
 
 
 def _part_form(part: Part) -> _PartForm:

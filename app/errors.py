@@ -11,7 +11,8 @@
         │   ├── BadContext       not a token of ours, or one that was altered
         │   ├── ForeignContext   a token of another cluster
         │   ├── BadBatch         a batch that no node of this version would send
-        │   ├── BadFault
+        │   ├── BadBackup        a file that is no backup, or not the whole of one
+    │   ├── BadFault
         │   ├── BadTransaction
         │   └── BadHttp          what came is not an HTTP request
         ├── UnsupportedEncoding  a body that is compressed
@@ -27,6 +28,8 @@
         ├── IdempotencyKeyReused
         ├── ReplicasMissing      a write is done, and fewer nodes hold it than was asked for
         ├── NotReady             it is not settled yet as whom the node writes
+        ├── ForeignBackup        a backup of another cluster
+        ├── Busy                 what is asked for is under way already
         ├── Syncing              the node is merging a snapshot
         ├── NotCaughtUp          the patience ended before the missing writes came
         └── RedisUnavailable     Redis is down, full, read-only, loading, slow or not ours
@@ -98,6 +101,13 @@ class ForeignContext(BadRequest):
 
 class BadBatch(BadRequest):
     """The batch is truncated, malformed, of another version, or breaks a rule of the protocol."""
+
+
+class BadBackup(BadRequest):
+    """The stream is no backup, or was cut short or altered."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"{detail} Nothing was changed.")
 
 
 class BadFault(BadRequest):
@@ -197,6 +207,14 @@ class ReplicasMissing(RequestError):
 
 class NotReady(RequestError):
     """The node has a new Redis, and does not know yet under which name it may write."""
+
+
+class ForeignBackup(RequestError):
+    """The backup was made by a cluster whose writes have the same dots as other writes here."""
+
+
+class Busy(RequestError):
+    """Only one can be done at a time, and one is."""
 
 
 class Syncing(RequestError):

@@ -15,6 +15,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from app import __version__, checks, codec, errors, metrics
+from app.backup import Backups
 from app.board import Board
 from app.buffer import PendingBuffer
 from app.codec import Answer
@@ -22,6 +23,7 @@ from app.config import Config
 from app.context import Contexts
 from app.errors import listing
 from app.faults import HEALTHY, parse_fault
+from app.http_backup import BackupRoutes
 from app.http_explain import ExplainRoutes
 from app.http_kv import KeyRoutes
 from app.http_lists import ListRoutes
@@ -55,6 +57,7 @@ class Api:
     store: KVStore
     buffer: PendingBuffer
     receiving: SnapshotReceiving
+    backups: Backups
     progress: Progress
     board: Board
     replicas: Replicas
@@ -72,6 +75,7 @@ class Api:
         TransactionRoutes(self.config, self.store, sessions, writing).add_to(app.router)
         ExplainRoutes(self.store, sessions).add_to(app.router)
         ListRoutes(self.store, sessions).add_to(app.router)
+        BackupRoutes(self.backups, sessions).add_to(app.router)
         app.router.add_post("/replicate", self.replicate)
         app.router.add_get("/status", self.status)
         app.router.add_get("/pending", self.pending)

@@ -18,6 +18,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from app import http_server, identity, redis_check, redis_link, redis_url
+from app.backup import Backups
 from app.board import Board
 from app.buffer import PendingBuffer
 from app.config import Config
@@ -198,6 +199,19 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             now_us,
             config.lease_ms,
         )
+        backups = Backups(
+            config.node_id,
+            admitted,
+            keys,
+            board,
+            who,
+            progress,
+            receiving,
+            reader,
+            store.clock,
+            now_us,
+            config.replicate_max_bytes,
+        )
         trimmer = Trimmer(config, store, board, config.peers.keys, now_us)
         tools = Tools(
             config, store, board, progress, who, exchange, snapshot_for, now_us, world.rng
@@ -214,6 +228,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             store,
             buffer,
             receiving,
+            backups,
             progress,
             board,
             replicas,

@@ -100,6 +100,7 @@ class Scripts:
         self._read_cut = redis.register_script(source("read_cut"))
         self._stage_part = redis.register_script(source("stage_part"))
         self._merge_keys = redis.register_script(source("merge_keys"))
+        self._give_up_snapshot = redis.register_script(source("give_up_snapshot"))
         self._finish_merge = redis.register_script(source("finish_merge"))
         self._claim_node = redis.register_script(source("claim_node"))
         self._find_hole = redis.register_script(source("find_hole"))
@@ -312,6 +313,12 @@ class Scripts:
             keys=[keys.meta, keys.snapshot, keys.deletes, keys.keys, keys.conflicts],
             args=[snapshot, keys.kv_stem, keys.staged_stem(snapshot), int(staged), *names],
         )
+        return bool(reply)
+
+    async def give_up_snapshot(self, snapshot: str) -> bool:
+        """Stop receiving that snapshot (`lua/give_up_snapshot.lua`): whether it was received."""
+        keys = self._keys
+        reply = await self._give_up_snapshot(keys=[keys.meta, keys.snapshot], args=[snapshot])
         return bool(reply)
 
     async def finish_merge(self, snapshot: str) -> VectorClock:

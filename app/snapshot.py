@@ -15,9 +15,13 @@ fuzzy scan that is mended from the log is how ARIES makes checkpoints (Mohan et 
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from app.vector_clock import VectorClock
 from app.write import Version
+
+BACKUP: Final = "~backup"
+"""Whom a snapshot is for that is made into a backup. No node can be called so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,14 @@ class SnapshotReceiving:
             self._complete.set()
         return held
 
+    async def give_up(self, snapshot: str) -> None:
+        """That snapshot is not received any more, unless it is being merged.
+
+        Raises RedisUnavailable.
+        """
+        with translated(changes=True):
+            await self._scripts.give_up_snapshot(snapshot)
+
     async def state(self) -> Receiving | None:
         """The snapshot that is being received, if one is."""
         with translated():

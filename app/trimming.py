@@ -18,6 +18,7 @@ from app.config import Config
 from app.errors import RedisUnavailable
 from app.kv_store import KVStore
 from app.log import get_logger
+from app.snapshot import BACKUP
 from app.stability import stable
 from app.vector_clock import VectorClock
 
@@ -67,7 +68,7 @@ class Trimmer:
         mine = await self._store.clock()
         peers = list(self._peers())
         everywhere = stable(mine, [(await self._board.peer(peer)).clock for peer in peers])
-        needed = stable(mine, [await self._needed(peer, mine) for peer in peers])
+        needed = stable(mine, [await self._needed(one, mine) for one in (*peers, BACKUP)])
         sizes = await self._store.log_sizes(mine)
         total = sum(size.bytes for size in sizes.values())
         share = min(1.0, config.log_max_bytes / max(1, total))

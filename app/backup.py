@@ -1,0 +1,193 @@
+"""Backups of a node's state, and putting them back.
+
+A backup is a snapshot (`snapshot.py`) that goes to a file instead of a peer. Putting it back is
+receiving that snapshot: so it merges by dots, takes nothing from what was written since, and brings
+back nothing that a node here knows to be deleted.
+
+Assumes the stream is what it seems until its end shows otherwise. Guarantees that nothing is
+changed by a backup that is not whole, or that is of another cluster.
+
+Does not know HTTP.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from app.backup_file import Header, Reader, Writer
+from app.board import Board
+from app.errors import BadBackup, Busy, ForeignBackup, RedisUnavailable
+from app.identity import Identity
+from app.keys import Keys
+from app.progress import Progress
+from app.redis_link import translated
+from app.snapshot import BACKUP, Kept, Part
+from app.snapshot_reading import SnapshotReader
+from app.snapshot_receiving import SnapshotReceiving
+from app.vector_clock import VectorClock, node_of
+
+_LEASE_MS: Final = 60_000
+_SOURCE: Final = "~restore"
+"""Who a snapshot comes from that comes from a file. No node can be called so."""
+_ASK_AGAIN_S: Final = 0.2
+_TRIES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was put back: how many keys the backup had, and the clock that it was cut at."""
+
+    keys: int
+    cut: VectorClock
+
+
+class Backups:
+    """The backups of one node."""
+
+    def __init__(
+        self,
+        node: str,
+        redis: Redis,
+        keys: Keys,
+        board: Board,
+        identity: Identity,
+        progress: Progress,
+        receiving: SnapshotReceiving,
+        reader: Callable[[], SnapshotReader],
+        clock: Callable[[], Awaitable[VectorClock]],
+        now_us: Callable[[], int],
+        part_max_bytes: int,
+    ) -> None:
+        self._node = node
+        self._redis: Any = redis  # redis-py's types say bytes or str for every reply
+        self._keys = keys
+        self._board = board
+        self._identity = identity
+        self._progress = progress
+        self._receiving = receiving
+        self._reader = reader
+        self._clock = clock
+        self._now_us = now_us
+        self._part_max_bytes = part_max_bytes
+        self._is_streaming = False
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The bytes of a backup of this node's state, at a clock that is reached at the end.
+
+        Raises Busy if another backup is being made, RedisUnavailable, and LogTrimmed if so much was
+        written meanwhile that it cannot be finished.
+        """
+        if self._is_streaming or not await self._board.hold_lease(BACKUP, _LEASE_MS):
+            raise Busy("Another backup of this node is being made. Try again when it is done.")
+        self._is_streaming = True
+        try:
+            reader, writer = self._reader(), Writer()
+            at = await reader.begin(f"{self._node}-{self._now_us():x}", self._now_us())
+            births = await self._births()
+            yield writer.header(Header(self._node, self._now_us(), at.total, births))
+            cut = None
+            while cut is None:
+                if (found := await reader.read(at)) is None:
+                    await asyncio.sleep(_ASK_AGAIN_S)
+                    continue
+                at, states, cut = found
+                at = replace(at, heard_us=self._now_us())
+                await self._board.post_sending(BACKUP, at)  # so that the log is kept for it
+                await self._board.hold_lease(BACKUP, _LEASE_MS)
+                yield writer.part(Part(at.snapshot, "", "", at.total, tuple(states), cut))
+            yield writer.end()
+        finally:
+            self._is_streaming = False
+            await self._board.end_sending(BACKUP)
+            await self._board.release_lease(BACKUP)
+
+    async def restore(self, stream: AsyncIterator[bytes]) -> Restored:
+        """What the backup holds is merged with what is here, and is on its way to the peers.
+
+        Raises BadBackup, ForeignBackup, Busy: then nothing was changed; and RedisUnavailable.
+        """
+        file = Reader(self._part_max_bytes)
+        # A name of its own, for the same backup may be put back twice.
+        name = f"{self._node}-{self._now_us():x}-restore"
+        last, keys, count, cut = "", 0, 0, None
+        is_begun = False
+        try:
+            async for data in stream:
+                parts = file.feed(data)
+                if file.header is not None and not is_begun:
+                    await self._check_origin(file.header)
+                    await self._begin(name, file.header.total)
+                    is_begun = True
+                for part in parts:
+                    count += 1
+                    part = replace(part, snapshot=name, name=f"p{count}", after=last)
+                    if part.cut is not None and file.header is not None:
+                        # What was written here since it began counts as well.
+                        await self._check_origin(file.header)
+                        await self._adopt(file.header)
+                        cut = part.cut.clock
+                    await self._stage(part)
+                    last, keys = part.name, keys + len(part.keys)
+            if cut is None:
+                raise BadBackup("The backup ends too early.")
+        except BaseException:
+            if is_begun:
+                await self._receiving.give_up(name)
+            raise
+        while not cut <= self._progress.clock:
+            await self._progress.reach(cut, _LEASE_MS / 1000, self._clock)
+        return Restored(keys, cut)
+
+    async def _begin(self, name: str, total: int) -> None:
+        kept = await self._receiving.take(_SOURCE, Part(name, "", "", total))
+        if kept != Kept(name, ""):
+            raise Busy(
+                "This node is receiving another snapshot; GET /status says which, and how far it "
+                "has come. Nothing was changed. Try again when it is done."
+            )
+
+    async def _stage(self, part: Part) -> None:
+        if await self._taken(part) != Kept(part.snapshot, part.name):
+            raise Busy("Another snapshot took the place of this backup. Nothing was changed.")
+
+    async def _taken(self, part: Part) -> Kept:
+        for _ in range(_TRIES if part.cut else 0):
+            try:
+                return await self._receiving.take(_SOURCE, part)
+            except RedisUnavailable:
+                # The last part may show that this node has lost writes: it takes another name.
+                await self._identity.settles()
+                await asyncio.sleep(_ASK_AGAIN_S)
+        return await self._receiving.take(_SOURCE, part)
+
+    async def _check_origin(self, header: Header) -> None:
+        """The backup can be one of this cluster. Raises ForeignBackup."""
+        births = await self._births()
+        others = [n for n, birth in header.births.items() if births.get(n, birth) != birth]
+        mine = self._progress.clock
+        if clash := [n for n in others if any(node_of(actor) == n for actor in mine)]:
+            raise ForeignBackup(
+                f"The backup is of another cluster, or of an earlier one: its node {clash[0]} is "
+                f"not the {clash[0]} whose writes are here, and their dots would name two writes "
+                "each. Nothing was changed. Put it back into nodes that have written nothing yet."
+            )
+
+    async def _adopt(self, header: Header) -> None:
+        """The nodes of the backup are those of this cluster from now on: it can come again."""
+        others = {n: birth for n, birth in header.births.items() if n != self._node}
+        if others:
+            with translated(changes=True):
+                await self._redis.hset(self._keys.births, mapping=others)
+
+    async def _births(self) -> dict[str, str]:
+        """Of which node the first Redis was which; of this one, if it is its first."""
+        with translated():
+            others = await self._redis.hgetall(self._keys.births)
+            birth, actor = await self._redis.hmget(self._keys.meta, "birth", "actor")
+        births = {node.decode(): text.decode() for node, text in others.items()}
+        if actor == self._node.encode() and birth is not None:
+            births[self._node] = birth.decode()
+        return births

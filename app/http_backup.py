@@ -1,0 +1,68 @@
+"""What the node answers about backups: one is streamed out, or in.
+
+Assumes a client that keeps what it is sent only if it is whole: a stream that has begun can only be
+broken off. Guarantees that a backup which is refused, or breaks off, has changed nothing.
+
+Does not know what is in a backup.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from app import backup_file, checks, errors
+from app.backup import Backups
+from app.http_session import Sessions
+from app.log import get_logger
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRoutes:
+    """The routes of backups."""
+
+    backups: Backups
+    sessions: Sessions
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """The router has these routes."""
+        router.add_get("/backup", self.make, allow_head=False)
+        router.add_post("/restore", self.restore)
+
+    async def make(self, request: web.Request) -> web.StreamResponse:
+        """A backup of this node's state, as a stream."""
+        checks.known_parameters(request)
+        async with aclosing(self.backups.stream()) as stream:
+            first = await anext(stream)  # what is refused is refused before anything is sent
+            response = web.StreamResponse(headers={"Content-Type": backup_file.CONTENT_TYPE})
+            await response.prepare(request)
+            try:
+                await response.write(first)
+                async for data in stream:
+                    await response.write(data)
+            except (errors.LogTrimmed, errors.RedisUnavailable, errors.Syncing) as error:
+                log.error("backup broken off", reason=str(error))
+                # The client must not take what it has for the whole: no end is sent.
+                if request.transport is not None:
+                    request.transport.close()
+                return response
+            await response.write_eof()
+            return response
+
+    async def restore(self, request: web.Request) -> web.Response:
+        """The backup is merged with what is here."""
+        checks.known_parameters(request)
+        restored = await self.backups.restore(_body(request))
+        answer = {"keys": restored.keys, "cut": restored.cut.to_dict()}
+        return web.json_response(answer, headers=self.sessions.headers(restored.cut))
+
+
+async def _body(request: web.Request) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in request.content.iter_any():
+            yield chunk
+    except (ConnectionError, web.RequestPayloadError):
+        raise errors.BadBackup("The backup broke off.") from None

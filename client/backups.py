@@ -1,0 +1,201 @@
+"""Backups of a node, kept in files, and put back into a node.
+
+What it is: `backup` and `restore`, each one long request to one node.
+
+What it assumes and guarantees: a backup that is there under its name is whole: it is written beside
+it first, and its checksum is looked at. A restore that fails has changed nothing, or says that this
+is not known.
+
+What it does not know: what is in a backup, but for its frame.
+"""
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from client.errors import BadInput, NotApplied, OutcomeUnknown
+
+Told = Callable[["Progress"], None]
+
+_FRAME = struct.Struct(">II")
+_DIGEST_BYTES = 32
+_CHUNK_BYTES = 256 * 1024
+_HEADER_MAX_BYTES = 64 * 1024
+#: A node that says nothing for so long is gone.
+_SILENCE_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a backup has come. `total_keys` is about how many there are."""
+
+    bytes: int = 0
+    keys: int = 0
+    total_keys: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """How many keys a backup had, and the clock that it was cut at."""
+
+    keys: int
+    cut: dict[str, int]
+
+
+async def backup(node: str, file: Path, told: Told = lambda _: None) -> Progress:
+    """`file` is a backup of the node at this URL: its whole state at one clock.
+
+    Raises NotApplied if there is none; a file of that name is as it was then.
+    """
+    beside = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        with beside.open("xb") as out:
+            progress = await _download(node, out, told)
+            out.flush()
+            os.fsync(out.fileno())
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+    return progress
+
+
+async def restore(node: str, file: Path, told: Told = lambda _: None) -> Restored:
+    """What the backup holds is merged with what the node at this URL has, and goes to its peers.
+
+    Raises BadInput if the file is no whole backup, NotApplied if the node refuses, and
+    OutcomeUnknown if its answer was lost.
+    """
+    whole = check(file)
+    headers = {"Content-Length": str(whole.bytes)}
+    try:
+        async with (
+            _http() as http,
+            http.post(f"{node}/restore", data=_sent(file, whole, told), headers=headers) as answer,
+        ):
+            body = await _json(answer)
+    except aiohttp.ClientConnectorError as error:
+        raise NotApplied(f"{node} cannot be reached: {error}") from error
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise OutcomeUnknown(f"the answer of {node} was lost: {error!r}") from error
+    if answer.status != 200:
+        raise _refused(node, answer.status, body)
+    return Restored(int(body["keys"]), {a: int(n) for a, n in body["cut"].items()})
+
+
+def check(file: Path) -> Progress:
+    """How large the backup in `file` is, which is whole.
+
+    Raises BadInput if it is none, or was cut short or altered.
+    """
+    try:
+        with file.open("rb") as data:
+            return _Frames().read_all(data, file)
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror}") from error
+
+
+class _Frames:
+    """Goes through the bytes of a backup as they come, and sees whether it is whole."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._rest = bytearray()
+        self._has_header = False
+        self.is_whole = False
+        self.keys = 0
+        self.total = 0
+        self.bytes = 0
+
+    def feed(self, data: bytes) -> None:
+        """Raises ValueError if it is no backup."""
+        self._rest += data
+        self.bytes += len(data)
+        if self.is_whole:
+            raise ValueError("it goes on after its end")
+        if not self._has_header:
+            end = self._rest.find(b"\n")
+            if end < 0 and len(self._rest) < _HEADER_MAX_BYTES:
+                return
+            if end < 0 or not self._rest.startswith(b"lightcone-backup "):
+                raise ValueError("it is no backup")
+            self._has_header = True
+            self.total = int(json.loads(self._rest[:end].split(b" ", 2)[2])["total"])
+            self._take(end + 1)
+        while len(self._rest) >= _FRAME.size:
+            length, keys = _FRAME.unpack_from(self._rest)
+            if length == 0:
+                self._end()
+                return
+            if len(self._rest) < _FRAME.size + length:
+                return
+            self._take(_FRAME.size + length)
+            self.keys += keys
+
+    def read_all(self, data: Any, file: Path) -> Progress:
+        try:
+            while chunk := data.read(_CHUNK_BYTES):
+                self.feed(chunk)
+        except (LookupError, ValueError) as error:
+            raise BadInput(f"{file} cannot be used: {error}") from None
+        if not self.is_whole:
+            raise BadInput(f"{file} is not a whole backup: it was cut short")
+        return Progress(self.bytes, self.keys, self.keys)
+
+    def _end(self) -> None:
+        if len(self._rest) < _FRAME.size + _DIGEST_BYTES:
+            return
+        if bytes(self._rest) != _FRAME.pack(0, 0) + self._digest.digest():
+            raise ValueError("its checksum is another: it was altered, or goes on after its end")
+        self.is_whole = True
+
+    def _take(self, count: int) -> None:
+        self._digest.update(self._rest[:count])
+        del self._rest[:count]
+
+
+async def _download(node: str, out: Any, told: Told) -> Progress:
+    frames = _Frames()
+    try:
+        async with _http() as http, http.get(f"{node}/backup") as answer:
+            if answer.status != 200:
+                raise _refused(node, answer.status, await _json(answer))
+            async for chunk in answer.content.iter_any():
+                frames.feed(chunk)
+                out.write(chunk)
+                told(Progress(frames.bytes, frames.keys, frames.total))
+    except (aiohttp.ClientError, OSError, TimeoutError, LookupError, ValueError) as error:
+        raise NotApplied(f"the backup of {node} broke off: {error}") from error
+    if not frames.is_whole:
+        raise NotApplied(f"the backup of {node} broke off; its log says why")
+    return Progress(frames.bytes, frames.keys, frames.keys)
+
+
+async def _sent(file: Path, whole: Progress, told: Told) -> AsyncIterator[bytes]:
+    sent = 0
+    with file.open("rb") as data:
+        while chunk := data.read(_CHUNK_BYTES):
+            yield chunk
+            sent += len(chunk)
+            told(Progress(sent, whole.keys * sent // whole.bytes, whole.keys))
+
+
+def _http() -> aiohttp.ClientSession:
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=_SILENCE_S)
+    return aiohttp.ClientSession(timeout=timeout)
+
+
+async def _json(answer: aiohttp.ClientResponse) -> dict[str, Any]:
+    body: dict[str, Any] = await answer.json(content_type=None)
+    return body
+
+
+def _refused(node: str, status: int, body: dict[str, Any]) -> NotApplied | OutcomeUnknown:
+    text = f"{node} answered {status}: {body.get('detail', body)}"
+    return OutcomeUnknown(text) if body.get("outcome") == "unknown" else NotApplied(text)
