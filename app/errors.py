@@ -173,7 +173,7 @@ class PreconditionFailed(RequestError):
     def __init__(self, held: Sequence[Held]) -> None:
         shown = listing(
             [
-                f"{one.key!r} has {len(one.dots)} versions ({listing(one.dots)})"
+                f"{one.key!r} has the versions {listing(one.dots)}"
                 if one.dots
                 else f"{one.key!r} has no version"
                 for one in held

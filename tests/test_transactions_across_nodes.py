@@ -1,7 +1,11 @@
-"""What transactions and conditions promise across nodes, on real ones, whose links are bad."""
+"""What transactions, conditions, replicas and idempotency keys promise, on real nodes whose links
+are bad and whose workers are killed."""
 
 import asyncio
 import itertools
+import os
+import signal
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +14,15 @@ import aiohttp
 import pytest
 
 from app.local_cluster import LocalCluster
+from client import Lightcone
+from tests.contents import redis_contents, writes_of
 from tests.processes import until
 
 pytestmark = pytest.mark.timeout(300)
 
 BAD = {"delay_ms": 2, "jitter_ms": 20, "drop": 0.2, "duplicate": 0.3, "reorder": 0.3}
 SEEN_AT_LEAST = 60
+KILLS = 8
 
 
 @pytest.fixture
@@ -142,3 +149,42 @@ async def test_a_write_waits_for_as_many_nodes_as_it_was_asked_to(
             pass
         async with http.delete(f"{a}/kv/lunch?replicas=3&wait=20") as response:
             assert (response.status, response.headers["Replicas"]) == (204, "A, B, C")
+
+
+async def test_a_request_that_is_repeated_is_one_write_though_workers_are_killed_under_it(
+    tmp_path: Path,
+) -> None:
+    """No client is left in doubt: whatever breaks off is repeated until it is known."""
+    async with (
+        LocalCluster(tmp_path, nodes=1, env={"WORKERS": "2"}) as cluster,
+        Lightcone([cluster.urls["A"]], timeout_s=60) as kv,
+    ):
+        acknowledged: dict[str, str] = {}
+        over = asyncio.Event()
+
+        async def write(client: int) -> None:
+            session = kv.session()
+            for number in itertools.count():
+                if over.is_set():
+                    return
+                key = f"{client}-{number}"
+                written = await session.put(key, key, idempotency_key=f"request {key}")
+                acknowledged[written.dot] = key
+
+        async def kill() -> None:
+            for _ in range(KILLS):
+                goal = len(acknowledged) + 20
+                await until(lambda goal=goal: len(acknowledged) >= goal)  # type: ignore[misc]
+                for worker in (workers := cluster.worker_pids("A")):
+                    os.kill(worker, signal.SIGKILL)
+                await until(lambda w=workers: set(cluster.worker_pids("A")) - set(w))  # type: ignore[misc]
+            over.set()
+
+        async with asyncio.TaskGroup() as group:
+            for client in range(4):
+                group.create_task(write(client))
+            group.create_task(kill())
+        logs = await redis_contents(cluster.data_dir / "A" / "redis.sock", "log:*")
+        written = {write.dot: [o.key for o in write.operations] for write in writes_of(logs)}
+        assert written == {dot: [key] for dot, key in acknowledged.items()}
+        assert max(Counter(key for [key] in written.values()).values()) == 1

@@ -127,8 +127,10 @@ index = first_kv
 for verb, key, content_type, value in operations(packed) do
   local kv_key = KEYS[index]
   local before = redis.call('HLEN', kv_key)
-  if before > 0 then
+  if before > 1 then
     before = #dots_at(kv_key)
+  end
+  if before > 0 then
     redis.call('DEL', kv_key)
   end
   if verb == 'put' then

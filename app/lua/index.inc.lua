@@ -8,10 +8,10 @@
   own, and are in no index.
 
   One sorted set of all keys would take some 130 bytes a key, more than many a value. So it is cut
-  into buckets of up to 128, which Redis keeps packed: some 25 bytes a key. `keys` holds where each
+  into buckets of up to 64, which Redis keeps packed: some 30 bytes a key. `keys` holds where each
   bucket starts, `keys:{start}` the keys from there on (docs/adr/0015).
 ]]
-local bucket_max = 128 -- Redis' own limit for a packed sorted set (zset-max-listpack-entries)
+local bucket_max = 64 -- Redis packs up to 128 (zset-max-listpack-entries), and searches them in turn
 
 -- Where the bucket starts that `key` belongs to.
 local function bucket_start(keys_key, key)
@@ -32,10 +32,13 @@ local function index_key(keys_key, conflicts_key, key, before, after)
     elseif size > bucket_max then
       local upper = redis.call('ZRANGE', bucket, bucket_max / 2, -1)
       redis.call('ZREMRANGEBYRANK', bucket, bucket_max / 2, -1)
-      redis.call('ZADD', keys_key, 0, upper[1])
+      local scored = {}
       for _, moved in ipairs(upper) do
-        redis.call('ZADD', keys_key .. ':' .. upper[1], 0, moved)
+        scored[#scored + 1] = 0
+        scored[#scored + 1] = moved
       end
+      redis.call('ZADD', keys_key, 0, upper[1])
+      redis.call('ZADD', keys_key .. ':' .. upper[1], unpack(scored))
     end
   elseif before > 0 and after == 0 then
     local start = bucket_start(keys_key, key)

@@ -225,6 +225,20 @@ MUTATIONS: Final = (
         "math.max(now, tonumber(last or 0) + 1)",
         "now",
     ),
+    Mutation(
+        "a deleted key stays in the index",
+        "G5",
+        "app/lua/index.inc.lua",
+        "    redis.call('ZREM', bucket, key)\n",
+        "",
+    ),
+    Mutation(
+        "a key keeps its conflict in the index when it is settled elsewhere",
+        "G5",
+        _RECEIVE,
+        "index_key(keys_key, conflicts_key, key, survivors + #superseded, after)",
+        "index_key(keys_key, conflicts_key, key, math.min(survivors + #superseded, 1), after)",
+    ),
     # --- sessions --------------------------------------------------------------------------------
     Mutation(
         "context ignored on read",

@@ -287,6 +287,11 @@ class Oracle:
                     f"{twin.name} holds {_dots(versions)} of {key}, and what it applied makes "
                     f"{_dots(twin.versions(key))}",
                 )
+            listed = [key.encode() in data.get(index, ()) for index in (b"keys:", b"conflicts")]
+            if listed != [bool(versions), len(versions) > 1]:
+                raise Violation(
+                    "G5", f"{twin.name}'s index says {listed} of {key}, which has {_dots(versions)}"
+                )
             context = clock
             if versions:
                 context = codec.unpack_deletes(fields)
