@@ -7,7 +7,7 @@ MINUTES ?= 5
 NODES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check coverage fuzz simulate mutate chaos format docs lock clean
+.PHONY: help setup run demo test check coverage fuzz simulate mutate chaos bench-recovery format docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,9 @@ mutate: setup ## Break the code on purpose, in copies, and see in how many seeds
 
 chaos: setup ## Kill, stop, cut and fill up real nodes under load: MINUTES=30 NODES=5 SEED=7. Writes a report.
 	$(python) -m tests.chaos --minutes $(MINUTES) --nodes $(NODES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+bench-recovery: setup ## Measure what catching up costs: ARGS='--stored 10000 1000000 --missed 1000 100000'.
+	$(python) -m bench.recovery $(ARGS)
 
 format: setup ## Write the code in its standard form, and mend what can be mended.
 	$(python) -m ruff check --fix-only .

@@ -1,0 +1,1 @@
+"""Measurements. Each starts all it needs, and prints how to repeat it."""
