@@ -1,5 +1,5 @@
-"""lua/read_cut.lua, lua/stage_part.lua, lua/merge_keys.lua, lua/finish_merge.lua: a snapshot is
-read at one instant, kept part by part in one order, and merged so that nothing is lost and nothing
+"""lua/read_cut.lua, lua/stage_part.lua, lua/merge_keys.lua, lua/finish_merge.lua,
+lua/give_up_snapshot.lua: a snapshot is read at one instant, kept part by part in one order, and merged so that nothing is lost and nothing
 that was deleted returns.
 
 That merging is by definition what it should be, tests/test_twin.py shows on random histories.
@@ -270,3 +270,15 @@ async def test_the_timestamp_after_a_merge_is_later_than_all_that_was_merged(
     await merge(a)
     committed: Any = await a.store.commit([Put("x", b"")])
     assert committed.timestamp == 9_000_000_001
+
+
+async def test_what_is_given_up_makes_room_unless_it_is_being_merged(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await begun(a)
+    assert not await a.scripts.give_up_snapshot("another")
+    assert await a.scripts.give_up_snapshot("s1")
+    assert not await a.scripts.give_up_snapshot("s1")
+    await begun(a, "s2")
+    await stage(a, Part("s2", "p1", "", 9, (state("x", "B:1"),), cut_at("B:1")))
+    assert not await a.scripts.give_up_snapshot("s2")
+    assert await merge(a, "s2") == clock("B:1")
