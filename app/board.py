@@ -11,7 +11,7 @@ Does not know what any of it is used for.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -84,6 +84,12 @@ class Board:
             int(fields[b"skew_us"]),
         )
 
+    async def births(self) -> int:
+        """Of how many nodes' first births this one has heard."""
+        with translated():
+            count: int = await self._redis.hlen(self._keys.births)
+        return count
+
     async def first_birth(self, node: str, birth: str) -> str:
         """The birth of the first Redis of that node of which this one heard: this, if none before.
 
@@ -113,25 +119,38 @@ class Board:
             text = await self._redis.hget(self._keys.faults, peer)
         return HEALTHY if text is None else parse_fault(text)
 
-    async def listen(self, progress: Progress, fault_changed: Callable[[str], None]) -> None:
-        """Tell `progress` of every advance and `fault_changed` of every changed link, for ever."""
-        applied, faults = self._keys.applied_channel, self._keys.faults_channel
+    async def listen(
+        self,
+        progress: Progress,
+        fault_changed: Callable[[str], None],
+        system_changed: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Tell `progress` of every advance, `fault_changed` of every changed link, and
+        `system_changed` that keys of the system were, or may have been, written; for ever."""
+        keys = self._keys
         while True:
             try:
                 with translated():
                     async with self._redis.pubsub() as channel:
-                        await channel.subscribe(applied, faults)
+                        await channel.subscribe(
+                            keys.applied_channel, keys.faults_channel, keys.system_channel
+                        )
                         await self._refresh(progress)
+                        await system_changed()
                         while True:
                             message = await channel.get_message(timeout=_REFRESH_S)
                             if message is None:
                                 await self._refresh(progress)
+                                await system_changed()
                             elif message["type"] == "message":
                                 text = message["data"].decode()
-                                if message["channel"].decode() == applied:
-                                    progress.advance(VectorClock.parse(text))
-                                else:
-                                    fault_changed(text)
+                                match message["channel"].decode():
+                                    case keys.applied_channel:
+                                        progress.advance(VectorClock.parse(text))
+                                    case keys.faults_channel:
+                                        fault_changed(text)
+                                    case keys.system_channel:
+                                        await system_changed()
             except RedisUnavailable as error:
                 log.warning("redis unavailable", cause=error.cause)
                 await asyncio.sleep(_REFRESH_S / 4)

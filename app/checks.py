@@ -14,7 +14,7 @@ from aiohttp import web
 
 from app import errors
 from app.errors import listing
-from app.write import DEFAULT_CONTENT_TYPE, content_type_problem, key_problem
+from app.write import DEFAULT_CONTENT_TYPE, content_type_problem, user_key_problem
 
 WAIT_DEFAULT_S: Final = 1.0
 WAIT_MAX_S: Final = 30.0
@@ -35,7 +35,7 @@ def key(request: web.Request) -> str:
         name = unquote_to_bytes(encoded).decode()
     except UnicodeDecodeError:
         raise errors.BadKey("The key is not UTF-8. Nothing was done.") from None
-    if problem := key_problem(name):
+    if problem := user_key_problem(name):
         raise errors.BadKey(f"The key cannot be used: {problem}. Nothing was done.")
     return name
 

@@ -9,7 +9,7 @@ Does not know Redis, nor how writes travel on.
 
 import asyncio
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,14 +18,15 @@ from aiohttp import web
 from app import __version__, checks, codec, errors
 from app.board import Board
 from app.buffer import PendingBuffer
-from app.codec import Answer
-from app.config import Config
+from app.codec import Answer, Batch
+from app.config import Config, is_node_id
 from app.context import Contexts
 from app.errors import listing
 from app.faults import HEALTHY, parse_fault
 from app.identity import Identity
 from app.kv_store import KVStore
 from app.log import get_logger
+from app.members import Member, Members, parse_member
 from app.peers import SIGNATURE_HEADER, Signer
 from app.problems import problem, problems
 from app.progress import Progress
@@ -38,6 +39,10 @@ CONTEXT_HEADER: Final = "Causal-Context"
 PENDING_SHOWN_MAX: Final = 1000
 """Waiting writes that `GET /pending` lists; the total is always exact."""
 _FAULT_MAX_BYTES: Final = 4096
+_MEMBER_MAX_BYTES: Final = 4096
+_STRANGERS_MAX: Final = 1000
+"""Nodes that may be known by their births alone: who asks may name any number of them."""
+_NO_URL: Final = "no URL of it is known here: POST /members, or add it to PEERS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Api:
 
     config: Config
     identity: Identity
+    members: Members
     store: KVStore
     buffer: PendingBuffer
     progress: Progress
@@ -61,6 +67,9 @@ class Api:
         app.router.add_get("/kv/{key:(?s:.*)}", self.get)  # HEAD too
         app.router.add_put("/kv/{key:(?s:.*)}", self.put)
         app.router.add_delete("/kv/{key:(?s:.*)}", self.delete)
+        app.router.add_get("/members", self.get_members)
+        app.router.add_post("/members", self.add_member)
+        app.router.add_delete("/members/{id}", self.remove_member)
         app.router.add_post("/replicate", self.replicate)
         app.router.add_get("/status", self.status)
         app.router.add_get("/pending", self.pending)
@@ -131,23 +140,29 @@ class Api:
         return web.json_response(answer, headers={**headers, "ETag": f'"{committed.dot}"'})
 
     async def _catch_up(self, request: web.Request) -> VectorClock:
-        """The request's context, once this node covers it.
+        """The request's context, once this node, which is a member, covers it.
 
-        Raises NotCaughtUp when the request's patience ends first.
+        Raises NodeRemoved, and NotCaughtUp when the request's patience ends first.
         """
+        self.members.check()
+        return await self._reach(request)
+
+    async def _reach(self, request: web.Request) -> VectorClock:
         patience_s = checks.patience_s(request)
         tokens = request.headers.getall(CONTEXT_HEADER, [])
         context = self.contexts.parse(",".join(tokens))
         if context <= self.progress.clock:
             return context
-        strangers = [a for a in context if node_of(a) not in self._members()]
-        if strangers:
-            raise errors.ForeignContext(
-                f"The Causal-Context names writes of {listing(strangers)}, and this cluster has no "
-                "such node. Nothing was done. Was it given by another cluster?"
-            )
         missing = await self.progress.reach(context, patience_s, self.store.clock)
         if missing:
+            strangers = [a for a in missing if not self._may_have_written(a, self.progress.clock)]
+            # A signed one is of this cluster: the node is new, and its first write is on its way.
+            if strangers and self.config.cluster_secret is None:
+                raise errors.ForeignContext(
+                    f"The Causal-Context names writes of {listing(strangers)}, and this node knows "
+                    "no such node. Nothing was done. Was it given by another cluster? If the node "
+                    "has joined just now, ask again."
+                )
             # What was asked for may be here and wait: then what it waits for is the news.
             needed = await self.buffer.missing_for(missing)
             dots = dict.fromkeys([*needed.dots(), *missing.dots()])
@@ -155,9 +170,71 @@ class Api:
             raise errors.NotCaughtUp(known, patience_s)
         return context
 
-    def _members(self) -> set[str]:
-        """The nodes that may have written: those of the settings, and whoever has before."""
-        return {self.config.node_id, *self.config.peers, *map(node_of, self.progress.clock)}
+    def _may_have_written(self, actor: str, *clocks: VectorClock) -> bool:
+        """Whether the actor's node is or was a member, or has written, as these clocks tell."""
+        node = node_of(actor)
+        return self.members.known(node) is not None or any(
+            actor in clock or node in map(node_of, clock) for clock in clocks
+        )
+
+    # --- members ---------------------------------------------------------------------------------
+
+    async def get_members(self, request: web.Request) -> web.Response:
+        """All members that this node knows, and those that were removed."""
+        checks.known_parameters(request, "wait")
+        context = (await self._reach(request)).merge(self.progress.clock)
+        await self.members.refresh()
+        shown = [await self._member(member) for member in self.members.all]
+        headers = {CONTEXT_HEADER: self.contexts.token(context)}
+        return web.json_response({"members": shown}, headers=headers)
+
+    async def add_member(self, request: web.Request) -> web.Response:
+        """The node of this id is a member, and is reached at this URL."""
+        checks.known_parameters(request, "wait")
+        node, url = parse_member(await checks.body(request, _MEMBER_MAX_BYTES, "member", None))
+        context = await self._reach(request)
+        await self.members.refresh()
+        before = self.members.known(node)
+        was_member = before is not None and before.removed is None
+        context = await self._change_members(self.members.adding(node, url), context)
+        if node == self.config.node_id:
+            await self.members.revoked()
+        added = self.members.known(node)
+        assert added is not None
+        return web.json_response(
+            await self._member(added),
+            status=200 if was_member else 201,
+            headers={CONTEXT_HEADER: self.contexts.token(context)},
+        )
+
+    async def remove_member(self, request: web.Request) -> web.Response:
+        """The node of this id is no member any more."""
+        checks.known_parameters(request, "wait")
+        context = await self._reach(request)
+        await self.members.refresh()
+        removing = self.members.removing(request.match_info["id"])
+        context = await self._change_members(removing, context)
+        return web.Response(status=204, headers={CONTEXT_HEADER: self.contexts.token(context)})
+
+    async def _change_members(
+        self, operations: Sequence[Operation], context: VectorClock
+    ) -> VectorClock:
+        if operations:
+            committed = await asyncio.shield(self.store.commit(operations, context))
+            context = context.with_dot(committed.dot)
+            await self.members.refresh()
+        return context
+
+    async def _member(self, member: Member) -> dict[str, Any]:
+        reachable = member.source == "self" or not (await self.board.peer(member.node)).error
+        removed = self.members.removed if member.source == "self" else member.removed
+        return {
+            "id": member.node,
+            "url": member.url or None,
+            "source": member.source,
+            "state": "removed" if removed else "member",
+            "reachable": None if removed else reachable,
+        }
 
     # --- nodes -----------------------------------------------------------------------------------
 
@@ -167,13 +244,15 @@ class Api:
         body = await checks.body(request, limit, "batch", "REPLICATE_MAX_BYTES")
         self.signer.check(body, request.headers.get(SIGNATURE_HEADER))
         batch = codec.decode_batch(body)
-        self._check_sender(batch.sender, batch.receiver)
+        await self._check_sender(batch)
         actors = {write.dot.actor for write in batch.writes}
         actors.update(*(write.dependencies for write in batch.writes))
-        if strangers := sorted(a for a in actors if node_of(a) not in self._members()):
+        clocks = self.progress.clock, batch.clock
+        if strangers := sorted(a for a in actors if not self._may_have_written(a, *clocks)):
             raise errors.UnknownActor(
                 f"The batch holds writes of, or writes that depend on, {listing(strangers)}, and "
-                "this node knows no such node. Nothing of it was applied. Add it to PEERS here."
+                "neither this node nor the sender's clock knows such a node. Nothing of it was "
+                "applied. Add it with POST /members, or to PEERS here."
             )
         self.identity.witness(batch.clock)
         self.progress.miss(batch.clock)
@@ -181,6 +260,7 @@ class Api:
         first_birth = ""
         if batch.birth:
             first_birth = await self.board.first_birth(batch.sender, batch.birth)
+        sender = self.members.known(batch.sender)
         answer = codec.encode_answer(
             Answer(
                 self.config.node_id,
@@ -193,29 +273,42 @@ class Api:
                 received.refused,
                 self.now_us(),
                 first_birth,
+                self.members.urls if batch.birth else {},
+                None if sender is None else sender.removed,
             )
         )
         return web.Response(
             body=answer, content_type=codec.CONTENT_TYPE, headers=self.signer.headers(answer)
         )
 
-    def _check_sender(self, sender: str, receiver: str) -> None:
-        me = self.config.node_id
+    async def _check_sender(self, batch: Batch) -> None:
+        me, sender, receiver = self.config.node_id, batch.sender, batch.receiver
         if sender == me:
             log.error("same node id", reason=f"another node, or a loop, also has NODE_ID={me}")
             raise errors.SameNodeId(
                 f"The sender says that it is {me}, and so is this node. Nothing was applied. Every "
                 "node has a NODE_ID of its own; and PEERS must not lead back to the node itself."
             )
-        if sender not in self.config.peers:
+        if self.members.known(sender) is None and not await self._may_ask(batch):
             raise errors.UnknownPeer(
-                f"This node has no peer {sender!r}. Nothing was applied. Add it to PEERS here."
+                f"This node knows no member {sender!r}. Nothing was applied. Add it with "
+                "POST /members, or to PEERS here."
             )
         if receiver != me:
             raise errors.Misdirected(
                 f"The batch is for {receiver!r}, and this is {me}. Nothing was applied. Correct "
                 f"PEERS at {sender}."
             )
+
+    async def _may_ask(self, batch: Batch) -> bool:
+        """Whether the batch is a stranger's question only, who is to be added yet.
+
+        What it is told keeps it from giving names again that it gave before; and it is remembered,
+        so that it can be told.
+        """
+        if not (batch.birth and is_node_id(batch.sender)) or batch.writes:
+            return False
+        return await self.board.births() < _STRANGERS_MAX
 
     # --- looking in ------------------------------------------------------------------------------
 
@@ -236,7 +329,11 @@ class Api:
                 "clock": clock.to_dict(),
                 "timestamp": life.timestamp,
                 "pending": {"total": sum(waiting.values()), "by_actor": waiting},
-                "peers": {peer: await self._peer(peer, clock) for peer in self.config.peers},
+                "peers": {
+                    peer: await self._peer(member, clock)
+                    for peer, member in self.members.others.items()
+                },
+                "removed": [member.node for member in self.members.all if member.removed],
                 "limits": {
                     name: value
                     for name, value in self.config.model_dump().items()
@@ -245,7 +342,8 @@ class Api:
             }
         )
 
-    async def _peer(self, peer: str, mine: VectorClock) -> dict[str, Any]:
+    async def _peer(self, member: Member, mine: VectorClock) -> dict[str, Any]:
+        peer = member.node
         report = await self.board.peer(peer)
         lacking = mine.beyond(report.clock)
         now_us = self.now_us()
@@ -256,9 +354,9 @@ class Api:
         heard = report.last_contact_us
         fault = await self.board.fault(peer) if self.config.faults else HEALTHY
         return {
-            "url": self.config.peers[peer],
+            "url": member.url or None,
             "reachable": not report.error,
-            "error": report.error or None,
+            "error": report.error or None if member.url else _NO_URL,
             "clock": report.clock.to_dict() if heard else None,
             "lag_writes": sum(s - report.clock[a] for a, s in lacking.items()),
             "lag_s": round((now_us - oldest_us) / 1e6, 3),
@@ -291,7 +389,26 @@ class Api:
     async def readyz(self, _request: web.Request) -> web.Response:
         """This node can serve: its Redis answers, and holds its state."""
         await self.store.check()
+        self.members.check()
+        await self._check_joined()
         return web.json_response({"status": "ready"})
+
+    async def _check_joined(self) -> None:
+        """A node that began with nothing has what its peers had, but for what no member that it
+        reaches can give it. Raises Joining."""
+        lacking = (await self.store.joining()).beyond(self.progress.clock)
+        if not lacking:
+            return
+        reports = [await self.board.peer(peer) for peer in self.members.others]
+        reached = [report.clock for report in reports if not report.error]
+        mine = self.progress.clock
+        lacking = VectorClock(
+            (actor, sequence)
+            for actor, sequence in lacking.items()
+            if not reached or any(clock[actor] > mine[actor] for clock in reached)
+        )
+        if lacking:
+            raise errors.Joining(sum(s - mine[a] for a, s in lacking.items()))
 
     # --- faults ----------------------------------------------------------------------------------
 
@@ -312,9 +429,9 @@ class Api:
 
     def _linked_peer(self, request: web.Request) -> str:
         peer = request.match_info["peer"]
-        if peer not in self.config.peers:
+        if peer not in self.members.others:
             raise errors.UnknownPeer(
-                f"This node has no peer {peer!r}: it has {listing(sorted(self.config.peers))}. "
+                f"This node has no peer {peer!r}: it has {listing(sorted(self.members.others))}. "
                 "No link was changed."
             )
         return peer

@@ -22,20 +22,24 @@ from app.board import Board
 from app.buffer import PendingBuffer
 from app.config import Config
 from app.context import Contexts
-from app.errors import RedisUnavailable, StartupError
+from app.errors import NotReady, RedisUnavailable, StartupError
 from app.http_api import Api
 from app.identity import Identity
 from app.keys import Keys
 from app.kv_store import KVStore
+from app.links import Links, end
 from app.log import get_logger
+from app.members import Members
 from app.peers import Exchange, HttpExchange, Signer
 from app.progress import Progress
 from app.redis_link import Admits
-from app.replication import Link, Tools
+from app.replication import Tools
 from app.scripts import Scripts
 
 log = get_logger(__name__)
 
+_SETTINGS_LEASE = "~settings"
+"""No node can be called so."""
 _REDIS_COMES_WITHIN_S = 20.0
 """How long a node that starts waits for a Redis that starts beside it, or loads its data."""
 
@@ -122,6 +126,8 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         await redis_check.until_it_answers(redis)
         birth = new_birth(now_us(), world.rng)
         await identity.claim(scripts, config.node_id, birth)
+        members = Members(config, redis, keys)
+        await members.refresh()
         who = Identity(
             config.node_id,
             redis,
@@ -152,16 +158,12 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         if exchange is None:
             session = await stack.enter_async_context(aiohttp.ClientSession())
             exchange = HttpExchange(session, signer, config.peer_timeout_ms)
-        tools = Tools(config, store, board, progress, who, exchange, now_us, world.rng)
-        links = {peer: Link(peer, url, tools) for peer, url in config.peers.items()}
-
-        def fault_changed(peer: str) -> None:
-            if peer in links:
-                links[peer].fault_changed()
-
+        tools = Tools(config, store, board, progress, who, members, exchange, now_us, world.rng)
+        links = Links(config.node_id, members, tools)
         api = Api(
             config,
             who,
+            members,
             store,
             buffer,
             progress,
@@ -169,33 +171,24 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             Contexts(secret, config.context_max_bytes),
             signer,
             now_us,
-            fault_changed,
+            links.fault_changed,
         )
         background = [
-            who.keep({peer: link.ask for peer, link in links.items()}),
-            board.listen(progress, fault_changed),
+            who.keep(links.asks),
+            board.listen(progress, links.fault_changed, members.refresh),
             sweep(buffer, config.sweep_ms / 1000),
-            *(link.run() for link in links.values()),
+            tell_settings(members, store, board, config.sweep_ms),
         ]
         # One that fails takes the worker down with it: the supervisor starts a fresh one.
         async with asyncio.TaskGroup() as group:
+            links.begin(group.create_task)
             tasks = [group.create_task(work) for work in background]
             try:
                 await who.serves.wait()
                 yield api.application()
             finally:
-                await _end(tasks)
-
-
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    """Each task has ended."""
-    unfinished = set(tasks)
-    while unfinished:
-        for task in unfinished:
-            task.cancel()
-        # Asked again and again: in Python 3.11 `asyncio.wait_for`, which redis-py sends commands
-        # with, forgets a cancellation that comes just when it is done (python/cpython#86296).
-        _, unfinished = await asyncio.wait(unfinished, timeout=0.1)
+                await links.end()
+                await end(tasks)
 
 
 async def run_worker(config: Config, sockets: list[socket.socket], stop: asyncio.Event) -> None:
@@ -221,3 +214,20 @@ async def sweep(buffer: PendingBuffer, every_s: float) -> None:
         except RedisUnavailable:
             pass  # the listener on the board says so, once
         await asyncio.sleep(every_s)
+
+
+async def tell_settings(members: Members, store: KVStore, board: Board, every_ms: int) -> None:
+    """The others know which members this node's settings name, once members come and go; for ever.
+
+    So one who joins and has been told of a single member learns how to reach each other one.
+    """
+    while True:
+        try:
+            if members.telling() and await board.hold_lease(_SETTINGS_LEASE, 3 * every_ms):
+                await members.refresh()
+                if telling := members.telling():
+                    await store.commit(telling)
+                    await members.refresh()
+        except (RedisUnavailable, NotReady):
+            pass  # the listener on the board says so, once
+        await asyncio.sleep(every_ms / 1000)

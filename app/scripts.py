@@ -86,6 +86,7 @@ class Scripts:
                 keys.meta,
                 keys.deletes,
                 keys.log(actor),
+                keys.system,
                 *(keys.kv(operation.key) for operation in operations),
             ],
             args=[
@@ -94,6 +95,7 @@ class Scripts:
                 codec.pack_operations(operations),
                 keys.applied_channel,
                 known,
+                keys.system_channel,
             ],
         )
         if not reply:
@@ -118,6 +120,7 @@ class Scripts:
             pending_max,
             drain_max,
             now_us,
+            keys.system_channel,
         ]
         for write in writes:
             args += (
@@ -128,7 +131,7 @@ class Scripts:
                 codec.pack_operations(write.operations),
             )
         reply: list[Any] = await self._receive_writes(
-            keys=[keys.clock, keys.meta, keys.deletes, keys.received], args=args
+            keys=[keys.clock, keys.meta, keys.deletes, keys.received, keys.system], args=args
         )
         if not reply:
             return None

@@ -2,6 +2,7 @@
 
 from client.answers import (
     Fault,
+    Member,
     PeerStatus,
     Pending,
     PendingCount,
@@ -26,6 +27,7 @@ __all__ = [
     "Fault",
     "Lightcone",
     "LightconeError",
+    "Member",
     "Missing",
     "NotApplied",
     "NotCaughtUp",

@@ -114,6 +114,10 @@ class Listener:
     def __init__(self) -> None:
         self.progress = Progress()
         self.changed_links: list[str] = []
+        self.looked_at_system = 0
+
+    async def look_at_system(self) -> None:
+        self.looked_at_system += 1
 
     def has(self, clock: str) -> Callable[[], bool]:
         return lambda: VectorClock.parse(clock) <= self.progress.clock
@@ -124,7 +128,9 @@ async def listening(store: Store) -> AsyncIterator[Listener]:
     """A worker listens, and is subscribed."""
     listener = Listener()
     board = worker(store, "listener")
-    task = asyncio.create_task(board.listen(listener.progress, listener.changed_links.append))
+    task = asyncio.create_task(
+        board.listen(listener.progress, listener.changed_links.append, listener.look_at_system)
+    )
     try:
         await until_subscribed(store, 1)
         yield listener

@@ -106,7 +106,7 @@ class Worker:
 
     @asynccontextmanager
     async def at_work(self, peers: Mapping[str, Ask]) -> AsyncIterator["Worker"]:
-        task = asyncio.create_task(self.identity.keep(peers))
+        task = asyncio.create_task(self.identity.keep(lambda _told: peers))
         try:
             yield self
         finally:
@@ -261,7 +261,7 @@ async def test_of_two_nodes_with_one_id_the_one_that_gave_way_stops(make_redis: 
     redis = make_redis()
     await begin(Scripts(redis, Keys()), "A")
     worker = Worker(redis)
-    keeping = asyncio.create_task(worker.identity.keep({}))
+    keeping = asyncio.create_task(worker.identity.keep(lambda _told: {}))
     await worker.writes_as()
     worker.identity.witness(VectorClock({"A~1": 1}))
     name = await worker.writes_as(lambda name: name != "A")

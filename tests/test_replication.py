@@ -13,6 +13,7 @@ from app.board import Board, PeerReport
 from app.codec import Answer, Batch
 from app.config import Config
 from app.faults import HEALTHY, Fault
+from app.members import Members
 from app.peers import Exchange, PeerRefused, PeerUnreachable
 from app.replication import Link, Tools
 from app.vector_clock import VectorClock
@@ -129,12 +130,14 @@ def link_to(
         "retry_max_ms": 5,
         "relay_after_ms": NEVER_MS,
     }
+    config = Config(node_id="A", peers={"B": URL}, **{**quiet, **settings})
     tools = Tools(
-        Config(node_id="A", peers={"B": URL}, **{**quiet, **settings}),
+        config,
         store.store,
         board or board_of(store, worker),
         store.progress,
         store.life,
+        Members(config, store.redis, store.keys),
         exchange,
         lambda: store.time_us[0],
         random.Random(1),
