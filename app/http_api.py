@@ -429,7 +429,7 @@ class Api:
 
     def _linked_peer(self, request: web.Request) -> str:
         peer = request.match_info["peer"]
-        if peer not in self.members.others:
+        if peer == self.config.node_id or self.members.known(peer) is None:
             raise errors.UnknownPeer(
                 f"This node has no peer {peer!r}: it has {listing(sorted(self.members.others))}. "
                 "No link was changed."

@@ -118,6 +118,7 @@ class Members:
         self._told = NOTHING_TOLD
         self._all = members_of(self._node, self._url, self._peers, self._told)
         self._heard_removed: Dot | None = None
+        self._clock = VectorClock()
         self._reading = asyncio.Lock()
         self._listeners: list[Callable[[], None]] = []
 
@@ -199,14 +200,15 @@ class Members:
         self._all = members_of(self._node, self._url, self._peers, self._told)
         removed = Dot.parse(heard.decode()) if heard else None
         # Once the removal itself has come, the key tells whether it still holds.
-        is_news = removed is not None and not codec.unpack_clock(entries).covers(removed)
+        self._clock = codec.unpack_clock(entries)
+        is_news = removed is not None and not self._clock.covers(removed)
         self._heard_removed = removed if is_news else None
 
     async def hear(self, removed: Dot | None, clock: VectorClock) -> None:
         """A member with this clock has said that `removed` removed this node, or that it is a
         member; every worker knows it, also after a restart. Raises RedisUnavailable."""
         heard = self._heard_removed
-        if removed is not None and not self.removed:
+        if removed is not None and not self.removed and not self._clock.covers(removed):
             await self._note(self._redis.hset(self._keys.meta, "removed", str(removed)))
         elif removed is None and heard is not None and clock.covers(heard):
             await self._note(self._redis.hdel(self._keys.meta, "removed"))

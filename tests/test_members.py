@@ -102,6 +102,8 @@ async def test_once_the_removal_itself_has_come_the_key_says_whether_it_holds(
     await a.buffer.receive([revocation])
     await members.refresh()
     assert members.removed is None
+    await members.hear(removal.dot, VectorClock({"B": 1}))
+    assert members.removed is None, "whoever says so has not heard of what came after"
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"\xff", b'{"url": 1, "state": "member"}', b"[]"])
