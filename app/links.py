@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from app.codec import Answer
+from app.config import is_node_id
 from app.identity import Ask
 from app.log import get_logger
 from app.members import Members
@@ -54,7 +55,10 @@ class Links:
         """How each other member is asked where it stands, and each node whose URL was `told`."""
         others = {node: member.url for node, member in self._members.others.items()}
         removed = {member.node for member in self._members.all if member.removed}
-        urls = {n: url for n, url in told.items() if n not in removed and n != self._node} | others
+        strangers = {node: url for node, url in told.items() if is_node_id(node)}
+        urls = strangers | others
+        for node in (self._node, *removed):
+            urls.pop(node, None)
         return {node: self._ask(node, url) for node, url in urls.items()}
 
     def _ask(self, node: str, url: str) -> Ask:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -135,6 +136,33 @@ async def test_a_new_node_writes_under_its_own_name_when_all_peers_have_said_so(
         assert await worker.writes_as() == "A"
     async with Worker(redis).at_work({"B": silence}) as another:
         assert await another.writes_as() == "A", "it is the same run of Redis"
+
+
+@real_redis_only
+@pytest.mark.parametrize(
+    ("those", "name"),
+    [({"C": says("")}, "A"), ({"C": says("A:7")}, "A~"), ({"C": silence}, "A~")],
+    ids=["they know nothing", "they know it", "they are silent"],
+)
+async def test_a_new_node_asks_those_too_of_whom_its_peers_tell(
+    make_redis: MakeRedis, those: dict[str, Ask], name: str
+) -> None:
+    async def tells(birth: str) -> Answer:
+        return replace(await says("B:3")(birth), members={"B": "", "C": "http://c", "D": ""})
+
+    def peers(told: Mapping[str, str]) -> Mapping[str, Ask]:
+        return {"B": tells, **(those if "C" in told else {})}
+
+    worker = Worker(make_redis())
+    keeping = asyncio.create_task(worker.identity.keep(peers))
+    try:
+        assert (await worker.writes_as())[:2] == name
+        joining = "A:7 B:3" if those["C"] is not silence and name == "A~" else "B:3"
+        assert await worker.redis.hget("meta", "joining") == joining.encode()
+    finally:
+        while not keeping.done():
+            keeping.cancel()
+            await asyncio.wait([keeping], timeout=0.1)
 
 
 @real_redis_only
