@@ -170,6 +170,8 @@ class Identity:
                     break
         if settled.reason:
             log.error("new incarnation", actor=settled.actor, reason=settled.reason)
+        if not remembered.actor and evidence.applied:
+            log.info("begins with nothing, and catches up", until=str(evidence.applied))
         self._actor, self._run = settled.actor, run
         if not known <= remembered.clock:
             self._progress.restart(remembered.clock)

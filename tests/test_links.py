@@ -4,6 +4,8 @@ Each node has a database of its own on a real redis-server. They reach each othe
 that a test can cut.
 """
 
+import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,11 +17,15 @@ from aiohttp.test_utils import TestClient, TestServer
 from redis.asyncio import Redis
 
 from app import codec
+from app.board import Board
 from app.codec import Answer, Batch
 from app.config import Config
+from app.links import Links
+from app.members import Members
 from app.node import World, worker
 from app.peers import PeerRefused, PeerUnreachable
-from tests.conftest import begin_at
+from app.replication import Tools
+from tests.conftest import MakeStore, begin_at
 from tests.processes import until
 
 Client = TestClient[web.Request, web.Application]
@@ -158,6 +164,29 @@ async def cluster(redis_socket: Path) -> AsyncIterator[Cluster]:
         yield cluster
     finally:
         await cluster.stop_all()
+
+
+async def test_a_link_that_fails_ends_the_worker_though_it_was_begun_later(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    config = Config(node_id="A")
+    members = Members(config, a.redis, a.keys)
+    board = Board(a.redis, a.keys, a.scripts, "a worker")
+
+    async def broken(url: str, batch: Batch) -> Answer:
+        raise NotImplementedError(url)
+
+    rng = random.Random(1)
+    tools = Tools(config, a.store, board, a.progress, a.life, members, broken, lambda: 1, rng)
+    links = Links("A", members, tools)
+    with pytest.raises(ExceptionGroup) as failed:
+        async with asyncio.TaskGroup() as group:
+            links.begin(group.create_task)
+            await a.store.commit(members.adding("D", "http://d"))
+            await members.refresh()
+            await asyncio.Event().wait()
+    assert failed.value.subgroup(NotImplementedError)
 
 
 # --- coming --------------------------------------------------------------------------------------
@@ -318,6 +347,8 @@ async def test_nothing_is_sent_to_a_node_that_was_removed(cluster: Cluster) -> N
 
     await until(c_has_asked_often)
     assert not [sender for sender, url in cluster.exchanges if url == url_of("C")]
+    async with Redis.from_url(cluster.redis_url("A")) as redis:
+        assert await redis.keys("lease:?") == [b"lease:B"]
     assert await cluster.get("B", "x") == "x"
 
 
