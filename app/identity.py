@@ -162,16 +162,16 @@ class Identity:
             )
             if settled.reason and run == self._run:
                 self._check_for_a_double(remembered.actor, evidence.seen)
+            joining = VectorClock() if remembered.actor else evidence.applied
             with translated(changes=True):
-                if not remembered.actor:
-                    joining = evidence.applied.entries_text()
-                    await self._redis.hset(self._keys.meta, "joining", joining)
-                if await self._scripts.settle_actor(self._node, remembered, settled, run, now_us):
+                if await self._scripts.settle_actor(
+                    self._node, remembered, settled, run, now_us, joining
+                ):
                     break
         if settled.reason:
             log.error("new incarnation", actor=settled.actor, reason=settled.reason)
-        if not remembered.actor and evidence.applied:
-            log.info("begins with nothing, and catches up", until=str(evidence.applied))
+        if joining:
+            log.info("begins with nothing, and catches up", until=str(joining))
         self._actor, self._run = settled.actor, run
         if not known <= remembered.clock:
             self._progress.restart(remembered.clock)

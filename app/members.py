@@ -14,7 +14,7 @@ Does not know how changes travel, nor what follows from them.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -28,6 +28,7 @@ from app.errors import BadMember, LastMember, NodeRemoved, NoSuchMember
 from app.keys import Keys, member_key, nodes_with_keys, settings_key
 from app.log import get_logger
 from app.redis_link import translated
+from app.scripts import Scripts
 from app.vector_clock import Dot, VectorClock
 from app.write import Put, Version, winner_first
 
@@ -108,13 +109,14 @@ class _MemberForm(msgspec.Struct, forbid_unknown_fields=True):
 class Members:
     """The members that one node knows."""
 
-    def __init__(self, config: Config, redis: Redis, keys: Keys) -> None:
+    def __init__(self, config: Config, redis: Redis, keys: Keys, scripts: Scripts) -> None:
         """Those of the settings, until `refresh`."""
         self._node = config.node_id
         self._url = config.advertise_url or ""
         self._peers = config.peers
         self._redis: Any = redis  # redis-py's types say bytes or str for every reply
         self._keys = keys
+        self._scripts = scripts
         self._told = NOTHING_TOLD
         self._all = members_of(self._node, self._url, self._peers, self._told)
         self._heard_removed: Dot | None = None
@@ -209,20 +211,19 @@ class Members:
         member; every worker knows it, also after a restart. Raises RedisUnavailable."""
         heard = self._heard_removed
         if removed is not None and not self.removed and not self._clock.covers(removed):
-            await self._note(self._redis.hset(self._keys.meta, "removed", str(removed)))
+            await self._note(removed)
         elif removed is None and heard is not None and clock.covers(heard):
-            await self._note(self._redis.hdel(self._keys.meta, "removed"))
+            await self._note(None)
 
     async def revoked(self) -> None:
         """Whoever said that this node was removed has been overruled, here. Raises
         RedisUnavailable."""
         if self._heard_removed:
-            await self._note(self._redis.hdel(self._keys.meta, "removed"))
+            await self._note(None)
 
-    async def _note(self, change: Awaitable[Any]) -> None:
+    async def _note(self, removed: Dot | None) -> None:
         with translated(changes=True):
-            await change
-            await self._redis.publish(self._keys.system_channel, "")
+            await self._scripts.note_removal(self._node, removed)
         await self.refresh()
 
     # --- changing --------------------------------------------------------------------------------

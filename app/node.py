@@ -126,7 +126,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         await redis_check.until_it_answers(redis)
         birth = new_birth(now_us(), world.rng)
         await identity.claim(scripts, config.node_id, birth)
-        members = Members(config, redis, keys)
+        members = Members(config, redis, keys, scripts)
         await members.refresh()
         who = Identity(
             config.node_id,

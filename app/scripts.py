@@ -71,6 +71,7 @@ class Scripts:
         self._receive_writes = redis.register_script(source("receive_writes"))
         self._claim_node = redis.register_script(source("claim_node"))
         self._settle_actor = redis.register_script(source("settle_actor"))
+        self._note_removal = redis.register_script(source("note_removal"))
         self._hold_lease = redis.register_script(source("hold_lease"))
         self._release_lease = redis.register_script(source("release_lease"))
 
@@ -157,7 +158,13 @@ class Scripts:
         return dict(zip(fields[::2], fields[1::2], strict=True))
 
     async def settle_actor(
-        self, node: str, before: Remembered, settled: Settled, run: str, now_us: int
+        self,
+        node: str,
+        before: Remembered,
+        settled: Settled,
+        run: str,
+        now_us: int,
+        joining: VectorClock = VectorClock(),  # noqa: B008 (immutable)
     ) -> bool:
         """Say who writes in this run of Redis (`lua/settle_actor.lua`). False: look again."""
         reply = await self._settle_actor(
@@ -170,7 +177,16 @@ class Scripts:
                 run,
                 settled.reason,
                 now_us,
+                joining.entries_text(),
             ],
+        )
+        return bool(reply)
+
+    async def note_removal(self, node: str, removed: Dot | None) -> bool:
+        """Note that `node` was told of its removal, or that it holds no more
+        (`lua/note_removal.lua`). False: Redis is not the node's."""
+        reply = await self._note_removal(
+            keys=[self._keys.meta], args=[node, str(removed or ""), self._keys.system_channel]
         )
         return bool(reply)
 

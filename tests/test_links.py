@@ -171,7 +171,7 @@ async def test_a_link_that_fails_ends_the_worker_though_it_was_begun_later(
 ) -> None:
     a = await make_store("A")
     config = Config(node_id="A")
-    members = Members(config, a.redis, a.keys)
+    members = Members(config, a.redis, a.keys, a.scripts)
     board = Board(a.redis, a.keys, a.scripts, "a worker")
 
     async def broken(url: str, batch: Batch) -> Answer:

@@ -63,7 +63,8 @@ def test_a_removal_holds_over_all_settings() -> None:
 
 
 async def members_at(store: Store, **settings: Any) -> Members:
-    members = Members(Config(node_id="A", **settings), store.redis, store.keys)
+    config = Config(node_id="A", **settings)
+    members = Members(config, store.redis, store.keys, store.scripts)
     await members.refresh()
     return members
 

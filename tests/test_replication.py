@@ -137,7 +137,7 @@ def link_to(
         board or board_of(store, worker),
         store.progress,
         store.life,
-        Members(config, store.redis, store.keys),
+        Members(config, store.redis, store.keys, store.scripts),
         exchange,
         lambda: store.time_us[0],
         random.Random(1),
