@@ -1,7 +1,8 @@
 """What the workers of a node tell each other, through their Redis.
 
-Five notices: who sends to which peer (a lease), what is known of each peer, the birth of its first
-Redis, the fault on each link, and how far the node has come (a channel).
+Six notices: who sends to which peer (a lease), what is known of each peer, how far the snapshot for
+it has come, the birth of its first Redis, the fault on each link, and how far the node itself has
+come (a channel).
 
 Assumes nothing of the workers: any may die at any time, and but for the births no notice is needed
 for a guarantee. Guarantees that at most one live worker holds a lease for the time of it; a lost
@@ -25,6 +26,7 @@ from app.log import get_logger
 from app.progress import Progress
 from app.redis_link import translated
 from app.scripts import Scripts
+from app.snapshot import Sending
 from app.vector_clock import VectorClock
 
 log = get_logger(__name__)
@@ -54,6 +56,7 @@ class Board:
         self._keys = keys
         self._scripts = scripts
         self._worker = worker
+        self._awaited_until = 0.0
 
     async def hold_lease(self, peer: str, ttl_ms: int) -> bool:
         """Whether this worker is the one that sends to `peer`, for `ttl_ms` from now."""
@@ -67,9 +70,27 @@ class Board:
 
     async def post_peer(self, peer: str, report: PeerReport) -> None:
         """Every worker can say this of `peer`."""
-        fields = {**asdict(report), "clock": report.clock.entries_text()}
+        clock = report.clock.entries_text()
         with translated():
-            await self._redis.hset(self._keys.peer(peer), mapping=fields)
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.hset(self._keys.peer(peer), mapping={**asdict(report), "clock": clock})
+                pipeline.publish(self._keys.peers_channel, f"{peer} {clock}")
+                await pipeline.execute()
+
+    async def await_peers(self, for_s: float) -> None:
+        """For so long, all workers know that somebody waits for news of the peers."""
+        self._await(for_s)
+        with translated():
+            await self._redis.publish(self._keys.awaited_channel, f"{for_s:.3f}")
+
+    @property
+    def peers_are_awaited(self) -> bool:
+        """Whether somebody waits for news of the peers, so that it is to be posted at once."""
+        return asyncio.get_running_loop().time() < self._awaited_until
+
+    def _await(self, for_s: float) -> None:
+        until = asyncio.get_running_loop().time() + for_s
+        self._awaited_until = max(self._awaited_until, until)
 
     async def peer(self, peer: str) -> PeerReport:
         """What was last posted of `peer`."""
@@ -89,6 +110,38 @@ class Board:
         with translated():
             count: int = await self._redis.hlen(self._keys.births)
         return count
+
+    async def post_sending(self, peer: str, sending: Sending) -> None:
+        """Every worker can go on with the snapshot for `peer` from there."""
+        fields = {**asdict(sending), "since": sending.since.entries_text()}
+        fields["scanning"] = int(sending.scanning)
+        with translated(changes=True):
+            await self._redis.hset(self._keys.sending(peer), mapping=fields)
+
+    async def end_sending(self, peer: str) -> None:
+        """No snapshot for `peer` is under way."""
+        with translated(changes=True):
+            await self._redis.delete(self._keys.sending(peer))
+
+    async def sending(self, peer: str) -> Sending | None:
+        """The snapshot for `peer` that is under way."""
+        with translated():
+            fields = await self._redis.hgetall(self._keys.sending(peer))
+        if not fields:
+            return None
+        text = {name.decode(): value.decode() for name, value in fields.items()}
+        return Sending(
+            text["snapshot"],
+            text["run"],
+            int(text["cursor"]),
+            text["scanning"] == "1",
+            VectorClock.parse(text["since"]),
+            text["last"],
+            int(text["sent"]),
+            int(text["total"]),
+            int(text["begun_us"]),
+            int(text["heard_us"]),
+        )
 
     async def first_birth(self, node: str, birth: str) -> str:
         """The birth of the first Redis of that node of which this one heard: this, if none before.
@@ -123,20 +176,30 @@ class Board:
         self,
         progress: Progress,
         fault_changed: Callable[[str], None],
+        heard: Callable[[str, VectorClock], None],
         system_changed: Callable[[], Awaitable[None]],
     ) -> None:
-        """Tell `progress` of every advance, `fault_changed` of every changed link, and
-        `system_changed` that keys of the system were, or may have been, written; for ever."""
+        """Tell `progress` of every advance, `fault_changed` of every changed link, `heard` of what
+        peers say, and `system_changed` that keys of the system were, or may have been, written; for
+        ever."""
         keys = self._keys
+        said = ""
         while True:
             try:
                 with translated():
                     async with self._redis.pubsub() as channel:
                         await channel.subscribe(
-                            keys.applied_channel, keys.faults_channel, keys.system_channel
+                            keys.applied_channel,
+                            keys.faults_channel,
+                            keys.peers_channel,
+                            keys.awaited_channel,
+                            keys.system_channel,
                         )
                         await self._refresh(progress)
                         await system_changed()
+                        if said:
+                            log.info("redis available")
+                            said = ""
                         while True:
                             message = await channel.get_message(timeout=_REFRESH_S)
                             if message is None:
@@ -149,10 +212,17 @@ class Board:
                                         progress.advance(VectorClock.parse(text))
                                     case keys.faults_channel:
                                         fault_changed(text)
+                                    case keys.awaited_channel:
+                                        self._await(float(text))
                                     case keys.system_channel:
                                         await system_changed()
+                                    case _:
+                                        peer, _, clock = text.partition(" ")
+                                        heard(peer, VectorClock.parse(clock))
             except RedisUnavailable as error:
-                log.warning("redis unavailable", cause=error.cause)
+                if error.cause != said:
+                    said = error.cause
+                    log.warning("redis unavailable", cause=said)
                 await asyncio.sleep(_REFRESH_S / 4)
 
     async def _refresh(self, progress: Progress) -> None:

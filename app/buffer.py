@@ -17,7 +17,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from app import codec
+from app import codec, metrics
 from app.codec import Waiting
 from app.errors import RedisUnavailable
 from app.identity import NOT_OURS, Identity
@@ -81,6 +81,7 @@ class PendingBuffer:
                 refused=received.refused,
                 drained=received.drained + drained.drained,
             )
+        _count(received)
         return received
 
     async def sweep(self) -> Received:
@@ -155,6 +156,17 @@ class PendingBuffer:
         self._progress.advance(received.clock)
         self._progress.miss(received.missing)
         return received
+
+
+def _count(received: Received) -> None:
+    for counter, writes in (
+        (metrics.APPLIED, received.applied + received.drained),
+        (metrics.DUPLICATE, received.duplicate),
+        (metrics.PENDING, received.pending),
+        (metrics.REFUSED, received.refused),
+    ):
+        if writes:
+            counter.inc(writes)
 
 
 def _waits_for(write: Write, clock: VectorClock) -> tuple[Dot, ...]:

@@ -13,16 +13,19 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import web
 
 from app import errors
+from app.conditions import Condition, parse_tags
 from app.errors import listing
-from app.write import DEFAULT_CONTENT_TYPE, content_type_problem, user_key_problem
+from app.write import (
+    DEFAULT_CONTENT_TYPE,
+    KEY_MAX_BYTES,
+    content_type_problem,
+    user_key_problem,
+)
 
 WAIT_DEFAULT_S: Final = 1.0
 WAIT_MAX_S: Final = 30.0
-_CONDITIONS: Final = (
-    *("If-Match", "If-None-Match", "If-Unmodified-Since"),
-    *("Content-Range", "Idempotency-Key"),
-)
-"""Headers that say when, or to which part, a write is to be done."""
+_UNSUPPORTED: Final = ("If-Unmodified-Since", "Content-Range")
+"""Headers that say when, or to which part, a write is to be done, and that are not looked at."""
 _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?|\.[0-9]+")
 
 
@@ -40,16 +43,81 @@ def key(request: web.Request) -> str:
     return name
 
 
-def unconditional(request: web.Request) -> None:
-    """The request asks for a write and nothing more. Raises UnsupportedHeader.
+def conditions(request: web.Request, key: str) -> list[Condition]:
+    """What the request wants `key` to hold before it writes: `If-Match`, `If-None-Match: *`.
 
-    To write in spite of a condition that is not looked at would be to write over somebody's work.
+    Raises BadParameter; UnsupportedHeader for a condition that this version does not look at: to
+    write in spite of it would be to write over somebody's work.
     """
-    if conditions := [name for name in _CONDITIONS if name in request.headers]:
+    unsupported = [name for name in _UNSUPPORTED if name in request.headers]
+    wanted = []
+    if (text := _field(request, "If-Match")) is not None:
+        if text == "*":
+            wanted.append(Condition.exists(key))
+        else:
+            strong, _weak = _tags("If-Match", text)
+            wanted.append(Condition.matches(key, strong))
+    if (text := _field(request, "If-None-Match")) is not None:
+        if text == "*":
+            wanted.append(Condition.absent(key))
+        else:
+            unsupported.append("If-None-Match with ETags on a write")
+    if unsupported:
         raise errors.UnsupportedHeader(
-            f"This version does not have {listing(conditions)}, and does not ignore it. Nothing "
+            f"This version does not have {listing(unsupported)}, and does not ignore it. Nothing "
             "was done. Leave it out to write in any case."
         )
+    return wanted
+
+
+def no_conditions(request: web.Request) -> None:
+    """The request has no condition in its head. Raises UnsupportedHeader."""
+    names = ("If-Match", "If-None-Match", *_UNSUPPORTED)
+    if found := [name for name in names if name in request.headers]:
+        raise errors.UnsupportedHeader(
+            f"A transaction does not have {listing(found)}, and does not ignore it. Nothing was "
+            "done. Its operations have conditions of their own (if)."
+        )
+
+
+def idempotency_key(request: web.Request) -> str:
+    """The key that the request has in order to be done once, or nothing. Raises BadParameter."""
+    values = request.headers.getall("Idempotency-Key", [])
+    if not values:
+        return ""
+    key = values[0]
+    if len(values) > 1 or not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
+        raise errors.BadParameter(
+            "Idempotency-Key is 1 to 255 printable ASCII characters, once. Nothing was done."
+        )
+    return key
+
+
+def is_known(request: web.Request, etag: str) -> bool:
+    """Whether the client says, by `If-None-Match`, that it has what this ETag names.
+
+    Raises BadParameter.
+    """
+    text = _field(request, "If-None-Match")
+    if text is None or text == "*":
+        return text == "*"
+    strong, weak = _tags("If-None-Match", text)
+    return etag.strip('"') in (*strong, *weak)
+
+
+def _field(request: web.Request, name: str) -> str | None:
+    values = request.headers.getall(name, [])
+    return ", ".join(values).strip() if values else None
+
+
+def _tags(name: str, text: str) -> tuple[list[str], list[str]]:
+    tags = parse_tags(text)
+    if tags is None:
+        raise errors.BadParameter(
+            f'{name} is * or a list of ETags such as "A:4,B:2", in their quotes, not '
+            f"{text[:60]!r}. Nothing was done."
+        )
+    return tags
 
 
 def known_parameters(request: web.Request, *known: str) -> None:
@@ -72,6 +140,37 @@ def flag(request: web.Request, name: str) -> bool:
     if text not in ("true", "false"):
         raise errors.BadParameter(f"?{name}= is true or false, not {text!r}. Nothing was done.")
     return text == "true"
+
+
+def text(request: web.Request, name: str) -> str:
+    """The parameter, which may be absent or any key, or empty. Raises BadParameter."""
+    # From the query as it came: aiohttp's decoding hides bytes that are not UTF-8.
+    for part in request.rel_url.raw_query_string.split("&"):
+        encoded_name, _, encoded = part.partition("=")
+        if unquote_to_bytes(encoded_name) == name.encode():
+            try:
+                value = unquote_to_bytes(encoded.replace("+", " ")).decode()
+            except UnicodeDecodeError:
+                raise errors.BadParameter(f"?{name}= is not UTF-8. Nothing was done.") from None
+            if len(value.encode()) > KEY_MAX_BYTES:
+                raise errors.BadParameter(
+                    f"?{name}= has more than the {KEY_MAX_BYTES} bytes that a key may have. "
+                    "Nothing was done."
+                )
+            return value
+    return ""
+
+
+def count(request: web.Request, name: str, default: int, most: int) -> int:
+    """The parameter as a number from 1 to `most`. Raises BadParameter."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= most:
+        raise errors.BadParameter(
+            f"?{name}= is a whole number from 1 to {most}, not {text[:40]!r}. Nothing was done."
+        )
+    return int(text)
 
 
 def patience_s(request: web.Request) -> float:

@@ -10,15 +10,28 @@ unpacking gives back what was packed.
 Does not know HTTP, nor what the values mean.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from app.conditions import Condition
 from app.errors import BadBatch
+from app.snapshot import Cut, Kept, KeyState, Part
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock, is_actor
-from app.write import Delete, Operation, Put, Version, Write, write_problem
+from app.write import (
+    TIMESTAMP_MAX,
+    Delete,
+    Operation,
+    Put,
+    Version,
+    Write,
+    content_type_problem,
+    key_problem,
+    write_problem,
+)
 
 PROTOCOL: Final = 1
 """The version of what nodes send each other."""
@@ -37,6 +50,13 @@ def pack_operations(operations: Iterable[Operation]) -> bytes:
             case Delete(key):
                 items += (b"delete", key.encode())
     return b"".join([b"%d:%b," % (len(item), item) for item in items])
+
+
+def fingerprint(operations: Sequence[Operation], conditions: Sequence[Condition]) -> str:
+    """What tells this from any other thing to be done."""
+    wanted = [[condition.key, condition.wanted] for condition in conditions]
+    asked = msgspec.msgpack.encode([pack_operations(operations), wanted])
+    return hashlib.sha256(asked).hexdigest()[:32]
 
 
 def unpack_operations(packed: bytes) -> tuple[Operation, ...]:
@@ -72,6 +92,22 @@ def unpack_versions(fields: Mapping[bytes, bytes]) -> list[Version]:
             dot = Dot.parse(name.decode())
             versions.append(Version(dot, int(timestamp), content_type.decode(), value))
     return versions
+
+
+def pack_key_state(state: KeyState) -> list[str | bytes]:
+    """The fields and values of the `kv:` hash that holds this state, flat."""
+    fields: list[str | bytes] = []
+    for version in state.versions:
+        head = f"{version.timestamp} {version.content_type}\n"
+        fields += (str(version.dot), head.encode() + version.value)
+    if state.versions and state.deletes:
+        fields += ("deletes", state.deletes.entries_text())
+    return fields
+
+
+def unpack_key_state(key: str, fields: Mapping[bytes, bytes]) -> KeyState:
+    """What the fields of a `kv:` hash say of its key."""
+    return KeyState(key, tuple(unpack_versions(fields)), unpack_deletes(fields))
 
 
 def unpack_deletes(fields: Mapping[bytes, bytes]) -> VectorClock:
@@ -168,6 +204,7 @@ DOT_MAX: Final = 81
 BATCH_WRITES_MAX: Final = 10_000
 """Writes in one batch. The receiver's Redis does nothing else while it takes one, and by its bytes
 alone a batch could hold half a million, for which Redis would be away for half a minute."""
+SNAPSHOT_NAME_MAX: Final = 128
 _SHOWN_MAX: Final = 300
 """Characters of what a peer sent that an error repeats."""
 
@@ -190,6 +227,43 @@ class _WriteForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     operations: list[_PutForm | _DeleteForm]
 
 
+class _VersionForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    actor: str
+    sequence: _Sequence
+    timestamp: Annotated[int, msgspec.Meta(ge=1, le=TIMESTAMP_MAX)]
+    content_type: str
+    value: bytes
+
+
+class _KeyStateForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    key: str
+    versions: list[_VersionForm]
+    deletes: _Clock
+
+
+class _CutForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    clock: _Clock
+    deletes: _Clock
+    timestamp: Annotated[int, msgspec.Meta(ge=0, le=TIMESTAMP_MAX)]
+
+
+_SnapshotName = Annotated[str, msgspec.Meta(max_length=SNAPSHOT_NAME_MAX, pattern="^[!-~]*$")]
+
+
+class _PartForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    snapshot: _SnapshotName
+    name: _SnapshotName
+    after: _SnapshotName
+    total: Annotated[int, msgspec.Meta(ge=0, le=SEQUENCE_MAX)]
+    keys: list[_KeyStateForm]
+    cut: _CutForm | None
+
+
+class _HeldForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    snapshot: _SnapshotName
+    last: _SnapshotName
+
+
 _Birth = Annotated[str, msgspec.Meta(max_length=64)]
 
 
@@ -200,6 +274,7 @@ class _BatchForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True)
     clock: _Clock
     writes: Annotated[list[_WriteForm], msgspec.Meta(max_length=BATCH_WRITES_MAX)]
     birth: _Birth = ""
+    part: _PartForm | None = None
 
 
 class _AnswerForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -215,11 +290,13 @@ class _AnswerForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     first_birth: _Birth = ""
     members: dict[str, str] = {}
     removed: Annotated[str, msgspec.Meta(max_length=DOT_MAX)] = ""
+    held: _HeldForm | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What `POST /replicate` carries: who sends to whom, the sender's clock, and writes.
+    """What `POST /replicate` carries: who sends to whom, the sender's clock, and writes; or a part
+    of a snapshot, where the sender's log does not go back to what the receiver lacks.
 
     With `birth`, that of the sender's Redis, it asks which one the receiver heard of first.
     """
@@ -229,6 +306,7 @@ class Batch:
     clock: VectorClock
     writes: tuple[Write, ...]
     birth: str = ""
+    part: Part | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +318,8 @@ class Answer:
     with a `birth`: the first one that the receiver heard of, which may be this one; `members`
     names then all that the receiver knows, with the URL of each, or nothing where it knows none.
     `removed` tells the sender that it is no member any more, by the write that removed it.
+    with a `birth`: the first one that the receiver heard of, which may be this one. `held`
+    answers a batch with a part of a snapshot.
     """
 
     node: str
@@ -254,6 +334,7 @@ class Answer:
     first_birth: str = ""
     members: Mapping[str, str] = field(default_factory=dict)
     removed: Dot | None = None
+    held: Kept | None = None
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -271,6 +352,7 @@ def encode_batch(batch: Batch) -> bytes:
         batch.clock.to_dict(),
         [_write_form(write) for write in batch.writes],
         batch.birth,
+        None if batch.part is None else _part_form(batch.part),
     )
     return _encoder.encode(form)
 
@@ -290,7 +372,8 @@ def decode_batch(body: bytes) -> Batch:
     for write in writes:
         if problem := write_problem(write):
             raise BadBatch(f"The batch breaks a rule: {_cut(problem)}. Nothing of it was applied.")
-    return Batch(form.sender, form.receiver, _clock(form.clock), writes, form.birth)
+    part = None if form.part is None else _part(form.part)
+    return Batch(form.sender, form.receiver, _clock(form.clock), writes, form.birth, part)
 
 
 def encode_answer(answer: Answer) -> bytes:
@@ -308,6 +391,7 @@ def encode_answer(answer: Answer) -> bytes:
         answer.first_birth,
         dict(answer.members),
         str(answer.removed or ""),
+        None if answer.held is None else _HeldForm(answer.held.snapshot, answer.held.last),
     )
     return _encoder.encode(form)
 
@@ -338,6 +422,7 @@ def decode_answer(body: bytes) -> Answer:
         form.first_birth,
         form.members,
         removed,
+        None if form.held is None else Kept(form.held.snapshot, form.held.last),
     )
 
 
@@ -384,6 +469,45 @@ def _write(form: _WriteForm) -> Write:
         form.timestamp,
         tuple(operations),
     )
+
+
+def _part_form(part: Part) -> _PartForm:
+    keys = [
+        _KeyStateForm(
+            state.key,
+            [_VersionForm(*v.dot, v.timestamp, v.content_type, v.value) for v in state.versions],
+            state.deletes.to_dict(),
+        )
+        for state in part.keys
+    ]
+    cut = None
+    if part.cut is not None:
+        cut = _CutForm(part.cut.clock.to_dict(), part.cut.deletes.to_dict(), part.cut.timestamp)
+    return _PartForm(part.snapshot, part.name, part.after, part.total, keys, cut)
+
+
+def _part(form: _PartForm) -> Part:
+    """The part, each key and version of it well-formed. Raises BadBatch."""
+    keys = tuple(map(_key_state, form.keys))
+    cut = None
+    if form.cut is not None:
+        cut = Cut(_clock(form.cut.clock), _clock(form.cut.deletes), form.cut.timestamp)
+    return Part(form.snapshot, form.name, form.after, form.total, keys, cut)
+
+
+def _key_state(form: _KeyStateForm) -> KeyState:
+    versions = []
+    for version in form.versions:
+        problem = (
+            key_problem(form.key)
+            or content_type_problem(version.content_type)
+            or (None if is_actor(version.actor) else f"{version.actor!r} is not an actor")
+        )
+        if problem:
+            raise BadBatch(f"The snapshot breaks a rule: {_cut(problem)}. Nothing was kept of it.")
+        dot = Dot(version.actor, version.sequence)
+        versions.append(Version(dot, version.timestamp, version.content_type, version.value))
+    return KeyState(form.key, tuple(versions), _clock(form.deletes))
 
 
 def _what_is_wrong(body: bytes, error: Exception) -> str:

@@ -32,6 +32,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from app import redis_url
 from app.errors import StartupError
 from app.settings_text import is_setting, mask, read_env_file
 
@@ -41,6 +42,8 @@ CLUSTER_SECRET_MIN_CHARACTERS = 16
 REPLICATE_SLACK_BYTES = 64 * 1024
 #: Every receiver takes so many writes in one batch (codec.BATCH_WRITES_MAX), whatever its settings.
 BATCH_WRITES_MAX = 10_000
+#: No write has more (write.OPERATIONS_MAX), whatever the settings.
+OPERATIONS_MAX = 1000
 #: Settings of the design which this version does not have yet. They protect something, so a node
 #: that ignored them would be less safe than its operator believes.
 REFUSED = re.compile(r"API_TOKENS|TLS_\w+")
@@ -75,7 +78,8 @@ class Config(BaseSettings):
     )
     redis_url: str | None = Field(
         None,
-        description="This node's own Redis (`redis://`, `rediss://` or `unix://`). "
+        description="This node's own Redis (`redis://`, `rediss://` or `unix://`), or the "
+        "Sentinels that know it (`redis+sentinel://host:port,host:port/service`). "
         "Absent: the node runs a redis-server of its own.",
     )
     data_dir: Path = Field(
@@ -109,6 +113,21 @@ class Config(BaseSettings):
         1024 * 1024,
         description="Bytes. Largest value; Redis and the log hold each value whole in memory.",
     )
+    txn_max_operations: int = Field(
+        100,
+        ge=1,
+        le=OPERATIONS_MAX,
+        description="Operations in one transaction. Redis does nothing else while it is done.",
+    )
+    txn_max_bytes: Bytes = Field(
+        4 * 1024 * 1024,
+        description="Bytes. Largest transaction, and most that one may read.",
+    )
+    idempotency_max: Count = Field(
+        1_000_000,
+        description="Requests with an Idempotency-Key to remember, about 300 bytes each. Each is "
+        "remembered for 24 hours; beyond this many the oldest is forgotten sooner.",
+    )
     batch_max_writes: int = Field(
         512,
         ge=1,
@@ -123,12 +142,29 @@ class Config(BaseSettings):
     replicate_max_bytes: Bytes = Field(
         16 * 1024 * 1024,
         description="Bytes. Largest batch a receiver takes; more is refused with 413. At least "
-        "BATCH_MAX_BYTES + VALUE_MAX_BYTES + 65536, so that what peers send always fits.",
+        "BATCH_MAX_BYTES + 65536 + the larger one of VALUE_MAX_BYTES and TXN_MAX_BYTES, so that "
+        "what peers send always fits.",
     )
     pending_max: Count = Field(
         100_000,
         description="Writes. Most that wait in the pending buffer; "
         "beyond it peers keep them in their logs.",
+    )
+    log_max_entries: Count = Field(
+        1_000_000,
+        description="Writes. Longest log of one actor, even if a peer lacks what goes; "
+        "a peer that does is sent a snapshot once it is back.",
+    )
+    log_max_bytes: Annotated[int, Field(ge=1, le=2**40)] = Field(
+        512 * 1024 * 1024,
+        description="Bytes. Most that all logs may take of Redis' memory, like LOG_MAX_ENTRIES.",
+    )
+    log_min_entries: int = Field(
+        1000,
+        ge=0,
+        le=10_000_000,
+        description="Writes. So many of each actor's newest stay in the log although every node "
+        "has them.",
     )
     context_max_bytes: int = Field(
         8 * 1024,
@@ -165,6 +201,7 @@ class Config(BaseSettings):
         description="Milliseconds. How often the pending buffer is checked for what a crash "
         "left behind.",
     )
+    trim_ms: Milliseconds = Field(1000, description="Milliseconds. How often the logs are trimmed.")
     lease_ms: Milliseconds = Field(
         3000,
         description="Milliseconds. How long a dead worker's peers wait for another sender. "
@@ -276,8 +313,8 @@ class Config(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis_url(cls, value: str | None) -> str | None:
-        if value is not None and not re.match(r"(redis|rediss|unix)://.", value):
-            raise ValueError("must begin with redis://, rediss:// or unix://")
+        if value is not None:
+            redis_url.check(value)
         return value
 
     @field_validator("cluster_secret")
@@ -297,11 +334,14 @@ class Config(BaseSettings):
     @field_validator("replicate_max_bytes")
     @classmethod
     def _takes_what_peers_send(cls, value: int, info: ValidationInfo) -> int:
-        batch, largest = info.data.get("batch_max_bytes"), info.data.get("value_max_bytes")
-        if batch and largest and value < (least := batch + largest + REPLICATE_SLACK_BYTES):
+        one, other = info.data.get("value_max_bytes"), info.data.get("txn_max_bytes")
+        batch = info.data.get("batch_max_bytes")
+        if not (batch and one and other):
+            return value
+        if value < (least := batch + max(one, other) + REPLICATE_SLACK_BYTES):
             raise ValueError(
-                f"must be at least BATCH_MAX_BYTES + VALUE_MAX_BYTES + {REPLICATE_SLACK_BYTES}, "
-                f"which is {least}"
+                f"must be at least BATCH_MAX_BYTES + {REPLICATE_SLACK_BYTES} + the larger one of "
+                f"VALUE_MAX_BYTES and TXN_MAX_BYTES, which is {least}"
             )
         return value
 

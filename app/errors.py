@@ -3,6 +3,7 @@
     LightconeError
     ├── StartupError             the node cannot start: a setting, a port, a Redis is wrong
     ├── InvariantError           a guarantee is in doubt: the node must stop, not guess
+    ├── LogTrimmed               a log does not go back as far as was asked for
     └── RequestError             one request failed; `outcome` says whether it took effect
         ├── BadRequest           the caller's mistake, before anything was done
         │   ├── BadKey
@@ -12,6 +13,7 @@
         │   ├── BadBatch         a batch that no node of this version would send
         │   ├── BadFault
         │   ├── BadMember
+        │   ├── BadTransaction
         │   └── BadHttp          what came is not an HTTP request
         ├── UnsupportedEncoding  a body that is compressed
         ├── UnsupportedHeader    a header that asks for what this version does not have
@@ -25,21 +27,27 @@
         ├── NoSuchMember
         ├── LastMember           the member to remove has no other that its writes could go to
         ├── NodeRemoved          this node is no member of the cluster any more
-        ├── NotReady             it is not settled yet as whom the node writes
         ├── Joining              the node is new, and has not yet what its peers had when it came
+        ├── PreconditionFailed   a key holds something else than a condition wants
+        ├── IdempotencyKeyReused
+        ├── ReplicasMissing      a write is done, and fewer nodes hold it than was asked for
+        ├── NotReady             it is not settled yet as whom the node writes
+        ├── Syncing              the node is merging a snapshot
         ├── NotCaughtUp          the patience ended before the missing writes came
         └── RedisUnavailable     Redis is down, full, read-only, loading, slow or not ours
 
 `outcome` follows Maelstrom's definite and indefinite errors: `not_applied` is a promise that the
-request did not and will not take effect; `unknown` makes no promise.
+request did not and will not take effect; `unknown` makes no promise. `applied` says that it did,
+and that something else which was asked for is missing.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from app.vector_clock import Dot
+from app.vector_clock import Dot, VectorClock
 
-Outcome = Literal["not_applied", "unknown"]
+Outcome = Literal["not_applied", "unknown", "applied"]
 
 
 class LightconeError(Exception):
@@ -54,6 +62,13 @@ class InvariantError(LightconeError):
     """Something happened that the guarantees rule out. The message names the guarantee."""
 
 
+class LogTrimmed(LightconeError):
+    """A log does not hold what comes after a clock: it was trimmed, or begun anew after a merge."""
+
+    def __init__(self, after: VectorClock | Dot) -> None:
+        super().__init__(f"the log does not go back to {after}")
+
+
 class RequestError(LightconeError):
     """One request failed. `detail` says what was wrong and what to do about it."""
 
@@ -62,6 +77,8 @@ class RequestError(LightconeError):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.headers: Mapping[str, str] = {}
+        """What else the answer is to say, beside the error."""
 
 
 class BadRequest(RequestError):
@@ -94,6 +111,10 @@ class BadFault(BadRequest):
 
 class BadMember(BadRequest):
     """What is to be a member has no id or URL that a node can have."""
+
+
+class BadTransaction(BadRequest):
+    """The transaction is not of the form that it has to have."""
 
 
 class BadHttp(BadRequest):
@@ -166,8 +187,66 @@ class Joining(RequestError):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a key holds: the dots of its siblings, and all that a reader of it has seen (G7)."""
+
+    key: str
+    dots: tuple[Dot, ...]
+    seen: VectorClock
+
+
+class PreconditionFailed(RequestError):
+    """A condition does not hold. `held` says for each such key what it holds here instead."""
+
+    def __init__(self, held: Sequence[Held]) -> None:
+        shown = listing(
+            [
+                f"{one.key!r} has {len(one.dots)} versions ({listing(one.dots)})"
+                if one.dots
+                else f"{one.key!r} has no version"
+                for one in held
+            ]
+        )
+        super().__init__(
+            f"A condition does not hold at this node: {shown}. Nothing was done. Read what is "
+            "there, with the Causal-Context of this answer, and decide anew."
+        )
+        self.held = tuple(held)
+
+
+class IdempotencyKeyReused(RequestError):
+    """The Idempotency-Key was sent before, with another request."""
+
+
+class ReplicasMissing(RequestError):
+    """The write is done, and the patience has ended before as many nodes held it as was asked."""
+
+    outcome: Outcome = "applied"
+
+    def __init__(self, dot: Dot, nodes: Sequence[str], wanted: int) -> None:
+        super().__init__(
+            f"The write {dot} stands, and is held durably by {listing(nodes, 20)}. That "
+            f"{wanted} nodes do was not heard in time. The others get it by themselves; do not "
+            "repeat it."
+        )
+        self.dot = dot
+        self.nodes = tuple(nodes)
+
+
 class NotReady(RequestError):
     """The node has a new Redis, and does not know yet under which name it may write."""
+
+
+class Syncing(RequestError):
+    """The node merges a snapshot with what it holds: until that is done, its keys are no state that
+    could be read or written."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This node is merging a snapshot from a peer, for it was away for long; GET /status "
+            "says how far it has come. Nothing was done. Try again soon, or at another node."
+        )
 
 
 class NotCaughtUp(RequestError):
@@ -194,7 +273,8 @@ class RedisUnavailable(RequestError):
             if outcome == "not_applied"
             else "Whether the write was applied is not known: read the key before writing again."
         )
-        super().__init__(f"This node's Redis cannot serve the request: {cause}. {became}")
+        said = cause.removesuffix(".")
+        super().__init__(f"This node's Redis cannot serve the request: {said}. {became}")
         self.cause = cause
         self.outcome = outcome
 

@@ -1,21 +1,20 @@
-"""The node's HTTP interface: the routes, and what each answers.
+"""The node's HTTP interface: all routes, and what those answer that are about the node itself.
 
 Assumes the contract of DESIGN.md, section 7. Guarantees that a request that is refused changes
-nothing and is told why, what became of it, and what to do (G10); that a request with a causal
-context is served only from a state that covers it (G7); and that no peer is waited for (G6).
+nothing and is told why, what became of it, and what to do (G10).
 
-Does not know Redis, nor how writes travel on.
+Does not know Redis, nor how writes travel on. What is asked about keys is in `http_kv.py`.
 """
 
 import asyncio
-import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from aiohttp import web
 
-from app import __version__, checks, codec, errors
+from app import __version__, checks, codec, errors, metrics
 from app.board import Board
 from app.buffer import PendingBuffer
 from app.codec import Answer, Batch
@@ -23,23 +22,30 @@ from app.config import Config, is_node_id
 from app.context import Contexts
 from app.errors import listing
 from app.faults import HEALTHY, parse_fault
+from app.http_explain import ExplainRoutes
+from app.http_kv import KeyRoutes
+from app.http_lists import ListRoutes
+from app.http_members import MemberRoutes
+from app.http_session import Sessions
+from app.http_txn import TransactionRoutes
+from app.http_write import Writing
 from app.identity import Identity
 from app.kv_store import KVStore
 from app.log import get_logger
-from app.members import Member, Members, parse_member
+from app.members import Member, Members
 from app.peers import SIGNATURE_HEADER, Signer
-from app.problems import problem, problems
+from app.problems import problems
 from app.progress import Progress
-from app.vector_clock import VectorClock, node_of
-from app.write import Delete, Operation, Put, Version
+from app.replicas import Replicas
+from app.snapshot_receiving import SnapshotReceiving
+from app.stability import held_back, stable
+from app.vector_clock import Dot, VectorClock, node_of
 
 log = get_logger(__name__)
 
-CONTEXT_HEADER: Final = "Causal-Context"
 PENDING_SHOWN_MAX: Final = 1000
 """Waiting writes that `GET /pending` lists; the total is always exact."""
 _FAULT_MAX_BYTES: Final = 4096
-_MEMBER_MAX_BYTES: Final = 4096
 _STRANGERS_MAX: Final = 1000
 """Nodes that may be known by their births alone: who asks may name any number of them."""
 _NO_URL: Final = "no URL of it is known here: POST /members, or add it to PEERS"
@@ -54,8 +60,10 @@ class Api:
     members: Members
     store: KVStore
     buffer: PendingBuffer
+    receiving: SnapshotReceiving
     progress: Progress
     board: Board
+    replicas: Replicas
     contexts: Contexts
     signer: Signer
     now_us: Callable[[], int]
@@ -63,178 +71,24 @@ class Api:
 
     def application(self) -> web.Application:
         """An aiohttp application with all routes."""
-        app = web.Application(middlewares=[problems])
-        app.router.add_get("/kv/{key:(?s:.*)}", self.get)  # HEAD too
-        app.router.add_put("/kv/{key:(?s:.*)}", self.put)
-        app.router.add_delete("/kv/{key:(?s:.*)}", self.delete)
-        app.router.add_get("/members", self.get_members)
-        app.router.add_post("/members", self.add_member)
-        app.router.add_delete("/members/{id}", self.remove_member)
+        app = web.Application(middlewares=[metrics.measured, problems])
+        sessions = Sessions(self.contexts, self.progress, self.store, self.buffer, self.members)
+        writing = Writing(self.config, self.store, sessions, self.replicas)
+        KeyRoutes(self.config, self.store, sessions, writing).add_to(app.router)
+        TransactionRoutes(self.config, self.store, sessions, writing).add_to(app.router)
+        ExplainRoutes(self.store, sessions).add_to(app.router)
+        ListRoutes(self.store, sessions).add_to(app.router)
+        MemberRoutes(self.members, self.store, self.board, sessions).add_to(app.router)
         app.router.add_post("/replicate", self.replicate)
         app.router.add_get("/status", self.status)
         app.router.add_get("/pending", self.pending)
+        app.router.add_get("/metrics", self.metrics)
         app.router.add_get("/healthz", self.healthz)
         app.router.add_get("/readyz", self.readyz)
         if self.config.faults:
             app.router.add_put("/faults/{peer}", self.put_fault)
             app.router.add_delete("/faults/{peer}", self.delete_fault)
         return app
-
-    # --- keys ------------------------------------------------------------------------------------
-
-    async def get(self, request: web.Request) -> web.Response:
-        """The winner's bytes, or with `?siblings=true` all versions as JSON."""
-        key = checks.key(request)
-        checks.known_parameters(request, "wait", "siblings")
-        all_siblings = checks.flag(request, "siblings")
-        context = await self._catch_up(request)
-        reading = await self.store.read(key, context)
-        token = self.contexts.token(context.merge(reading.context))
-        if not reading.versions:
-            missing = errors.NoSuchKey(f"The key {key!r} has no value at this node.")
-            return problem(missing, {CONTEXT_HEADER: token})
-        winner = reading.versions[0]
-        headers = {
-            CONTEXT_HEADER: token,
-            "ETag": _etag(reading.versions),
-            "Siblings": str(len(reading.versions)),
-            "Dot": str(winner.dot),
-        }
-        if all_siblings:
-            shown = {
-                "key": key,
-                "winner": str(winner.dot),
-                "siblings": [_version(version) for version in reading.versions],
-            }
-            return web.json_response(shown, headers=headers)
-        headers["Content-Type"] = winner.content_type
-        return web.Response(body=winner.value, headers=headers)
-
-    async def put(self, request: web.Request) -> web.Response:
-        """The key has this value here, durably."""
-        key = checks.key(request)
-        checks.known_parameters(request, "wait")
-        content_type = checks.content_type(request)
-        value = await checks.body(request, self.config.value_max_bytes, "value", "VALUE_MAX_BYTES")
-        return await self._commit(request, Put(key, value, content_type))
-
-    async def delete(self, request: web.Request) -> web.Response:
-        """The key has no version that this node knew of."""
-        key = checks.key(request)
-        checks.known_parameters(request, "wait")
-        return await self._commit(request, Delete(key))
-
-    async def _commit(self, request: web.Request, operation: Operation) -> web.Response:
-        checks.unconditional(request)
-        context = await self._catch_up(request)
-        # Once begun, a commit is not given up when the client goes away: its outcome is Redis'.
-        committed = await asyncio.shield(self.store.commit([operation], context))
-        headers = {CONTEXT_HEADER: self.contexts.token(context.with_dot(committed.dot))}
-        if isinstance(operation, Delete):
-            return web.Response(status=204, headers=headers)
-        answer = {
-            "key": operation.key,
-            "dot": str(committed.dot),
-            "clock": committed.clock.to_dict(),
-        }
-        return web.json_response(answer, headers={**headers, "ETag": f'"{committed.dot}"'})
-
-    async def _catch_up(self, request: web.Request) -> VectorClock:
-        """The request's context, once this node, which is a member, covers it.
-
-        Raises NodeRemoved, and NotCaughtUp when the request's patience ends first.
-        """
-        self.members.check()
-        return await self._reach(request)
-
-    async def _reach(self, request: web.Request) -> VectorClock:
-        patience_s = checks.patience_s(request)
-        tokens = request.headers.getall(CONTEXT_HEADER, [])
-        context = self.contexts.parse(",".join(tokens))
-        if context <= self.progress.clock:
-            return context
-        missing = await self.progress.reach(context, patience_s, self.store.clock)
-        if missing:
-            strangers = [a for a in missing if not self._may_have_written(a, self.progress.clock)]
-            # A signed one is of this cluster: the node is new, and its first write is on its way.
-            if strangers and self.config.cluster_secret is None:
-                raise errors.ForeignContext(
-                    f"The Causal-Context names writes of {listing(strangers)}, and this node knows "
-                    "no such node. Nothing was done. Was it given by another cluster? If the node "
-                    "has joined just now, ask again."
-                )
-            # What was asked for may be here and wait: then what it waits for is the news.
-            needed = await self.buffer.missing_for(missing)
-            dots = dict.fromkeys([*needed.dots(), *missing.dots()])
-            known = {dot: self.progress.known_for_s(dot) for dot in dots}
-            raise errors.NotCaughtUp(known, patience_s)
-        return context
-
-    def _may_have_written(self, actor: str, *clocks: VectorClock) -> bool:
-        """Whether the actor's node is or was a member, or has written, as these clocks tell."""
-        node = node_of(actor)
-        return self.members.known(node) is not None or any(
-            actor in clock or node in map(node_of, clock) for clock in clocks
-        )
-
-    # --- members ---------------------------------------------------------------------------------
-
-    async def get_members(self, request: web.Request) -> web.Response:
-        """All members that this node knows, and those that were removed."""
-        checks.known_parameters(request, "wait")
-        context = (await self._reach(request)).merge(self.progress.clock)
-        await self.members.refresh()
-        shown = [await self._member(member) for member in self.members.all]
-        headers = {CONTEXT_HEADER: self.contexts.token(context)}
-        return web.json_response({"members": shown}, headers=headers)
-
-    async def add_member(self, request: web.Request) -> web.Response:
-        """The node of this id is a member, and is reached at this URL."""
-        checks.known_parameters(request, "wait")
-        node, url = parse_member(await checks.body(request, _MEMBER_MAX_BYTES, "member", None))
-        context = await self._reach(request)
-        await self.members.refresh()
-        before = self.members.known(node)
-        was_member = before is not None and before.removed is None
-        context = await self._change_members(self.members.adding(node, url), context)
-        if node == self.config.node_id:
-            await self.members.revoked()
-        added = self.members.known(node)
-        assert added is not None
-        return web.json_response(
-            await self._member(added),
-            status=200 if was_member else 201,
-            headers={CONTEXT_HEADER: self.contexts.token(context)},
-        )
-
-    async def remove_member(self, request: web.Request) -> web.Response:
-        """The node of this id is no member any more."""
-        checks.known_parameters(request, "wait")
-        context = await self._reach(request)
-        await self.members.refresh()
-        removing = self.members.removing(request.match_info["id"])
-        context = await self._change_members(removing, context)
-        return web.Response(status=204, headers={CONTEXT_HEADER: self.contexts.token(context)})
-
-    async def _change_members(
-        self, operations: Sequence[Operation], context: VectorClock
-    ) -> VectorClock:
-        if operations:
-            committed = await asyncio.shield(self.store.commit(operations, context))
-            context = context.with_dot(committed.dot)
-            await self.members.refresh()
-        return context
-
-    async def _member(self, member: Member) -> dict[str, Any]:
-        reachable = member.source == "self" or not (await self.board.peer(member.node)).error
-        removed = self.members.removed if member.source == "self" else member.removed
-        return {
-            "id": member.node,
-            "url": member.url or None,
-            "source": member.source,
-            "state": "removed" if removed else "member",
-            "reachable": None if removed else reachable,
-        }
 
     # --- nodes -----------------------------------------------------------------------------------
 
@@ -248,7 +102,7 @@ class Api:
         actors = {write.dot.actor for write in batch.writes}
         actors.update(*(write.dependencies for write in batch.writes))
         clocks = self.progress.clock, batch.clock
-        if strangers := sorted(a for a in actors if not self._may_have_written(a, *clocks)):
+        if strangers := sorted(a for a in actors if not self.members.may_have_written(a, *clocks)):
             raise errors.UnknownActor(
                 f"The batch holds writes of, or writes that depend on, {listing(strangers)}, and "
                 "neither this node nor the sender's clock knows such a node. Nothing of it was "
@@ -257,6 +111,9 @@ class Api:
         self.identity.witness(batch.clock)
         self.progress.miss(batch.clock)
         received = await asyncio.shield(self.buffer.receive(batch.writes))
+        held = None
+        if batch.part is not None:
+            held = await asyncio.shield(self.receiving.take(batch.sender, batch.part))
         first_birth = ""
         if batch.birth:
             first_birth = await self.board.first_birth(batch.sender, batch.birth)
@@ -275,6 +132,7 @@ class Api:
                 first_birth,
                 self.members.urls if batch.birth else {},
                 None if sender is None else sender.removed,
+                held,
             )
         )
         return web.Response(
@@ -329,18 +187,52 @@ class Api:
                 "clock": clock.to_dict(),
                 "timestamp": life.timestamp,
                 "pending": {"total": sum(waiting.values()), "by_actor": waiting},
-                "peers": {
-                    peer: await self._peer(member, clock)
-                    for peer, member in self.members.others.items()
-                },
+                "log": await self._log(clock),
+                "snapshot": await self._snapshot(),
+                "peers": await self._peers(clock),
                 "removed": [member.node for member in self.members.all if member.removed],
                 "limits": {
                     name: value
                     for name, value in self.config.model_dump().items()
-                    if name.endswith(("_max", "_max_bytes", "_max_writes"))
+                    if name.endswith(("_max", "_max_bytes", "_max_writes", "_max_operations"))
                 },
             }
         )
+
+    async def _log(self, mine: VectorClock) -> dict[str, Any]:
+        """How long the logs are, and which peer holds them back most."""
+        sizes = await self.store.log_sizes(mine)
+        clocks = await self._clocks()
+        return {
+            "entries": sum(size.entries for size in sizes.values()),
+            "bytes": sum(size.bytes for size in sizes.values()),
+            "stable": stable(mine, clocks.values()).to_dict(),
+            "held_back_by": [
+                {"peer": held.member, "writes": held.writes} for held in held_back(mine, clocks)
+            ],
+        }
+
+    async def _clocks(self) -> dict[str, VectorClock]:
+        """What each other member had applied when it was last heard."""
+        return {peer: (await self.board.peer(peer)).clock for peer in self.members.others}
+
+    async def _snapshot(self) -> dict[str, Any] | None:
+        """How far the snapshot is that this node receives."""
+        state = await self.receiving.state()
+        if state is None:
+            return None
+        return {
+            "from": state.source,
+            "phase": "merging" if state.is_merging else "receiving",
+            "received_keys": state.keys,
+            "merged_keys": state.merged,
+            "total_keys": state.total,
+            "since_s": round((self.now_us() - state.begun_us) / 1e6, 3),
+        }
+
+    async def _peers(self, mine: VectorClock) -> dict[str, Any]:
+        others = self.members.others
+        return {peer: await self._peer(member, mine) for peer, member in others.items()}
 
     async def _peer(self, member: Member, mine: VectorClock) -> dict[str, Any]:
         peer = member.node
@@ -349,8 +241,10 @@ class Api:
         now_us = self.now_us()
         oldest_us = now_us
         for actor in lacking:
-            for write in await self.store.log_after(actor, report.clock[actor], 1):
+            with suppress(errors.LogTrimmed):
+                [write] = await self.store.log_after(actor, report.clock[actor], 1)
                 oldest_us = min(oldest_us, write.timestamp)
+        sending = await self.board.sending(peer)
         heard = report.last_contact_us
         fault = await self.board.fault(peer) if self.config.faults else HEALTHY
         return {
@@ -362,19 +256,45 @@ class Api:
             "lag_s": round((now_us - oldest_us) / 1e6, 3),
             "skew_ms": report.skew_us / 1000 if heard else None,
             "last_contact_s": round((now_us - heard) / 1e6, 3) if heard else None,
+            "snapshot": sending
+            and {
+                "sent_keys": sending.sent,
+                "total_keys": sending.total,
+                "since_s": round((now_us - sending.begun_us) / 1e6, 3),
+            },
             "faults": None if fault == HEALTHY else fault.to_dict(),
         }
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """What has happened at all workers of this node, and where it stands, for Prometheus."""
+        checks.known_parameters(request)
+        try:
+            clock = await self.store.clock()
+            life = await self.store.life()
+            standing = metrics.Standing(
+                life.actor,
+                life.since_us,
+                clock,
+                await self.buffer.counts(),
+                await self._peers(clock),
+            )
+        except errors.RedisUnavailable:
+            standing = None
+        text = metrics.exposition(self.config.node_id, __version__, standing)
+        return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def pending(self, request: web.Request) -> web.Response:
         """The writes that wait, and which writes each waits for."""
         checks.known_parameters(request)
         counts = await self.buffer.counts()
         now_us = self.now_us()
+        peers = await self._clocks()
         writes = [
             {
                 "dot": str(blocked.waiting.write.dot),
                 "dependencies": blocked.waiting.write.dependencies.to_dict(),
                 "waiting_for": [str(dot) for dot in blocked.waiting_for],
+                "could_come_from": {str(dot): _holders(dot, peers) for dot in blocked.waiting_for},
                 "waiting_s": round((now_us - blocked.waiting.since_us) / 1e6, 3),
                 "keys": [operation.key for operation in blocked.waiting.write.operations],
             }
@@ -437,18 +357,8 @@ class Api:
         return peer
 
 
-def _etag(versions: tuple[Version, ...]) -> str:
-    """Changes whenever the set of siblings does: it names them."""
-    return '"' + ",".join(sorted(str(version.dot) for version in versions)) + '"'
-
-
-def _version(version: Version) -> dict[str, Any]:
-    shown = {
-        "dot": str(version.dot),
-        "timestamp": version.timestamp,
-        "content_type": version.content_type,
-    }
-    try:
-        return {**shown, "text": version.value.decode()}
-    except UnicodeDecodeError:
-        return {**shown, "base64": base64.b64encode(version.value).decode()}
+def _holders(dot: Dot, peers: Mapping[str, VectorClock]) -> list[str]:
+    """The peers that could send the write: who made it, and who has said that it has it."""
+    return sorted(
+        peer for peer, clock in peers.items() if clock.covers(dot) or peer == node_of(dot.actor)
+    )

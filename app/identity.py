@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from app import codec, incarnation
+from app import codec, incarnation, metrics
 from app.codec import Answer
 from app.errors import InvariantError, NotReady, RedisUnavailable, StartupError
 from app.incarnation import Evidence, Remembered
@@ -24,7 +24,7 @@ from app.keys import LAYOUT, Keys
 from app.log import get_logger
 from app.peers import PeerError
 from app.progress import Progress
-from app.redis_link import run_of, translated
+from app.redis_link import run_of, took_over, translated
 from app.scripts import Scripts
 from app.vector_clock import VectorClock
 
@@ -64,6 +64,7 @@ class Identity:
         birth: str,
         *,
         durable: bool,
+        fails_over: bool = False,
         first_start_wait_s: float,
     ) -> None:
         self._node = node
@@ -74,11 +75,13 @@ class Identity:
         self._now_us = now_us
         self._birth = birth
         self._durable = durable
+        self._fails_over = fails_over
         self._first_start_wait_s = first_start_wait_s
         self._actor = ""
         self._run = ""
         self._seen = VectorClock()
         self._gave_way = False
+        self._hindrance = ""
         self.doubts = 0
         """How often there has been a doubt."""
         self._doubted = asyncio.Event()
@@ -88,8 +91,14 @@ class Identity:
 
     @property
     def actor(self) -> str:
-        """Who writes here. Raises NotReady while that is in doubt."""
+        """Who writes here.
+
+        While that is in doubt raises NotReady, or RedisUnavailable if Redis does not let it be
+        found out.
+        """
         if not self._settled.is_set():
+            if self._hindrance:
+                raise RedisUnavailable(self._hindrance)
             raise NotReady(
                 "Whether this node has written before, or has lost what it wrote, is still to be "
                 "found out. Nothing was done. Try again soon, or at another node."
@@ -99,7 +108,7 @@ class Identity:
     async def writer(self) -> str:
         """Who writes here; if that is in doubt, once it is settled, which as a rule is at once.
 
-        Raises NotReady.
+        Raises NotReady, RedisUnavailable.
         """
         await self.settles()
         return self.actor
@@ -141,13 +150,15 @@ class Identity:
             self._doubted.clear()
             try:
                 await self._settle(peers)
+                self._hindrance = ""
                 if not self._doubted.is_set():
                     self._settled.set()
                 async with asyncio.timeout(_LOOK_AGAIN_S):
                     await self._doubted.wait()
             except TimeoutError:
                 pass
-            except RedisUnavailable:  # the listener on the board says so, once
+            except RedisUnavailable as error:  # the listener on the board says so
+                self._hindrance = error.cause
                 await asyncio.sleep(_RETRY_S)
 
     async def _settle(self, peers: Peers) -> None:
@@ -155,10 +166,19 @@ class Identity:
             # In this order: what is known now must be in the Redis that is looked at next.
             known = self._progress.clock
             run, birth, remembered = await self._look()
+            if run != self._run:
+                await check_logs(self._scripts)
             evidence = await self._hear(peers, birth, remembered, run, known.merge(self._seen))
             now_us = self._now_us()
             settled = incarnation.settle(
-                self._node, remembered, run, evidence, durable=self._durable, now_us=now_us
+                self._node,
+                remembered,
+                run,
+                evidence,
+                durable=self._durable,
+                # One that was promoted and started again before it was looked at does not show it.
+                took_over=took_over(run) or (self._fails_over and bool(remembered.run)),
+                now_us=now_us,
             )
             if settled.reason and run == self._run:
                 self._check_for_a_double(remembered.actor, evidence.seen)
@@ -169,6 +189,7 @@ class Identity:
                 ):
                     break
         if settled.reason:
+            metrics.INCARNATIONS.inc()
             log.error("new incarnation", actor=settled.actor, reason=settled.reason)
         if joining:
             log.info("begins with nothing, and catches up", until=str(joining))
@@ -275,6 +296,28 @@ async def rest(redis: Redis, keys: Keys) -> None:
         run = await run_of(redis)
         if await meta.hget(keys.meta, "run") == run.encode():
             await meta.hset(keys.meta, "rested", run)
+
+
+async def check_logs(scripts: Scripts) -> None:
+    """No log lacks a write in its middle.
+
+    An append-only file that is cut short loses its end, and what is left is a state that was. Not
+    so where Redis 7 was about to rewrite the file and did not sync each write: it goes on in
+    another file then, which may be on disk when the end of the one before is not. What is left
+    after that is no state that ever was: values are there without what they follow, and the clock
+    covers writes that nobody would send again. The clock cannot be taken back either, for later
+    writes may have removed what would come again. So the node does not go on from it.
+
+    Raises InvariantError, RedisUnavailable.
+    """
+    with translated():
+        hole = await scripts.find_hole()
+    if hole:
+        raise InvariantError(
+            f"Redis has lost writes in the middle of what it was given: {hole} (G8). What is left "
+            "cannot be gone on from. Keep a copy of it, and start the node with an empty Redis: "
+            "its peers give it what they have"
+        )
 
 
 async def claim(scripts: Scripts, node: str, birth: str) -> dict[str, str]:

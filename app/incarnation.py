@@ -94,20 +94,38 @@ def is_later(actor: str, than: str) -> bool:
 
 
 def settle(
-    node: str, redis: Remembered, run: str, evidence: Evidence, *, durable: bool, now_us: int
+    node: str,
+    redis: Remembered,
+    run: str,
+    evidence: Evidence,
+    *,
+    durable: bool,
+    took_over: bool = False,
+    now_us: int,
 ) -> Settled:
     """Who writes at `node` in this run of Redis.
 
-    `durable` says that Redis has on disk what it has acknowledged, whenever it ends.
+    `durable` says that Redis has on disk what it has acknowledged, whenever it ends; `took_over`
+    that this may be another server than that of the run before: a replica of it, at best, which is
+    given what its primary has acknowledged later, or never.
     """
     known = redis.clock.merge(evidence.seen)
-    if reason := _why_not_the_same(node, redis, run, evidence, durable=durable, now_us=now_us):
+    if reason := _why_not_the_same(
+        node, redis, run, evidence, durable=durable, took_over=took_over, now_us=now_us
+    ):
         return Settled(_next_actor(node, (redis.actor, *known), now_us // 1000), reason)
     return Settled(redis.actor or node)
 
 
 def _why_not_the_same(
-    node: str, redis: Remembered, run: str, evidence: Evidence, *, durable: bool, now_us: int
+    node: str,
+    redis: Remembered,
+    run: str,
+    evidence: Evidence,
+    *,
+    durable: bool,
+    took_over: bool,
+    now_us: int,
 ) -> str:
     if not redis.actor:
         if has_written(node, redis.clock.merge(evidence.seen)):
@@ -117,7 +135,7 @@ def _why_not_the_same(
         if evidence.silent:
             silent = ", ".join(evidence.silent)
             return f"Redis is new, and whether {node} wrote before is not known: {silent} is silent"
-        return ""
+        return "Redis is new, and took over from another" if took_over else ""
     if lost := lost_writes(redis.actor, evidence.seen, redis.clock):
         (actor, sequence), *_ = lost.items()
         has = redis.clock[actor]
@@ -125,6 +143,9 @@ def _why_not_the_same(
         return f"Redis has lost writes: {actor}:{sequence} was seen, and {holds}"
     if run == redis.run:
         return ""
+    # That the node rested says nothing then: it may have worked again since, unknown to a replica.
+    if took_over:
+        return "another Redis took over, and may lack the last that the one before was given"
     if not durable and not redis.rested:
         return "Redis was started again, and may have lost the last that it was given"
     if _was_away(redis, now_us) and (evidence.silent or not redis.rested):

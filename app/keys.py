@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from app.write import SYSTEM
 
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """The version of what is under these names. A node refuses a Redis with a layout it can't read."""
 
 
@@ -76,6 +76,30 @@ class Keys:
         return f"{self.prefix}received"
 
     @property
+    def keys(self) -> str:
+        """Sorted set: where each bucket of the index of user keys starts."""
+        return f"{self.prefix}keys"
+
+    def bucket(self, start: str) -> str:
+        """Sorted set: user keys, from `start` up to where the next bucket starts."""
+        return f"{self.keys}:{start}"
+
+    @property
+    def conflicts(self) -> str:
+        """Sorted set: the user keys that have siblings."""
+        return f"{self.prefix}conflicts"
+
+    @property
+    def requests(self) -> str:
+        """Hash: Idempotency-Key -> the write that was done for it here."""
+        return f"{self.prefix}requests"
+
+    @property
+    def requests_order(self) -> str:
+        """List: the fields of `requests`, oldest first."""
+        return f"{self.prefix}requests-order"
+
+    @property
     def births(self) -> str:
         """Hash: node -> the birth of its first Redis of which this node heard."""
         return f"{self.prefix}births"
@@ -84,6 +108,16 @@ class Keys:
     def system(self) -> str:
         """Set: the keys of the system that were ever written here."""
         return f"{self.prefix}system"
+
+    @property
+    def snapshot(self) -> str:
+        """Hash: the snapshot that is being received here, and how far it has come."""
+        return f"{self.prefix}snapshot"
+
+    @property
+    def staging(self) -> str:
+        """Set: the snapshots of which something may be staged."""
+        return f"{self.prefix}staging"
 
     @property
     def faults(self) -> str:
@@ -98,6 +132,16 @@ class Keys:
         them, and another node's progress taken for ours would break G7.
         """
         return f"{self.prefix}applied@{self.database}"
+
+    @property
+    def peers_channel(self) -> str:
+        """Channel: a peer that was heard of, and what it has applied."""
+        return f"{self.prefix}peers@{self.database}"
+
+    @property
+    def awaited_channel(self) -> str:
+        """Channel: for how many seconds somebody waits for news of peers."""
+        return f"{self.prefix}awaited@{self.database}"
 
     @property
     def faults_channel(self) -> str:
@@ -120,6 +164,14 @@ class Keys:
     def pending(self, actor: str) -> str:
         """Hash: the writes of `actor` that came too early, by sequence."""
         return f"{self.pending_stem}{actor}"
+
+    def sending(self, node: str) -> str:
+        """Hash: the snapshot that is being sent to `node`, and how far it has come."""
+        return f"{self.prefix}sending:{node}"
+
+    def staged_stem(self, snapshot: str) -> str:
+        """What the names of a snapshot's staged keys begin with: hashes as under `kv:`."""
+        return f"{self.prefix}staged:{snapshot}:"
 
     def peer(self, node: str) -> str:
         """Hash: what the link to `node` knows of it."""

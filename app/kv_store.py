@@ -7,25 +7,35 @@ was applied, all of it or nothing.
 Does not know who asks, nor that other nodes exist. What peers send comes in by `buffer.py`.
 """
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from redis.asyncio import Redis
 
-from app import codec
-from app.errors import InvariantError, RedisUnavailable
+from app import codec, metrics
+from app.conditions import Condition
+from app.errors import (
+    Held,
+    IdempotencyKeyReused,
+    LogTrimmed,
+    PreconditionFailed,
+    RedisUnavailable,
+    Syncing,
+    TooLarge,
+)
 from app.identity import NOT_OURS, Identity
 from app.keys import Keys
 from app.progress import Progress
 from app.redis_link import translated
-from app.scripts import Committed, Scripts
-from app.vector_clock import VectorClock
+from app.scripts import Committed, Failed, Reused, Scripts, TooMuch
+from app.vector_clock import Dot, VectorClock
 from app.write import Operation, Version, Write, winner_first
 
 NOTHING: Final = VectorClock()
 """The context of who has seen nothing."""
+_TRIMMED_AT_ONCE: Final = 10_000
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,6 +54,41 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """A page of keys, in order, and of each the dots that were asked for; whether more follow; and
+    the clock of the node at that instant, which vouches for what is absent."""
+
+    keys: dict[str, tuple[Dot, ...]]
+    clock: VectorClock
+    more: bool
+
+
+def _bounds(prefix: str, after: str) -> tuple[bytes, bytes]:
+    """The bounds of the keys that begin with `prefix` and come after `after`, for ZRANGEBYLEX."""
+    # No UTF-8 holds the byte 255, so that what begins with the prefix ends before it.
+    first = f"({after}" if after and after >= prefix else f"[{prefix}"
+    return first.encode(), b"(" + prefix.encode() + b"\xff"
+
+
+def _too_much(most: int) -> TooLarge:
+    return TooLarge(
+        f"What the transaction reads is more than this node gives in one answer: {most} bytes "
+        "(TXN_MAX_BYTES). Nothing was done. Read fewer keys at a time."
+    )
+
+
+def reading(fields: Mapping[bytes, bytes], clock: VectorClock) -> Reading:
+    """What a reader of a key is shown that has these fields, at a node with this clock."""
+    versions = tuple(winner_first(codec.unpack_versions(fields)))
+    if not versions:
+        return Reading((), clock)  # absence may be a delete's work
+    context = codec.unpack_deletes(fields)
+    for version in versions:
+        context = context.with_dot(version.dot)
+    return Reading(versions, context)
+
+
+@dataclass(frozen=True, slots=True)
 class Life:
     """Who writes at a node: empty while that is not settled; and the timestamp of its newest write.
 
@@ -54,6 +99,14 @@ class Life:
     timestamp: int
     since_us: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogSize:
+    """How many writes a log holds, and about how many bytes of Redis' memory."""
+
+    entries: int
+    bytes: int
 
 
 def _in_a_settled_run(
@@ -90,6 +143,7 @@ class KVStore:
         progress: Progress,
         identity: Identity,
         now_us: Callable[[], int],
+        requests_max: int = 1000,
     ) -> None:
         """`redis` and `scripts` use connections to runs of Redis that `identity` admits."""
         self._redis: Any = redis  # redis-py's types say bytes or str for every reply
@@ -98,26 +152,54 @@ class KVStore:
         self._progress = progress
         self._identity = identity
         self._now_us = now_us
+        self._requests_max = requests_max
 
     @_in_a_settled_run
     async def commit(
-        self, operations: Sequence[Operation], context: VectorClock = NOTHING
+        self,
+        operations: Sequence[Operation],
+        context: VectorClock = NOTHING,
+        conditions: Sequence[Condition] = (),
+        reads: Sequence[str] = (),
+        most: int = 2**30,
+        request: str = "",
     ) -> Committed:
         """The write with these operations is applied here, after `context`, which was applied here
-        before, and is on its way to the peers.
+        before, and is on its way to the peers. At that instant all `conditions` held.
 
-        Raises NotReady, RedisUnavailable.
+        The keys `reads` are read as they were just before it, `most` bytes in all. Of several
+        times that it is asked for with the same `request`, it is done once.
+        Raises PreconditionFailed, TooLarge, IdempotencyKeyReused, NotReady, Syncing,
+        RedisUnavailable.
         """
         actor = await self._identity.writer()
         self._still_covers(context)
         with translated(changes=True):
             committed = await self._scripts.commit_write(
-                actor, operations, self._now_us(), self._progress.clock[actor]
+                actor,
+                operations,
+                self._now_us(),
+                self._progress.clock[actor],
+                conditions,
+                reads,
+                most,
+                request,
+                self._requests_max,
             )
         if committed is None:
             self._identity.doubt()
             raise RedisUnavailable(NOT_OURS)
+        if isinstance(committed, Failed):
+            raise PreconditionFailed(committed.held)
+        if isinstance(committed, TooMuch):
+            raise _too_much(most)
+        if isinstance(committed, Reused):
+            raise IdempotencyKeyReused(
+                "This Idempotency-Key came before, with a request for something else. Nothing was "
+                "done. Give every request a key of its own, and the same only to repeat it."
+            )
         self._progress.advance(committed.clock)
+        metrics.COMMITTED.inc()
         return committed
 
     @_in_a_settled_run
@@ -125,7 +207,7 @@ class KVStore:
         """The siblings of `key`, from a state that covers `context`, which was applied here
         before; and what their reader has seen.
 
-        Raises RedisUnavailable.
+        Raises Syncing, RedisUnavailable.
         """
         self._still_covers(context)
         known = self._progress.clock
@@ -135,18 +217,80 @@ class KVStore:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.hgetall(self._keys.kv(key))
                 pipeline.hgetall(self._keys.clock)
-                fields, entries = await pipeline.execute()
+                pipeline.hget(self._keys.meta, "merging")
+                fields, entries, merging = await pipeline.execute()
+        if merging is not None:
+            raise Syncing
         clock = codec.unpack_clock(entries)
+        self._holds(known, clock)
+        return reading(fields, clock)
+
+    @_in_a_settled_run
+    async def snapshot(
+        self,
+        keys: Sequence[str],
+        context: VectorClock,
+        conditions: Sequence[Condition],
+        most: int,
+    ) -> tuple[dict[str, Reading], VectorClock]:
+        """What `keys`, which are those of the `conditions` too, held at one instant at which all of
+        these held, `most` bytes in all; from a state that covers `context`, which was applied here
+        before; and the clock at that instant.
+
+        Raises PreconditionFailed, TooLarge, RedisUnavailable.
+        """
+        self._still_covers(context)
+        known = self._progress.clock
+        with translated():
+            found = await self._scripts.read_keys(keys, most)
+        if isinstance(found, TooMuch):
+            raise _too_much(most)
+        fields, clock = found
+        self._holds(known, clock)
+        readings = {key: reading(held, clock) for key, held in zip(keys, fields, strict=True)}
+        dots = {key: tuple(v.dot for v in one.versions) for key, one in readings.items()}
+        if failed := [one.key for one in conditions if not one.holds(dots[one.key])]:
+            raise PreconditionFailed(
+                [Held(key, dots[key], readings[key].context) for key in failed]
+            )
+        return readings, clock
+
+    @_in_a_settled_run
+    async def list_keys(
+        self, prefix: str, after: str, limit: int, context: VectorClock = NOTHING
+    ) -> Listing:
+        """At most `limit` keys that begin with `prefix` and come after `after`, in the order of
+        their bytes, from a state that covers `context`, which was applied here before.
+
+        Raises RedisUnavailable.
+        """
+        self._still_covers(context)
+        known = self._progress.clock
+        with translated():
+            keys, clock = await self._scripts.list_keys(*_bounds(prefix, after), limit + 1)
+        self._holds(known, clock)
+        return Listing(dict.fromkeys(keys[:limit], ()), clock, len(keys) > limit)
+
+    @_in_a_settled_run
+    async def list_conflicts(
+        self, prefix: str, after: str, limit: int, context: VectorClock = NOTHING
+    ) -> Listing:
+        """The same of those keys that have siblings, with the dots of these.
+
+        Raises RedisUnavailable.
+        """
+        self._still_covers(context)
+        known = self._progress.clock
+        with translated():
+            found, clock = await self._scripts.list_conflicts(*_bounds(prefix, after), limit + 1)
+        self._holds(known, clock)
+        return Listing(dict(found[:limit]), clock, len(found) > limit)
+
+    def _holds(self, known: VectorClock, clock: VectorClock) -> None:
+        """Redis, whose clock this is, has what was known to be there. Raises RedisUnavailable."""
         if not known <= clock:
             self._identity.doubt()
             raise RedisUnavailable(NOT_OURS)
-        versions = tuple(winner_first(codec.unpack_versions(fields)))
-        if not versions:
-            return Reading((), clock)
-        context = codec.unpack_deletes(fields)
-        for version in versions:
-            context = context.with_dot(version.dot)
-        return Reading(versions, context)
 
     def _still_covers(self, context: VectorClock) -> None:
         """What was applied here has not been lost meanwhile (G7). Raises RedisUnavailable."""
@@ -166,13 +310,15 @@ class KVStore:
     async def check(self) -> None:
         """Redis answers, and holds this node's state.
 
-        Raises NotReady, RedisUnavailable.
+        Raises NotReady, Syncing, RedisUnavailable.
         """
         with translated():
-            actor = await self._redis.hget(self._keys.meta, "actor")
+            actor, merging = await self._redis.hmget(self._keys.meta, "actor", "merging")
         if actor != self._identity.actor.encode():
             self._identity.doubt()
             raise RedisUnavailable(NOT_OURS)
+        if merging is not None:
+            raise Syncing
 
     @_in_a_settled_run
     async def joining(self) -> VectorClock:
@@ -203,18 +349,56 @@ class KVStore:
 
     @_in_a_settled_run
     async def log_after(self, actor: str, sequence: int, count: int) -> list[Write]:
-        """The writes of `actor` after `sequence` that are applied here, in order, at most `count`.
+        """The writes of `actor` after `sequence`, in order, at most `count`; the first of them has
+        been applied here.
 
-        Raises RedisUnavailable; InvariantError if the log does not go back that far.
+        Raises RedisUnavailable; LogTrimmed if the log does not go back that far.
         """
         with translated():
             entries: list[Any] = await self._redis.xrange(
                 self._keys.log(actor), min=f"{sequence + 1}-0", count=count
             )
         writes = [codec.unpack_log_entry(actor, id_, fields) for id_, fields in entries]
-        if writes and writes[0].dot.sequence != sequence + 1:
-            raise InvariantError(
-                f"log:{actor} goes on at {writes[0].dot}, and {actor}:{sequence + 1} is asked for: "
-                "entries were removed that a peer still lacks (G8)"
-            )
+        if not writes or writes[0].dot.sequence != sequence + 1:
+            raise LogTrimmed(Dot(actor, sequence + 1))
         return writes
+
+    async def log_sizes(self, actors: Iterable[str]) -> dict[str, LogSize]:
+        """How large the logs of these actors are.
+
+        Raises RedisUnavailable.
+        """
+        actors = list(actors)
+        with translated():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for actor in actors:
+                    pipeline.xlen(self._keys.log(actor))
+                    pipeline.memory_usage(self._keys.log(actor))
+                sizes: list[Any] = await pipeline.execute()
+        found = zip(actors, sizes[::2], sizes[1::2], strict=True)
+        return {actor: LogSize(entries, size or 0) for actor, entries, size in found}
+
+    async def trim_log(self, actor: str, through: int, first: int) -> None:
+        """The log of `actor`, which begins at `first`, goes on after `through`.
+
+        In steps, so that Redis is not busy for long. Raises RedisUnavailable.
+        """
+        while first <= through:
+            first = min(first + _TRIMMED_AT_ONCE, through + 1)
+            with translated(changes=True):
+                await self._redis.xtrim(
+                    self._keys.log(actor), minid=f"{first}-0", approximate=False
+                )
+
+    @_in_a_settled_run
+    async def log_before(self, actor: str, sequence: int, count: int) -> list[Write]:
+        """The writes of `actor` before `sequence` that are in the log here, newest first, at most
+        `count`.
+
+        Raises RedisUnavailable.
+        """
+        with translated():
+            entries: list[Any] = await self._redis.xrevrange(
+                self._keys.log(actor), max=f"({sequence}-0", count=count
+            )
+        return [codec.unpack_log_entry(actor, id_, fields) for id_, fields in entries]

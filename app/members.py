@@ -29,7 +29,7 @@ from app.keys import Keys, member_key, nodes_with_keys, settings_key
 from app.log import get_logger
 from app.redis_link import translated
 from app.scripts import Scripts
-from app.vector_clock import Dot, VectorClock
+from app.vector_clock import Dot, VectorClock, node_of
 from app.write import Put, Version, winner_first
 
 log = get_logger(__name__)
@@ -124,6 +124,11 @@ class Members:
         self._reading = asyncio.Lock()
         self._listeners: list[Callable[[], None]] = []
 
+    @property
+    def node(self) -> str:
+        """This node's id."""
+        return self._node
+
     # --- who they are ----------------------------------------------------------------------------
 
     @property
@@ -149,6 +154,13 @@ class Members:
     def known(self, node: str) -> Member | None:
         """The member of this id, though it may have been removed."""
         return self._all.get(node)
+
+    def may_have_written(self, actor: str, *clocks: VectorClock) -> bool:
+        """Whether the actor's node is or was a member, or has written, as these clocks tell."""
+        node = node_of(actor)
+        return node in self._all or any(
+            actor in clock or node in map(node_of, clock) for clock in clocks
+        )
 
     def check(self) -> None:
         """This node is a member. Raises NodeRemoved."""

@@ -17,12 +17,12 @@ import aiohttp
 from aiohttp import web
 from redis.asyncio import Redis
 
-from app import http_server, identity, redis_check, redis_link
+from app import http_server, identity, redis_check, redis_link, redis_url
 from app.board import Board
 from app.buffer import PendingBuffer
 from app.config import Config
 from app.context import Contexts
-from app.errors import NotReady, RedisUnavailable, StartupError
+from app.errors import InvariantError, NotReady, RedisUnavailable, StartupError, Syncing
 from app.http_api import Api
 from app.identity import Identity
 from app.keys import Keys
@@ -33,8 +33,13 @@ from app.members import Members
 from app.peers import Exchange, HttpExchange, Signer
 from app.progress import Progress
 from app.redis_link import Admits
+from app.replicas import Replicas
 from app.replication import Tools
 from app.scripts import Scripts
+from app.snapshot_reading import SnapshotReader
+from app.snapshot_receiving import SnapshotReceiving
+from app.snapshot_sending import SnapshotSending
+from app.trimming import Trimmer
 
 log = get_logger(__name__)
 
@@ -66,11 +71,15 @@ async def claim_redis(config: Config) -> None:
             await redis_check.until_it_answers(redis)
         await redis_check.check(redis, config.fsync)
         birth = new_birth(wall_clock_us(), random.Random())
-        await identity.claim(Scripts(redis, Keys.of(redis)), config.node_id, birth)
+        scripts = Scripts(redis, Keys.of(redis))
+        await identity.claim(scripts, config.node_id, birth)
+        await identity.check_logs(scripts)
+    except InvariantError as error:
+        raise StartupError(f"REDIS_URL: {error}.") from error
     except (RedisUnavailable, TimeoutError) as error:
         cause = error.cause if isinstance(error, RedisUnavailable) else "it does not answer"
         raise StartupError(
-            f"REDIS_URL: the Redis at {redis_check.shown(config.redis_url)} cannot be used: {cause}"
+            f"REDIS_URL: the Redis at {redis_url.shown(config.redis_url)} cannot be used: {cause}"
         ) from error
     finally:
         await redis.aclose()
@@ -128,6 +137,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         await identity.claim(scripts, config.node_id, birth)
         members = Members(config, redis, keys, scripts)
         await members.refresh()
+        replicas = Replicas(board, lambda: members.others)
         who = Identity(
             config.node_id,
             redis,
@@ -137,11 +147,20 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             now_us,
             birth,
             durable=config.fsync == "always",
+            fails_over=redis_url.behind_sentinels(config.redis_url) is not None,
             first_start_wait_s=config.first_start_wait_ms / 1000,
         )
         admitted = world.connect(config.redis_url, config.redis_timeout_ms, who.admits)
         stack.push_async_callback(admitted.aclose)
-        store = KVStore(admitted, keys, Scripts(admitted, keys), progress, who, now_us)
+        store = KVStore(
+            admitted,
+            keys,
+            Scripts(admitted, keys),
+            progress,
+            who,
+            now_us,
+            config.idempotency_max,
+        )
         buffer = PendingBuffer(
             redis,
             keys,
@@ -158,7 +177,37 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         if exchange is None:
             session = await stack.enter_async_context(aiohttp.ClientSession())
             exchange = HttpExchange(session, signer, config.peer_timeout_ms)
-        tools = Tools(config, store, board, progress, who, members, exchange, now_us, world.rng)
+        admitted_scripts = Scripts(admitted, keys)
+
+        def reader() -> SnapshotReader:
+            return SnapshotReader(admitted, keys, admitted_scripts, store, config.batch_max_bytes)
+
+        def snapshot_for(peer: str) -> SnapshotSending:
+            return SnapshotSending(
+                peer,
+                config.node_id,
+                reader(),
+                board,
+                now_us,
+                world.rng,
+            )
+
+        receiving = SnapshotReceiving(
+            config.node_id,
+            admitted,
+            keys,
+            admitted_scripts,
+            board,
+            buffer,
+            progress,
+            who,
+            now_us,
+            config.lease_ms,
+        )
+        trimmer = Trimmer(config, store, board, lambda: members.others, now_us)
+        tools = Tools(
+            config, store, board, progress, who, members, exchange, snapshot_for, now_us, world.rng
+        )
         links = Links(config.node_id, members, tools)
         api = Api(
             config,
@@ -166,8 +215,10 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             members,
             store,
             buffer,
+            receiving,
             progress,
             board,
+            replicas,
             Contexts(secret, config.context_max_bytes),
             signer,
             now_us,
@@ -175,9 +226,11 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         )
         background = [
             who.keep(links.asks),
-            board.listen(progress, links.fault_changed, members.refresh),
+            board.listen(progress, links.fault_changed, replicas.heard, members.refresh),
             sweep(buffer, config.sweep_ms / 1000),
             tell_settings(members, store, board, config.sweep_ms),
+            receiving.keep(),
+            trimmer.run(),
         ]
         # One that fails takes the worker down with it: the supervisor starts a fresh one.
         async with asyncio.TaskGroup() as group:
@@ -211,8 +264,8 @@ async def sweep(buffer: PendingBuffer, every_s: float) -> None:
             swept = await buffer.sweep()
             if swept.drained:
                 log.info("sweep applied waiting writes", writes=swept.drained)
-        except RedisUnavailable:
-            pass  # the listener on the board says so, once
+        except (RedisUnavailable, Syncing):
+            pass  # the listener on the board says so, once; after a merge there is a sweep
         await asyncio.sleep(every_s)
 
 
@@ -228,6 +281,6 @@ async def tell_settings(members: Members, store: KVStore, board: Board, every_ms
                 if telling := members.telling():
                     await store.commit(telling)
                     await members.refresh()
-        except (RedisUnavailable, NotReady):
+        except (RedisUnavailable, NotReady, Syncing):
             pass  # the listener on the board says so, once
         await asyncio.sleep(every_ms / 1000)

@@ -1,8 +1,9 @@
 """What an error looks like in HTTP: a problem (RFC 9457) that says what became of the request.
 
 Assumes that whatever goes wrong in a handler is raised. Guarantees that every failure is answered
-with `type`, `title`, `status`, `detail` and `outcome`, and a wait that failed also with `missing`
-(G10). An error that nobody foresaw is logged, and answered as `internal`.
+with `type`, `title`, `status`, `detail` and `outcome`, a wait that failed also with `missing`, and
+a condition that failed with `keys` (G10). An error that nobody foresaw is logged, and answered as
+`internal`.
 
 Does not know what the requests are about.
 """
@@ -14,6 +15,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from app import errors
+from app.conditions import etag
 from app.errors import RequestError
 from app.log import get_logger
 
@@ -27,6 +29,7 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.BadBatch: 400,
     errors.BadFault: 400,
     errors.BadMember: 400,
+    errors.BadTransaction: 400,
     errors.BadHttp: 400,
     errors.BadSignature: 401,
     errors.UnknownPeer: 403,
@@ -35,15 +38,19 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.SameNodeId: 409,
     errors.LastMember: 409,
     errors.NodeRemoved: 410,
+    errors.PreconditionFailed: 412,
     errors.TooLarge: 413,
     errors.UnsupportedEncoding: 415,
     errors.Misdirected: 421,
     errors.UnknownActor: 422,
+    errors.IdempotencyKeyReused: 422,
     errors.UnsupportedHeader: 501,
     errors.NotReady: 503,
     errors.Joining: 503,
+    errors.Syncing: 503,
     errors.NotCaughtUp: 503,
     errors.RedisUnavailable: 503,
+    errors.ReplicasMissing: 504,
 }
 """What each error is in HTTP. Its name, in lower case with hyphens, is the problem type."""
 
@@ -58,6 +65,18 @@ def problem(error: RequestError, headers: dict[str, str] | None = None) -> web.R
             {"dot": str(dot), "known_for_s": round(known_for_s, 3)}
             for dot, known_for_s in error.missing.items()
         ]
+    if isinstance(error, errors.PreconditionFailed):
+        fields["keys"] = [
+            {
+                "key": held.key,
+                "etag": etag(held.dots) if held.dots else None,
+                "siblings": len(held.dots),
+            }
+            for held in error.held
+        ]
+    if isinstance(error, errors.ReplicasMissing):
+        fields |= {"dot": str(error.dot), "nodes": list(error.nodes)}
+    headers = {**error.headers, **(headers or {})}
     return _response(STATUS[type(error)], words.strip(), error.detail, fields, headers)
 
 

@@ -97,9 +97,3 @@ async def _configuration_problems(redis: Redis, fsync: str) -> list[str]:
             "writes: set `maxmemory-policy noeviction`"
         )
     return problems
-
-
-def shown(url: str) -> str:
-    """`url` for people: without the password."""
-    without_user = re.sub(r"(?<=://)[^/?#]*@", "***@", url)
-    return re.sub(r"(?<=[?&]password=)[^&#]*", "***", without_user)

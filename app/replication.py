@@ -4,6 +4,7 @@ Assumes the log, which holds every write applied here, and a receiver that sorts
 Guarantees that every write reaches every reachable peer eventually, with one batch in flight per
 peer: while it is under way the next one gathers, so batches grow with load by themselves. An empty
 batch is the heartbeat. Order is the receiver's business; sending in causal order spares it work.
+Where the log does not go back to what the peer lacks, a snapshot is sent instead.
 
 One worker of a node sends to a given peer, by a lease. If it dies another takes over; an overlap
 only repeats, and repeats are harmless (G2).
@@ -22,7 +23,7 @@ from typing import Final
 from app.board import Board, PeerReport
 from app.codec import Answer, Batch
 from app.config import Config
-from app.errors import InvariantError, RedisUnavailable
+from app.errors import InvariantError, LogTrimmed, RedisUnavailable
 from app.faults import HEALTHY, Fault, FaultyLink
 from app.identity import Identity
 from app.kv_store import KVStore
@@ -31,6 +32,8 @@ from app.members import Members
 from app.peers import Exchange, PeerError
 from app.progress import Progress
 from app.relay import PeerView
+from app.snapshot import Kept, Part
+from app.snapshot_sending import SnapshotSending
 from app.vector_clock import VectorClock, node_of
 from app.write import Put, Write
 
@@ -40,7 +43,8 @@ _FIRST_READ: Final = 16
 """Writes read from a log at first. They may all be of the largest size, so the read is small; the
 next is as large as the sizes seen so far allow."""
 _POST_EVERY_S: Final = 0.25
-"""A link says what it knows no more often than this, unless the peer comes or goes."""
+"""A link says what it knows no more often than this, unless the peer comes or goes, or somebody
+waits to hear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class Tools:
     identity: Identity
     members: Members
     exchange: Exchange
+    snapshot_for: Callable[[str], SnapshotSending]
     now_us: Callable[[], int]
     rng: random.Random
 
@@ -78,6 +83,9 @@ class Link:
         # Spread, so that of several nodes that could relay one begins and the others see it.
         self._relay_after_s = config.relay_after_ms / 1000 * tools.rng.uniform(1, 1.5)
         self._view = PeerView(config.node_id, self._relay_after_s)
+        self._snapshot = tools.snapshot_for(peer)
+        self._needs_snapshot = False
+        self._next_part_at = float("-inf")
         self._report = PeerReport()
         self._posted_at = float("-inf")
         self._wake = asyncio.Event()
@@ -139,14 +147,15 @@ class Link:
             self._view.notice(mine, loop.time())
             fault = await self._fault()
             writes = await self._gather(mine, relay=not fault.no_relay)
-            if not writes and loop.time() < heartbeat_at:
+            part = await self._next_part()
+            if not writes and part is None and loop.time() < heartbeat_at:
                 ask_at = self._view.ask_at()
                 wait_until = min(heartbeat_at, renew_at, ask_at or heartbeat_at)
                 if wait_until > loop.time():
                     await self._woken_or(wait_until)
                     if ask_at is None or loop.time() < ask_at:
                         continue
-            batch = Batch(self._config.node_id, self._peer, mine, tuple(writes))
+            batch = Batch(self._config.node_id, self._peer, mine, tuple(writes), part=part)
             try:
                 answer = await self._send_once(batch, fault, lease_s)
             except PeerError as error:
@@ -157,7 +166,9 @@ class Link:
             else:
                 failures = 0
                 heartbeat_at = loop.time() + self._config.heartbeat_ms / 1000
-                await self._take(answer, writes)
+                await self._take(answer, batch)
+                if part is not None:
+                    await self._take_held(answer.held or Kept(), part)
 
     async def _send_once(self, batch: Batch, fault: Fault, lease_s: float) -> Answer:
         """One exchange, under a lease that is kept for as long as it takes."""
@@ -178,12 +189,12 @@ class Link:
         self._report = replace(self._report, skew_us=answer.now_us - middle_us)
         return answer
 
-    async def _take(self, answer: Answer, writes: list[Write]) -> None:
-        """Learn from an answer."""
+    async def _take(self, answer: Answer, batch: Batch) -> None:
+        """Learn from the answer to `batch`."""
         self._identity.witness(answer.clock.merge(answer.received))
         await self._members.hear(answer.removed, answer.clock)
         now = asyncio.get_running_loop().time()
-        relayed = any(node_of(write.dot.actor) != self._config.node_id for write in writes)
+        relayed = any(node_of(write.dot.actor) != self._config.node_id for write in batch.writes)
         if relayed and answer.duplicate:
             self._view.found_duplicates(now)
         self._view.learn(answer.clock, answer.received, self._progress.clock, now)
@@ -193,13 +204,40 @@ class Link:
             log.warning("peer is full", peer=self._peer, refused=answer.refused)
             await asyncio.sleep(self._backoff_s(3))
 
+    async def _take_held(self, held: Kept, part: Part) -> None:
+        """Learn how far the snapshot is."""
+        if await self._snapshot.take(held):
+            # What it has once that is merged, it says when it is asked again.
+            await self._snapshot.end()
+            self._view = PeerView(self._config.node_id, self._relay_after_s)
+            self._needs_snapshot = False
+        elif held.snapshot != part.snapshot:
+            # It receives another node's, or has lost ours: perhaps it needs none any more.
+            heartbeat_s = self._config.heartbeat_ms / 1000
+            self._next_part_at = asyncio.get_running_loop().time() + heartbeat_s
+            self._needs_snapshot = False
+
+    async def _next_part(self) -> Part | None:
+        """The part of a snapshot that the peer is to be sent now, if it needs one."""
+        if self._needs_snapshot and asyncio.get_running_loop().time() >= self._next_part_at:
+            return await self._snapshot.part()
+        return None
+
     async def _gather(self, mine: VectorClock, *, relay: bool) -> list[Write]:
-        """What the peer is to be sent now, in causal order, as much as one batch holds."""
-        lacking = self._view.lacks(mine, relay=relay)
-        logs = [
-            await self._read_log(actor, self._view.received[actor], last)
-            for actor, last in lacking.items()
-        ]
+        """What the peer is to be sent now, in causal order, as much as one batch holds.
+
+        Nothing, if it needs a snapshot first: it could not apply it.
+        """
+        if self._needs_snapshot:
+            return []
+        try:
+            logs = [
+                await self._read_log(actor, self._view.received[actor], last)
+                for actor, last in self._view.lacks(mine, relay=relay).items()
+            ]
+        except LogTrimmed:
+            self._needs_snapshot = True
+            return []
         # A write's timestamp is greater than that of any write in its past.
         in_order = merge(*logs, key=lambda write: (write.timestamp, write.dot.actor))
         return _one_batch(in_order, self._config.batch_max_writes, self._config.batch_max_bytes)
@@ -212,8 +250,6 @@ class Link:
         while len(found) < most and size < self._config.batch_max_bytes:
             count = min(count, most - len(found))
             writes = await self._store.log_after(actor, after + len(found), count)
-            if not writes:
-                break
             found += writes
             size += sum(map(_size, writes))
             count = 1 + (self._config.batch_max_bytes - size) * len(found) // max(size, 1)
@@ -253,7 +289,7 @@ class Link:
                 log.warning("peer unreachable", peer=self._peer, reason=error)
             else:
                 log.info("peer reached", peer=self._peer)
-        if came_or_went or now - self._posted_at >= _POST_EVERY_S:
+        if came_or_went or self._board.peers_are_awaited or now - self._posted_at >= _POST_EVERY_S:
             self._posted_at = now
             await self._board.post_peer(self._peer, self._report)
 

@@ -7,7 +7,7 @@ Does not know why a rule is applied, nor what to do when Redis fails.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,8 +16,11 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from app import codec
+from app.conditions import Condition
+from app.errors import Held, LogTrimmed, Syncing
 from app.incarnation import Remembered, Settled
 from app.keys import Keys
+from app.snapshot import Cut, Kept, KeyState, Part
 from app.vector_clock import Dot, VectorClock
 from app.write import Operation, Write
 
@@ -32,6 +35,10 @@ def source(name: str) -> str:
     return _INCLUDE.sub(lambda match: (LUA / f"{match[1]}.inc.lua").read_text(), text)
 
 
+Fields = Mapping[bytes, bytes]
+"""The fields of the hash of a user key."""
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
     """A local write that is done: its name, its time, and the clock after it."""
@@ -39,6 +46,27 @@ class Committed:
     dot: Dot
     timestamp: int
     clock: VectorClock
+    before: tuple[Fields, ...] = ()
+    """The fields of each key that was read, as they were before the write."""
+    replayed: bool = False
+    """Whether it was done before, for the same request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A local write that was not done: what the keys hold of which a condition wants another."""
+
+    held: tuple[Held, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """Nothing was done: another request came with this Idempotency-Key before."""
+
+
+@dataclass(frozen=True, slots=True)
+class TooMuch:
+    """Nothing was done: what was to be read is more than the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,26 +97,53 @@ class Scripts:
         self._keys = keys
         self._commit_write = redis.register_script(source("commit_write"))
         self._receive_writes = redis.register_script(source("receive_writes"))
+        self._read_cut = redis.register_script(source("read_cut"))
+        self._stage_part = redis.register_script(source("stage_part"))
+        self._merge_keys = redis.register_script(source("merge_keys"))
+        self._finish_merge = redis.register_script(source("finish_merge"))
         self._claim_node = redis.register_script(source("claim_node"))
+        self._find_hole = redis.register_script(source("find_hole"))
+        self._read_keys = redis.register_script(source("read_keys"))
+        self._list_keys = redis.register_script(source("list_keys"))
+        self._list_conflicts = redis.register_script(source("list_conflicts"))
         self._settle_actor = redis.register_script(source("settle_actor"))
         self._note_removal = redis.register_script(source("note_removal"))
         self._hold_lease = redis.register_script(source("hold_lease"))
         self._release_lease = redis.register_script(source("release_lease"))
 
     async def commit_write(
-        self, actor: str, operations: Sequence[Operation], now_us: int, known: int = 0
-    ) -> Committed | None:
-        """Commit a local write (`lua/commit_write.lua`). None: Redis is not the actor's, or no
-        longer has its write `known`."""
+        self,
+        actor: str,
+        operations: Sequence[Operation],
+        now_us: int,
+        known: int = 0,
+        conditions: Sequence[Condition] = (),
+        reads: Sequence[str] = (),
+        most: int = 2**30,
+        request: str = "",
+        requests_max: int = 1,
+    ) -> Committed | Failed | TooMuch | Reused | None:
+        """Commit a local write (`lua/commit_write.lua`), unless a condition fails or the keys
+        `reads` hold more than `most` bytes; once for each `request`. None: Redis is not the
+        actor's, or no longer has its write `known`.
+
+        Raises Syncing.
+        """
         keys = self._keys
+        touched = [*operations, *conditions]
         reply: list[Any] = await self._commit_write(
             keys=[
                 keys.clock,
                 keys.meta,
                 keys.deletes,
                 keys.log(actor),
+                keys.keys,
+                keys.conflicts,
+                keys.requests,
+                keys.requests_order,
                 keys.system,
-                *(keys.kv(operation.key) for operation in operations),
+                *(keys.kv(one.key) for one in touched),
+                *map(keys.kv, reads),
             ],
             args=[
                 actor,
@@ -96,21 +151,63 @@ class Scripts:
                 codec.pack_operations(operations),
                 keys.applied_channel,
                 known,
+                most,
+                request,
+                codec.fingerprint(operations, conditions) if request else "",
+                requests_max,
                 keys.system_channel,
+                *(condition.wanted for condition in conditions),
             ],
         )
         if not reply:
             return None
-        sequence, timestamp, clock = reply
+        if reply[0] == b"merging":
+            raise Syncing
+        if reply[0] == b"failed":
+            clock = VectorClock.parse(reply[1].decode())
+            return Failed(
+                tuple(
+                    _held(conditions[int(number)].key, dots, deletes, clock)
+                    for number, dots, deletes in zip(
+                        reply[2::3], reply[3::3], reply[4::3], strict=True
+                    )
+                )
+            )
+        if reply[0] == b"too much":
+            return TooMuch()
+        if reply[0] == b"reused":
+            return Reused()
+        dot, timestamp, clock_text, replayed = reply[1:5]
         return Committed(
-            Dot(actor, int(sequence)), int(timestamp), VectorClock.parse(clock.decode())
+            Dot.parse(dot.decode()),
+            int(timestamp),
+            VectorClock.parse(clock_text.decode()),
+            tuple(map(_fields, reply[5:])),
+            bool(replayed),
         )
+
+    async def read_keys(
+        self, names: Sequence[str], most: int
+    ) -> tuple[list[Fields], VectorClock] | TooMuch:
+        """What several keys hold at one instant (`lua/read_keys.lua`), and the clock."""
+        keys = self._keys
+        reply: list[Any] = await self._read_keys(
+            keys=[keys.clock, keys.meta, *map(keys.kv, names)], args=[most]
+        )
+        if not reply:
+            return TooMuch()
+        if reply == [b"merging"]:
+            raise Syncing
+        return list(map(_fields, reply[1:])), VectorClock.parse(reply[0].decode())
 
     async def receive_writes(
         self, node: str, writes: Sequence[Write], now_us: int, pending_max: int, drain_max: int
     ) -> Received | Dot | None:
         """Receive a batch (`lua/receive_writes.lua`). None: Redis is not the node's. A dot: a
-        write of the node's own actor that Redis has lost; nothing was changed."""
+        write of the node's own actor that Redis has lost; nothing was changed.
+
+        Raises Syncing.
+        """
         keys = self._keys
         args: list[str | int | bytes] = [
             node,
@@ -132,10 +229,21 @@ class Scripts:
                 codec.pack_operations(write.operations),
             )
         reply: list[Any] = await self._receive_writes(
-            keys=[keys.clock, keys.meta, keys.deletes, keys.received, keys.system], args=args
+            keys=[
+                keys.clock,
+                keys.meta,
+                keys.deletes,
+                keys.received,
+                keys.keys,
+                keys.conflicts,
+                keys.system,
+            ],
+            args=args,
         )
         if not reply:
             return None
+        if len(reply) == 1:
+            raise Syncing
         if len(reply) == 2:
             return Dot(reply[0].decode(), int(reply[1]))
         applied, duplicate, pending, refused, drained, more = map(int, reply[:6])
@@ -143,6 +251,131 @@ class Scripts:
         return Received(
             applied, duplicate, pending, refused, drained, bool(more), clock, received, missing
         )
+
+    async def read_cut(self, since: VectorClock, most: int) -> tuple[Cut, list[KeyState]] | None:
+        """The keys written since that clock, and the cut at which they are so
+        (`lua/read_cut.lua`). None: more than `most` writes, or not now.
+
+        Raises LogTrimmed.
+        """
+        keys = self._keys
+        reply: list[Any] = await self._read_cut(
+            keys=[keys.clock, keys.meta, keys.deletes],
+            args=[since.entries_text(), keys.kv_stem, keys.log_stem, most],
+        )
+        if not reply:
+            return None
+        if len(reply) == 1:
+            raise LogTrimmed(since)
+        clock, deletes, timestamp, *held = reply
+        cut = Cut(
+            VectorClock.parse(clock.decode()), VectorClock.parse(deletes.decode()), int(timestamp)
+        )
+        states = [
+            codec.unpack_key_state(key.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
+            for key, flat in zip(held[::2], held[1::2], strict=True)
+        ]
+        return cut, states
+
+    async def stage_part(
+        self, node: str, source: str, part: Part, now_us: int, patience_us: int
+    ) -> Kept | Dot | None:
+        """Keep a part of a snapshot (`lua/stage_part.lua`). None: Redis is not the node's. A dot:
+        a write of the node's own actor that Redis has lost; nothing was changed."""
+        keys, cut = self._keys, part.cut
+        args: list[str | int | bytes] = [
+            node,
+            part.snapshot,
+            source,
+            part.name,
+            part.after,
+            part.total,
+            now_us,
+            patience_us,
+            "-" if cut is None else cut.clock.entries_text(),
+            "" if cut is None else cut.deletes.entries_text(),
+            0 if cut is None else cut.timestamp,
+            keys.staged_stem(part.snapshot),
+        ]
+        for state in part.keys:
+            fields = codec.pack_key_state(state)
+            args += (state.key, len(fields) // 2, *fields)
+        reply: list[Any] = await self._stage_part(
+            keys=[keys.meta, keys.snapshot, keys.staging, keys.clock], args=args
+        )
+        if not reply:
+            return None
+        if len(reply) == 3:
+            return Dot(reply[0].decode(), int(reply[1]))
+        return Kept(reply[0].decode(), reply[1].decode())
+
+    async def merge_keys(self, snapshot: str, names: Sequence[str], *, staged: bool) -> bool:
+        """Merge those of the keys that are staged, or those that are not (`lua/merge_keys.lua`).
+        False: that snapshot is not being merged."""
+        keys = self._keys
+        reply = await self._merge_keys(
+            keys=[
+                keys.meta,
+                keys.snapshot,
+                keys.deletes,
+                keys.keys,
+                keys.conflicts,
+                keys.system,
+            ],
+            args=[snapshot, keys.kv_stem, keys.staged_stem(snapshot), int(staged), *names],
+        )
+        return bool(reply)
+
+    async def finish_merge(self, snapshot: str) -> VectorClock:
+        """End a merge (`lua/finish_merge.lua`): the clock after it. Empty: that snapshot is not
+        being merged."""
+        keys = self._keys
+        reply: bytes = await self._finish_merge(
+            keys=[
+                keys.clock,
+                keys.meta,
+                keys.deletes,
+                keys.received,
+                keys.snapshot,
+                keys.staging,
+            ],
+            args=[
+                snapshot,
+                keys.log_stem,
+                keys.pending_stem,
+                keys.applied_channel,
+                keys.system_channel,
+            ],
+        )
+        return VectorClock.parse(reply.decode())
+
+    async def list_keys(
+        self, first: bytes, last: bytes, limit: int
+    ) -> tuple[list[str], VectorClock]:
+        """The user keys between two bounds (`lua/list_keys.lua`), and the clock."""
+        keys = self._keys
+        clock, *found = await self._list_keys(
+            keys=[keys.keys, keys.clock, keys.meta], args=[first, last, limit]
+        )
+        if clock == b"merging":
+            raise Syncing
+        return [key.decode() for key in found], VectorClock.parse(clock.decode())
+
+    async def list_conflicts(
+        self, first: bytes, last: bytes, limit: int
+    ) -> tuple[list[tuple[str, tuple[Dot, ...]]], VectorClock]:
+        """The user keys with siblings between two bounds (`lua/list_conflicts.lua`), each with the
+        dots of its versions, and the clock."""
+        keys = self._keys
+        clock, *found = await self._list_conflicts(
+            keys=[keys.conflicts, keys.clock, keys.meta], args=[keys.kv_stem, first, last, limit]
+        )
+        if clock == b"merging":
+            raise Syncing
+        listed = [
+            (key.decode(), _dots(dots)) for key, dots in zip(found[::2], found[1::2], strict=True)
+        ]
+        return listed, VectorClock.parse(clock.decode())
 
     async def claim_node(self, node: str, layout: int, birth: str) -> dict[str, str]:
         """Claim an empty Redis for `node` (`lua/claim_node.lua`); its `meta` afterwards.
@@ -156,6 +389,17 @@ class Scripts:
         )
         fields = [item.decode() for item in reply]
         return dict(zip(fields[::2], fields[1::2], strict=True))
+
+    async def find_hole(self) -> str:
+        """What is missing in the middle of a log (`lua/find_hole.lua`); empty if nothing is."""
+        reply = await self._find_hole(keys=[self._keys.clock], args=[self._keys.log_stem])
+        if not reply:
+            return ""
+        name, sequence, first, last = (text.decode() for text in (*reply[:2], *reply[3:]))
+        return (
+            f"the log of {name} has {reply[2]} writes, from {name}:{first.partition('-')[0]} to "
+            f"{name}:{last.partition('-')[0]}, and the clock says {name}:{sequence}"
+        )
 
     async def settle_actor(
         self,
@@ -198,3 +442,21 @@ class Scripts:
     async def release_lease(self, peer: str, holder: str) -> None:
         """Let another worker have the lease at once, if `holder` has it."""
         await self._release_lease(keys=[self._keys.lease(peer)], args=[holder])
+
+
+def _fields(flat: Sequence[bytes]) -> Fields:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _dots(text: bytes) -> tuple[Dot, ...]:
+    return tuple(map(Dot.parse, text.decode().split()))
+
+
+def _held(key: str, dots: bytes, deletes: bytes, clock: VectorClock) -> Held:
+    """What a key holds; that it holds nothing is vouched for by the whole clock."""
+    if not dots:
+        return Held(key, (), clock)
+    seen = VectorClock.parse(deletes.decode())
+    for dot in _dots(dots):
+        seen = seen.with_dot(dot)
+    return Held(key, _dots(dots), seen)

@@ -23,10 +23,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
-from app import log, node
+from app import log, metrics, node
 from app.config import Config
 from app.embedded_redis import EmbeddedRedis
 from app.errors import InvariantError, StartupError
@@ -62,6 +63,7 @@ class _Supervisor:
         self._config = config
         self._sockets: list[socket.socket] = []
         self._redis: EmbeddedRedis | None = None
+        self._counts = ""
         self._workers: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = False
         self._exit_code = 0
@@ -89,13 +91,18 @@ class _Supervisor:
         return self._exit_code
 
     async def _start(self, cleanup: contextlib.AsyncExitStack) -> None:
+        try:
+            directory = tempfile.TemporaryDirectory(prefix="lightcone-metrics-")
+            self._counts = cleanup.enter_context(directory)
+        except OSError as error:
+            raise StartupError(f"TMPDIR: no temporary file can be written: {error}") from error
         cleanup.callback(self._close_sockets)
         self._sockets = await take_port(self._config.host, self._config.port)
         port = self._sockets[0].getsockname()[1]
         redis_url = self._config.redis_url
         if redis_url is None:
-            directory = self._config.data_dir / self._config.node_id
-            self._redis = EmbeddedRedis(directory, self._config.fsync)
+            data = self._config.data_dir / self._config.node_id
+            self._redis = EmbeddedRedis(data, self._config.fsync)
             await self._redis.start()
             cleanup.push_async_callback(self._redis.stop)
             redis_url = self._redis.url
@@ -116,19 +123,20 @@ class _Supervisor:
     async def _keep_workers(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             announcing = tasks.create_task(self._announce())
-            workers = [tasks.create_task(self._keep_worker()) for _ in range(self._config.workers)]
+            places = range(self._config.workers)
+            workers = [tasks.create_task(self._keep_worker(place)) for place in places]
             await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
             # A worker is given up only when no other could do better: then the node ends.
             for task in (announcing, *workers):
                 task.cancel()
 
-    async def _keep_worker(self) -> None:
+    async def _keep_worker(self, place: int) -> None:
         """A worker runs, and another one whenever it dies, until one says that it is no use."""
         loop = asyncio.get_running_loop()
         pause = 0.0
         while True:
             started = loop.time()
-            code = await self._run_worker()
+            code = await self._run_worker(place)
             if code in FINAL:
                 self._exit_code = code
                 return
@@ -138,7 +146,7 @@ class _Supervisor:
             await asyncio.sleep(pause)
             pause = min(RESTART_PAUSE_MAX_S, max(RESTART_PAUSE_MIN_S, 2 * pause))
 
-    async def _run_worker(self) -> int:
+    async def _run_worker(self, place: int) -> int:
         """A worker has run and has ended, by itself or because this task was cancelled."""
         descriptors = [sock.fileno() for sock in self._sockets]
         worker = await asyncio.create_subprocess_exec(
@@ -146,6 +154,7 @@ class _Supervisor:
             *("-m", "app", "--worker", ",".join(map(str, descriptors))),
             stdin=subprocess.PIPE,
             pass_fds=descriptors,
+            env=metrics.environment_of_worker(self._counts, place),
         )
         self._workers[worker.pid] = worker
         try:

@@ -1,6 +1,10 @@
 """The client of Lightcone. Everything public is here, and nothing else is."""
 
 from client.answers import (
+    Conflict,
+    ExplainedVersion,
+    ExplainedWrite,
+    Explanation,
     Fault,
     Member,
     PeerStatus,
@@ -8,6 +12,7 @@ from client.answers import (
     PendingCount,
     PendingWrite,
     Status,
+    Transacted,
     Version,
     Written,
 )
@@ -18,12 +23,19 @@ from client.errors import (
     NotApplied,
     NotCaughtUp,
     OutcomeUnknown,
+    PreconditionFailed,
+    ReplicasMissing,
     Unreachable,
 )
 from client.lightcone import Lightcone, Session
+from client.transaction import Transaction
 
 __all__ = [
     "BadInput",
+    "Conflict",
+    "ExplainedVersion",
+    "ExplainedWrite",
+    "Explanation",
     "Fault",
     "Lightcone",
     "LightconeError",
@@ -36,8 +48,12 @@ __all__ = [
     "Pending",
     "PendingCount",
     "PendingWrite",
+    "PreconditionFailed",
+    "ReplicasMissing",
     "Session",
     "Status",
+    "Transacted",
+    "Transaction",
     "Unreachable",
     "Version",
     "Written",

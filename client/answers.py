@@ -14,7 +14,7 @@ Where the idea is from: the HTTP interface of the nodes, word for word.
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any, TypedDict, cast
@@ -39,19 +39,26 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A write that took effect. `clock` is the node's clock just after it, `node` its URL."""
+    """A write that took effect. `clock` is the node's clock just after it, `node` its URL.
+
+    `etag` is that of the key since. `replicas` are the ids of the nodes that hold it, where it was
+    asked for.
+    """
 
     key: str
     dot: str
     clock: Mapping[str, int]
     node: str
+    etag: str = ""
+    replicas: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
     """One version of a key. `siblings` counts the versions side by side, this one included.
 
-    `etag` names all of them; `node` is the URL of the node that served the read.
+    `etag` names all of them; `node` is the URL of the node that served the read. `stale` says that
+    the node lacked some of what the session has seen.
     """
 
     key: str
@@ -61,6 +68,7 @@ class Version:
     etag: str
     siblings: int
     node: str
+    stale: bool = False
 
     @property
     def text(self) -> str:
@@ -75,6 +83,72 @@ class Version:
             return self.value.decode(str(charset))
         except LookupError:
             raise ValueError(f"unknown charset in {self.content_type!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Transacted:
+    """A transaction that was done. `dot` is the name of its write, None if it wrote nothing;
+    `etags` are those of the keys it put; `read` has all versions of each key it got, winner first.
+    """
+
+    dot: str | None
+    clock: Mapping[str, int]
+    node: str
+    etags: Mapping[str, str]
+    read: Mapping[str, list[Version]]
+    replicas: tuple[str, ...] = ()
+
+    def winner(self, key: str) -> Version | None:
+        """The winner among the versions of a key that was got, or None when it had none.
+
+        Raises KeyError for a key that was not got.
+        """
+        return next(iter(self.read[key]), None)
+
+
+class Conflict(TypedDict):
+    """A key that has siblings."""
+
+    key: str
+    etag: str
+    siblings: int
+
+
+class ExplainedVersion(TypedDict):
+    """A version of a key, and how it came to be."""
+
+    dot: str
+    node: str
+    timestamp: int
+    content_type: str
+    bytes: int
+    dependencies: dict[str, int] | None
+    supersedes: list[str] | None
+    concurrent_with: list[str]
+
+
+class ExplainedWrite(TypedDict):
+    """A write about a key, and how it is related to the others."""
+
+    dot: str
+    node: str
+    does: str
+    timestamp: int
+    dependencies: dict[str, int]
+    superseded_by: list[str]
+    concurrent_with: list[str]
+
+
+class Explanation(TypedDict):
+    """Why a key holds what it holds, as far as a node's logs tell."""
+
+    key: str
+    winner: str | None
+    why: str
+    versions: list[ExplainedVersion]
+    history: list[ExplainedWrite]
+    searched: dict[str, dict[str, int]]
+    complete: bool
 
 
 class PendingCount(TypedDict):
@@ -120,11 +194,19 @@ class Member(TypedDict):
     reachable: bool | None
 
 
+class Incarnation(TypedDict):
+    """Since when, in microseconds since 1970, and why a node writes under another name."""
+
+    since: int
+    reason: str
+
+
 class Status(TypedDict):
-    """A node's view of itself and of its peers."""
+    """A node's view of itself and of its peers. `actor` is None until it is known who writes."""
 
     node: str
-    actor: str
+    actor: str | None
+    incarnation: Incarnation | None
     version: str
     clock: dict[str, int]
     timestamp: object
@@ -140,6 +222,7 @@ class PendingWrite(TypedDict):
     dot: str
     dependencies: dict[str, int]
     waiting_for: list[str]
+    could_come_from: dict[str, list[str]]
     waiting_s: float
     keys: list[str]
 
@@ -154,8 +237,14 @@ class Pending(TypedDict):
 def written(answer: Answer) -> Written:
     """The answer to a put."""
     said = answer.json()
-    clock = {str(actor): int(sequence) for actor, sequence in said["clock"].items()}
-    return Written(str(said["key"]), str(said["dot"]), clock, answer.node)
+    return Written(
+        str(said["key"]),
+        str(said["dot"]),
+        _clock(said["clock"]),
+        answer.node,
+        answer.headers.get("ETag", ""),
+        _replicas(answer),
+    )
 
 
 def version(key: str, answer: Answer) -> Version | None:
@@ -170,6 +259,7 @@ def version(key: str, answer: Answer) -> Version | None:
         etag=answer.headers["ETag"],
         siblings=int(answer.headers["Siblings"]),
         node=answer.node,
+        stale=_is_stale(answer),
     )
 
 
@@ -177,19 +267,42 @@ def versions(key: str, answer: Answer) -> list[Version]:
     """The answer to a get with all siblings, the winner first."""
     if answer.status == 404:
         return []
-    siblings = answer.json()["siblings"]
-    return [
-        Version(
-            key=key,
-            value=_value(sibling),
-            content_type=str(sibling["content_type"]),
-            dot=str(sibling["dot"]),
-            etag=answer.headers["ETag"],
-            siblings=len(siblings),
-            node=answer.node,
-        )
-        for sibling in siblings
-    ]
+    return _versions(key, answer.json()["siblings"], answer.headers["ETag"], answer)
+
+
+def transacted(answer: Answer) -> Transacted:
+    """The answer to a transaction."""
+    said = answer.json()
+    results = said["results"]
+    return Transacted(
+        dot=None if said["dot"] is None else str(said["dot"]),
+        clock=_clock(said["clock"]),
+        node=answer.node,
+        etags={str(one["put"]): str(one["etag"]) for one in results if "put" in one},
+        read={
+            str(one["get"]): _versions(one["get"], one["siblings"], one["etag"] or "", answer)
+            for one in results
+            if "get" in one
+        },
+        replicas=_replicas(answer),
+    )
+
+
+def keys(answer: Answer) -> tuple[list[str], str | None]:
+    """A page of keys, and the cursor for the next one."""
+    said = answer.json()
+    return [str(key) for key in said["keys"]], said["cursor"]
+
+
+def conflicts(answer: Answer) -> tuple[list[Conflict], str | None]:
+    """A page of keys with siblings, and the cursor for the next one."""
+    said = answer.json()
+    return cast(list[Conflict], list(said["keys"])), said["cursor"]
+
+
+def explanation(answer: Answer) -> Explanation:
+    """The answer to the question why a key holds what it holds."""
+    return cast(Explanation, answer.json())
 
 
 def status(answer: Answer) -> Status:
@@ -225,3 +338,33 @@ def _value(sibling: Mapping[str, Any]) -> bytes:
     if "text" in sibling:
         return str(sibling["text"]).encode()
     return base64.b64decode(sibling["base64"], validate=True)
+
+
+def _versions(
+    key: str, siblings: Sequence[Mapping[str, Any]], etag: str, answer: Answer
+) -> list[Version]:
+    return [
+        Version(
+            key=key,
+            value=_value(sibling),
+            content_type=str(sibling["content_type"]),
+            dot=str(sibling["dot"]),
+            etag=etag,
+            siblings=len(siblings),
+            node=answer.node,
+            stale=_is_stale(answer),
+        )
+        for sibling in siblings
+    ]
+
+
+def _clock(said: Mapping[str, Any]) -> dict[str, int]:
+    return {str(actor): int(sequence) for actor, sequence in said.items()}
+
+
+def _replicas(answer: Answer) -> tuple[str, ...]:
+    return tuple(filter(None, answer.headers.get("Replicas", "").split(", ")))
+
+
+def _is_stale(answer: Answer) -> bool:
+    return answer.headers.get("Stale") == "true"

@@ -2,6 +2,8 @@
 
     LightconeError
     ├── BadInput            the request is wrong; it took no effect, and repeating it is useless
+    ├── PreconditionFailed  a key holds something else than was wanted; the request took no effect
+    ├── ReplicasMissing     a write took effect, and fewer nodes hold it than was asked for
     ├── NotApplied          the request took no effect; it is safe to repeat
     │   ├── NotCaughtUp     no node has seen yet what this session has seen
     │   └── Unreachable     no node could be talked to
@@ -16,7 +18,7 @@
 
 What it assumes and guarantees: `outcome` is `not_applied` only when it is certain that the request
 did not and never will take effect. In doubt it is `unknown`. A read changes nothing, so a read that
-failed is always `not_applied`.
+failed is always `not_applied`. `applied` is certain, too: the write stands.
 
 What it does not know: how an answer travels, or which request is repeated where.
 
@@ -28,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Outcome = Literal["not_applied", "unknown"]
+Outcome = Literal["not_applied", "unknown", "applied"]
 
 
 class LightconeError(Exception):
@@ -36,10 +38,12 @@ class LightconeError(Exception):
 
     `problem` is the body of the node's `application/problem+json`, and empty when no node sent one.
     `node` is the URL of the node where the request ended, and empty when none was asked.
+    `context` is the token that came with the refusal, if one did.
     """
 
     outcome: Outcome = "not_applied"
     node: str = ""
+    context: str = ""
 
     def __init__(self, detail: str, *, problem: Mapping[str, Any] | None = None) -> None:
         super().__init__(detail)
@@ -53,6 +57,37 @@ class LightconeError(Exception):
 
 class BadInput(LightconeError, ValueError):
     """Raised when the request can never succeed as it stands: a bad key, value, URL or setting."""
+
+
+class PreconditionFailed(LightconeError):
+    """Raised when a key does not hold, at the node that was asked, what the request wants of it.
+
+    `keys` says what each such key holds instead: its ETag (None if it has no version) and how many
+    siblings. The session has seen that, so it may read the key at any node, and decide anew.
+    """
+
+    @property
+    def keys(self) -> Mapping[str, str | None]:
+        """The ETag of each key that does not hold what was wanted."""
+        listed = self.problem.get("keys")
+        return {str(one["key"]): one["etag"] for one in listed} if isinstance(listed, list) else {}
+
+
+class ReplicasMissing(LightconeError):
+    """Raised when a write is done, and fewer nodes than asked for were heard to hold it in time.
+
+    `dot` is its name, `nodes` are the ids of those that hold it. Do not repeat it.
+    """
+
+    outcome = "applied"
+
+    @property
+    def dot(self) -> str:
+        return str(self.problem.get("dot", ""))
+
+    @property
+    def nodes(self) -> Sequence[str]:
+        return tuple(map(str, self.problem.get("nodes", ())))
 
 
 class NotApplied(LightconeError):

@@ -3,7 +3,8 @@
 What it is: `Route`, the nodes of a session in the order to ask them, and `Route.ask`.
 
 What it assumes and guarantees: the transport tells certain failures from uncertain ones. A request
-goes to the next node only after an error that is certain (`NotApplied`); anything else ends it.
+goes to the next node only after an error that is certain (`NotApplied`); anything else ends it, but
+that a write with an idempotency key is repeated at the same node while its outcome is unknown.
 When every node was tried there is a pause, with jitter, and then another round. Two things bound
 this: a deadline over all tries, and the patience, which is the time that the request may spend,
 over all nodes, on waiting for one that has seen what the session has seen.
@@ -25,6 +26,9 @@ from client.errors import (
     LightconeError,
     NotApplied,
     NotCaughtUp,
+    OutcomeUnknown,
+    PreconditionFailed,
+    ReplicasMissing,
     Unreachable,
 )
 from client.nodes import Resting
@@ -113,6 +117,8 @@ class Route:
                     break
                 wait_s = min(patience_s, max(0.0, budget_s - ANSWER_S))
                 try:
+                    if request.is_repeatable:
+                        return await self._repeat(request, node, context, wait_s, deadline)
                     return await self._try(request, node, context, wait_s, budget_s)
                 except NotCaughtUp as refusal:
                     failures[node] = refusal
@@ -129,6 +135,37 @@ class Route:
             if is_late or (is_behind and patience_s < PATIENCE_LEAST_S):
                 raise _most_telling(request, failures)
             await asyncio.sleep(pause)
+
+    async def _repeat(
+        self,
+        request: Request[Result],
+        node: str,
+        context: Context,
+        wait_s: float,
+        deadline: float,
+    ) -> tuple[Answer, Result]:
+        """The node has done the request, which it does once however often it is sent there.
+
+        Once its outcome is unknown, it is sent again until that is known, and to no other node.
+        """
+        loop = asyncio.get_running_loop()
+        unknown: OutcomeUnknown | None = None
+        pause_s = PAUSE_MIN_S
+        while True:
+            budget_s = max(min(deadline - loop.time(), wait_s + READ_TRY_S), TRY_MIN_S)
+            try:
+                return await self._try(request, node, context, wait_s, budget_s)
+            except OutcomeUnknown as error:
+                unknown = unknown or error
+            except NotApplied as error:
+                if unknown is None:
+                    raise
+                if isinstance(error, NotCaughtUp):
+                    wait_s = max(0.0, min(wait_s, deadline - loop.time() - ANSWER_S))
+            if loop.time() + pause_s + ANSWER_S > deadline:
+                raise unknown
+            await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
+            pause_s = min(2 * pause_s, PAUSE_MAX_S)
 
     async def _try(
         self,
@@ -150,6 +187,8 @@ class Route:
         except LightconeError as error:
             error.node = node
             self._note(node, error)
+            if request.in_session and error.context:
+                context.answered(carried, error.context)
             raise
         self._resting.answered(node)
         self._behind.answered(node)
@@ -161,7 +200,7 @@ class Route:
         """Remembers what the error says of the node, for the order in which to ask."""
         if isinstance(error, NotCaughtUp):
             self._behind.failed(node)
-        if isinstance(error, BadInput | NotCaughtUp):
+        if isinstance(error, BadInput | NotCaughtUp | PreconditionFailed | ReplicasMissing):
             self._resting.answered(node)
         else:
             self._resting.failed(node)

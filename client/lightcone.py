@@ -15,19 +15,31 @@ Where the idea is from: httpx for the shape; session guarantees as in Bayou (Ter
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Literal, Self, TypeVar, Unpack
 from urllib.parse import quote
 
 from client import answers
-from client.answers import Answer, Fault, Member, Pending, Status, Version, Written
+from client.answers import (
+    Answer,
+    Conflict,
+    Explanation,
+    Fault,
+    Member,
+    Pending,
+    Status,
+    Transacted,
+    Version,
+    Written,
+)
 from client.context import Context
 from client.errors import BadInput
 from client.failover import Route
 from client.nodes import Resting, node_urls
 from client.recorder import Recorder
+from client.transaction import Ops, Transaction
 from client.transport import Request, Transport
 
 Result = TypeVar("Result")
@@ -41,6 +53,8 @@ TIMEOUT_MAX_S = 3600.0
 #: What a node accepts as patience.
 PATIENCE_MAX_S = 30.0
 KEY_MAX_BYTES = 512
+#: Keys that a listing asks for at a time.
+PAGE = 1000
 
 
 class Session:
@@ -120,13 +134,20 @@ class Session:
         value: bytes | str,
         content_type: str | None = None,
         *,
+        if_match: str | None = None,
+        if_none_match: Literal["*"] | None = None,
+        replicas: int | None = None,
+        idempotency_key: str | None = None,
         patience_s: float | None = None,
     ) -> Written:
         """The key has this value at one node, durably, over every version the node had.
 
         Without a content type, text is `text/plain; charset=utf-8` and bytes are
-        `application/octet-stream`.
-        Raises BadInput, NotApplied, OutcomeUnknown.
+        `application/octet-stream`. It is done only if the key has the versions that the ETag
+        `if_match` names (`*`: some), or, with `if_none_match="*"`, none. With `replicas`, as many
+        nodes hold it, or ReplicasMissing says which do. With an `idempotency_key`, which no other
+        request may have, it is repeated at its node until its outcome is known.
+        Raises BadInput, PreconditionFailed, NotApplied, ReplicasMissing, OutcomeUnknown.
         """
         body, plain_type = _value(value)
         return await self._ask(
@@ -136,24 +157,36 @@ class Session:
                 method="PUT",
                 path=_key_path(key),
                 read=answers.written,
-                headers={"Content-Type": _checked_type(content_type) or plain_type},
+                query=_replicas(replicas),
+                headers={
+                    "Content-Type": _checked_type(content_type) or plain_type,
+                    **_conditions(if_match, if_none_match),
+                    **_idempotency(idempotency_key),
+                },
                 body=body,
                 is_write=True,
+                is_repeatable=idempotency_key is not None,
             ),
             patience_s,
         )
 
-    async def get(self, key: str, *, patience_s: float | None = None) -> Version | None:
+    async def get(
+        self, key: str, *, stale: bool = False, patience_s: float | None = None
+    ) -> Version | None:
         """The winner among the versions of the key, or None when it has none.
 
+        With `stale`, at once and from what the node has, even if the session has seen more: then it
+        is no part of the session, and says so.
         Raises BadInput, NotApplied.
         """
         return await self._ask(
             Request(
                 name=f"get {key!r}",
-                key=key,
+                # A history knows nothing of reads that are no part of their session.
+                key="" if stale else key,
                 method="GET",
                 path=_key_path(key),
+                query={"stale": "true"} if stale else {},
                 read=lambda answer: answers.version(key, answer),
             ),
             patience_s,
@@ -176,10 +209,20 @@ class Session:
             patience_s,
         )
 
-    async def delete(self, key: str, *, patience_s: float | None = None) -> None:
+    async def delete(
+        self,
+        key: str,
+        *,
+        if_match: str | None = None,
+        if_none_match: Literal["*"] | None = None,
+        replicas: int | None = None,
+        idempotency_key: str | None = None,
+        patience_s: float | None = None,
+    ) -> None:
         """The key has no version at one node, durably. It need not have had any.
 
-        Raises BadInput, NotApplied, OutcomeUnknown.
+        The rest is as for `put`.
+        Raises BadInput, PreconditionFailed, NotApplied, ReplicasMissing, OutcomeUnknown.
         """
         await self._ask(
             Request(
@@ -187,11 +230,102 @@ class Session:
                 key=key,
                 method="DELETE",
                 path=_key_path(key),
+                query=_replicas(replicas),
+                headers={**_conditions(if_match, if_none_match), **_idempotency(idempotency_key)},
                 read=answers.nothing,
                 is_write=True,
+                is_repeatable=idempotency_key is not None,
             ),
             patience_s,
         )
+
+    def txn(
+        self,
+        *,
+        replicas: int | None = None,
+        idempotency_key: str | None = None,
+        patience_s: float | None = None,
+    ) -> Transaction:
+        """A transaction, to be put together and committed, with `async with` or by hand.
+
+        If it only gets, it is no write, and is tried like a read. It is not recorded.
+        """
+
+        async def send(ops: Ops) -> Transacted:
+            try:
+                body = json.dumps({"ops": ops}).encode()
+            except (UnicodeEncodeError, TypeError) as error:
+                raise BadInput(f"The transaction is not JSON: {error}.") from None
+            writes = any("get" not in op for op in ops)
+            request = Request(
+                name=f"transaction of {len(ops)} operations",
+                method="POST",
+                path="/txn",
+                query=_replicas(replicas),
+                headers={"Content-Type": "application/json", **_idempotency(idempotency_key)},
+                read=answers.transacted,
+                body=body,
+                is_write=writes,
+                is_repeatable=idempotency_key is not None,
+            )
+            return await self._ask(request, patience_s)
+
+        return Transaction(send)
+
+    async def list(
+        self, prefix: str = "", *, page: int = PAGE, patience_s: float | None = None
+    ) -> AsyncIterator[str]:
+        """The keys that begin with `prefix`, in the order of their bytes, `page` at a time.
+
+        A key that is there throughout is listed once; the pages may come from several nodes.
+        Raises BadInput, NotApplied.
+        """
+        async for key in self._pages("/kv", prefix, page, answers.keys, patience_s):
+            yield key
+
+    async def conflicts(
+        self, prefix: str = "", *, page: int = PAGE, patience_s: float | None = None
+    ) -> AsyncIterator[Conflict]:
+        """The keys that begin with `prefix` and have siblings, in the order of their bytes.
+
+        A put or delete with `if_match` and the ETag settles one.
+        Raises BadInput, NotApplied.
+        """
+        async for conflict in self._pages(
+            "/conflicts", prefix, page, answers.conflicts, patience_s
+        ):
+            yield conflict
+
+    async def explain(self, key: str, *, patience_s: float | None = None) -> Explanation:
+        """Why the key holds what it holds, as far as the logs of a node tell.
+
+        Raises BadInput, NotApplied.
+        """
+        request = Request(
+            name=f"explain {key!r}",
+            method="GET",
+            path=_key_path(key, "/explain"),
+            read=answers.explanation,
+        )
+        return await self._ask(request, patience_s)
+
+    async def _pages(
+        self,
+        path: str,
+        prefix: str,
+        page: int,
+        read: Callable[[Answer], tuple[Sequence[Result], str | None]],
+        patience_s: float | None,
+    ) -> AsyncIterator[Result]:
+        cursor: str | None = ""
+        while cursor is not None:
+            query = {"prefix": prefix, "limit": str(page), "cursor": cursor}
+            request = Request(
+                name=f"list {prefix!r}", method="GET", path=path, query=query, read=read
+            )
+            items, cursor = await self._ask(request, patience_s)
+            for item in items:
+                yield item
 
     async def status(self, node: str | None = None) -> Status:
         """What this node, or else the nearest that answers, says of itself and of its peers.
@@ -213,7 +347,7 @@ class Session:
         request = _question("ready", "/readyz", answers.nothing)
         return await asked._route.any_serves(request)
 
-    async def members(self, *, patience_s: float | None = None) -> list[Member]:
+    async def members(self, *, patience_s: float | None = None) -> Sequence[Member]:
         """The nodes of the cluster, those included that were removed, as one node knows them that
         has seen what the session has seen.
 
@@ -364,7 +498,20 @@ def _question(name: str, path: str, read: Callable[[Answer], Result]) -> Request
     return Request(name=name, method="GET", path=path, read=read, in_session=False)
 
 
-def _key_path(key: str) -> str:
+def _conditions(if_match: str | None, if_none_match: str | None) -> dict[str, str]:
+    given = {"If-Match": if_match, "If-None-Match": if_none_match}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _idempotency(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"Idempotency-Key": key}
+
+
+def _replicas(replicas: int | None) -> dict[str, str]:
+    return {} if replicas is None else {"replicas": str(replicas)}
+
+
+def _key_path(key: str, route: str = "/kv") -> str:
     if not isinstance(key, str):
         raise BadInput(f"A key is text, not {type(key).__name__}; nothing was sent.")
     try:
@@ -376,7 +523,7 @@ def _key_path(key: str) -> str:
             f"A key has 1 to {KEY_MAX_BYTES} bytes, and this one has {size}; nothing was sent."
         )
     # Slashes are quoted as well, so that no proxy takes `a//b` or `a/../b` for another path.
-    return f"/kv/{_quoted(key)}"
+    return f"{route}/{_quoted(key)}"
 
 
 def _fault_path(peer: str) -> str:

@@ -113,6 +113,8 @@ class Recorder:
             served.node = nodes[0]
             if isinstance(error, LightconeError):
                 outcome, served.node = error.outcome, error.node or nodes[0]
+                if outcome == "applied":
+                    outcome = "unknown"  # it stands, and its dependencies were not told
             raise
         finally:
             line = {

@@ -28,6 +28,8 @@ from client.errors import (
     NotApplied,
     NotCaughtUp,
     OutcomeUnknown,
+    PreconditionFailed,
+    ReplicasMissing,
     Unreachable,
     problem_kind,
 )
@@ -53,6 +55,8 @@ class Request(Generic[Result]):
     body: bytes | None = None
     #: Whether repeating it could change something a second time.
     is_write: bool = False
+    #: Whether it may be repeated at one node and is done once: it has an Idempotency-Key.
+    is_repeatable: bool = False
     #: Whether it is part of a session: it carries the context, and its answer brings one.
     in_session: bool = True
 
@@ -94,7 +98,9 @@ class Transport:
         """
         answer = await self._exchange(request, node, carried, wait_s, budget_s)
         if not _is_served(answer):
-            raise _refusal(request, answer)
+            error = _refusal(request, answer)
+            error.context = answer.headers.get(HEADER, "")
+            raise error
         try:
             if request.in_session and HEADER not in answer.headers:
                 raise LookupError(HEADER)
@@ -115,7 +121,8 @@ class Transport:
     ) -> Answer:
         query, headers = dict(request.query), dict(request.headers)
         if request.in_session:
-            query["wait"] = f"{wait_s:.3f}"
+            if "stale" not in query:
+                query["wait"] = f"{wait_s:.3f}"
             if carried:
                 headers[HEADER] = ",".join(carried)
         if self._http is None or self._http.closed:
@@ -189,6 +196,10 @@ def _refusal(request: Request[Any], answer: Answer) -> LightconeError:
         return NotCaughtUp(detail, problem=problem)
     if problem_kind(problem) == "node-removed" and outcome != "unknown":
         return NotApplied(detail, problem=problem)  # any other node will serve it
+    if problem_kind(problem) == "precondition-failed":
+        return PreconditionFailed(detail, problem=problem)
+    if problem_kind(problem) == "replicas-missing" and outcome == "applied":
+        return ReplicasMissing(detail, problem=problem)
     if 400 <= answer.status < 500 and outcome != "unknown":
         return BadInput(detail, problem=problem)
     if outcome == "not_applied" or not request.is_write:

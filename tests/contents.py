@@ -9,7 +9,7 @@ own, and so sees what an operator would see.
 What it does not know: how many nodes there are, and what became of any request.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,15 @@ def clock_of(text: str) -> dict[str, int]:
     """The clock that Redis holds as `A:7 B:3`."""
     entries = (entry.rpartition(":") for entry in text.split())
     return {actor: int(sequence) for actor, _, sequence in entries}
+
+
+def joined(clocks: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """What any of the clocks covers."""
+    join: dict[str, int] = {}
+    for clock in clocks:
+        for actor, sequence in clock.items():
+            join[actor] = max(join.get(actor, 0), sequence)
+    return join
 
 
 def covers(clock: Mapping[str, int], dot: str) -> bool:

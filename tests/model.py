@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from app.conditions import Condition
 from app.vector_clock import Dot, VectorClock
 from app.write import Operation, Put, Version, Write, winner_first
 
@@ -86,6 +87,16 @@ class Node:
 
     # --- what it does --------------------------------------------------------------------------
 
+    def holds(self, condition: Condition) -> bool:
+        """Whether the key has what is wanted, here and now."""
+        versions = self.versions(condition.key)
+        if condition == Condition.absent(condition.key):
+            return not versions
+        if condition == Condition.exists(condition.key):
+            return bool(versions)
+        tag = ",".join(sorted(str(version.dot) for version in versions))
+        return bool(versions) and tag in condition.wanted.split(" ")
+
     def write(self, operations: Sequence[Operation], now_us: int) -> Write:
         """A write of this node's own: it depends on all that is here, and is later than all."""
         clock = self.clock
@@ -102,6 +113,14 @@ class Node:
             del self.pending[write.dot]
             self.applied.append(write)
         return outcomes
+
+    def merge(self, others: Iterable[Write]) -> None:
+        """A snapshot of a node that has applied these writes is merged with what is here: it is as
+        if all of them had been applied."""
+        for write in sorted(others, key=lambda write: write.timestamp):
+            if not self.clock.covers(write.dot):
+                self.applied.append(write)
+        self.pending = {dot: w for dot, w in self.pending.items() if not self.clock.covers(dot)}
 
     def is_deliverable(self, write: Write) -> bool:
         """Birman, Schiper, Stephenson (1991): the actor's next, and its past is here."""

@@ -13,21 +13,30 @@ Where the idea is from: the reference model in the property tests of etcd raft's
 Erlang's QuickCheck state machines (Claessen, Hughes).
 """
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from redis.asyncio import Redis
 
 from app import codec, identity
+from app.board import Board
 from app.buffer import PendingBuffer
 from app.codec import Batch
+from app.conditions import Condition
+from app.errors import LogTrimmed, PreconditionFailed
 from app.keys import Keys
-from app.kv_store import KVStore, Reading
+from app.kv_store import NOTHING, KVStore, Reading
 from app.progress import Progress
 from app.scripts import Received, Scripts
+from app.snapshot import Kept
+from app.snapshot_reading import SnapshotReader
+from app.snapshot_receiving import SnapshotReceiving
+from app.snapshot_sending import SnapshotSending
 from app.vector_clock import Dot, VectorClock
-from app.write import Operation, Put, Write
+from app.write import Operation, Put, Write, winner_first
 from tests.conftest import FirstLife, begin
 from tests.model import Node
 
@@ -58,6 +67,19 @@ class Worker:
             pending_max=pair.twin.pending_max,
             drain_max=pair.drain_max,
         )
+        self.board = Board(pair.redis, keys, self.scripts, "a worker")
+        self.receiving = SnapshotReceiving(
+            name,
+            pair.redis,
+            keys,
+            self.scripts,
+            self.board,
+            self.buffer,
+            self.progress,
+            life,
+            lambda: pair.now_us,
+            60_000,
+        )
 
 
 class Pair:
@@ -69,6 +91,8 @@ class Pair:
         self.keys = Keys()
         self.drain_max = drain_max
         self.now_us = 1
+        self.log_begins: dict[str, int] = {}
+        """Of which actors the log does not begin at 1, and where."""
         self.workers = [Worker(self) for _ in range(WORKERS)]
 
     async def start(self) -> None:
@@ -93,6 +117,30 @@ class Pair:
         committed = await self.workers[number].store.commit(operations)
         assert (committed.dot, committed.timestamp) == (write.dot, write.timestamp)
         assert committed.clock == self.twin.clock
+        return write
+
+    async def write_if(
+        self, number: int, operations: Sequence[Operation], conditions: Sequence[Condition]
+    ) -> Write | None:
+        """A write that is done if its conditions hold, and reads at once what it overwrites."""
+        keys = [operation.key for operation in operations]
+        before = {key: self.twin.versions(key) for key in keys}
+        failing = [one for one in conditions if not self.twin.holds(one)]
+        commit = self.workers[number].store.commit(operations, NOTHING, conditions, keys)
+        if failing:
+            with pytest.raises(PreconditionFailed) as refusal:
+                await commit
+            held = refusal.value.held
+            assert [one.key for one in held] == [one.key for one in failing]
+            for one in held:
+                assert set(one.dots) == {version.dot for version in self.twin.versions(one.key)}
+                assert self.twin.is_safe_context(one.key, one.seen)
+            return None
+        write = self.twin.write(operations, self.now_us)
+        committed = await commit
+        assert (committed.dot, committed.timestamp) == (write.dot, write.timestamp)
+        read = [winner_first(codec.unpack_versions(fields)) for fields in committed.before]
+        assert dict(zip(keys, read, strict=True)) == before
         return write
 
     async def receive(self, number: int, writes: Sequence[Write]) -> Received:
@@ -131,15 +179,71 @@ class Pair:
         self._check_position(received)
         assert received.clock.merge(received.received) == self.twin.received
 
+    async def trim(self, actor: str, count: int) -> None:
+        """The log of the actor loses its first entries."""
+        begins = self.log_begins.get(actor, 1)
+        through = min(begins + count - 1, self.twin.clock[actor])
+        await self.workers[0].store.trim_log(actor, through, begins)
+        self.log_begins[actor] = max(begins, through + 1)
+
+    def sending_to(self, peer: str, part_max_bytes: int) -> SnapshotSending:
+        """Sends this node's state to the peer, in parts of about so many bytes."""
+        worker = self.workers[0]
+        return SnapshotSending(
+            peer,
+            self.twin.name,
+            SnapshotReader(self.redis, self.keys, worker.scripts, worker.store, part_max_bytes),
+            worker.board,
+            lambda: self.now_us,
+            random.Random(f"{self.twin.name} {peer} {self.now_us} {part_max_bytes}"),
+        )
+
+    async def take_part(
+        self, sender: "Pair", sending: SnapshotSending, dies_after_keys: int | None = None
+    ) -> None:
+        """The next part of the sender's snapshot comes, as it travels; after the last all of it
+        is merged, by a worker that begins anew if the one before has died after so many keys."""
+        part = await sending.part()
+        if part is None:
+            return
+        twin, worker = self.twin, self.workers[0]
+        body = codec.encode_batch(Batch("sender", "receiver", VectorClock(), (), part=part))
+        part = codec.decode_batch(body).part
+        assert part is not None
+        held = await worker.receiving.take(sender.twin.name, part)
+        is_complete = await sending.take(held)
+        assert is_complete == (part.cut is not None and held == Kept(part.snapshot, part.name))
+        if part.cut is None or not is_complete:
+            await worker.receiving.tidy()
+            return
+        await sending.end()
+        assert part.cut.clock == sender.twin.clock
+        for actor in part.cut.clock.beyond(twin.clock):
+            self.log_begins[actor] = part.cut.clock[actor] + 1
+        twin.merge(sender.twin.applied)
+        if dies_after_keys is not None:
+            await self._merge_and_die(part.snapshot, dies_after_keys)
+            await self.replace_worker(0)
+            worker = self.workers[0]
+        await worker.receiving.tidy()
+        assert await worker.receiving.state() is None
+        twin.receive(())
+
+    async def _merge_and_die(self, snapshot: str, count: int) -> None:
+        scripts = self.workers[0].scripts
+        for staged, stem in ((False, self.keys.kv_stem), (True, self.keys.staged_stem(snapshot))):
+            names = sorted(await self.redis.keys(f"{stem}*"))
+            for name in names[: count if staged else len(names)]:
+                key = name.decode().removeprefix(stem)
+                assert await scripts.merge_keys(snapshot, [key], staged=staged)
+            if len(names) > count:
+                return
+
     # --- what both must say --------------------------------------------------------------------
 
-    async def log(self) -> list[Write]:
-        """All that the node has applied, from its logs, in causal order."""
-        store = self.workers[0].store
-        logs = [await store.log_after(actor, 0, _ALL) for actor in await store.clock()]
-        return sorted(
-            (write for log in logs for write in log), key=lambda w: (w.timestamp, w.dot.actor)
-        )
+    def applied(self) -> list[Write]:
+        """All that the node has applied, in causal order."""
+        return sorted(self.twin.applied, key=lambda w: (w.timestamp, w.dot.actor))
 
     async def read(self, number: int, key: str) -> Reading:
         """What a reader is shown: the siblings, and a context that is safe to go on with (G7)."""
@@ -165,16 +269,47 @@ class Pair:
             lacking = one.waiting.write.dependencies.beyond(twin.clock)
             assert one.waiting_for == tuple(lacking.dots())
         for actor in twin.clock:
-            expected = [write for write in twin.applied if write.dot.actor == actor]
-            assert await store.log_after(actor, 0, _ALL) == expected
+            begins = self.log_begins.get(actor, 1)
+            expected = [
+                write
+                for write in twin.applied
+                if write.dot.actor == actor and write.dot.sequence >= begins
+            ]
+            if expected:
+                assert await store.log_after(actor, begins - 1, _ALL) == expected
+            if begins > 1 or not expected:
+                with pytest.raises(LogTrimmed):
+                    await store.log_after(actor, begins - 2 if expected else begins - 1, _ALL)
         for key in keys:
             await self.read(0, key)
+        readings, clock = await store.snapshot(keys, NOTHING, (), 10**9)
+        assert clock == twin.clock
+        assert [list(readings[key].versions) for key in keys] == [*map(twin.versions, keys)]
         held = {name.decode() for name in await self.redis.keys(f"{self.keys.kv_stem}*")}
         assert held == {self.keys.kv(key) for key in keys if twin.versions(key)}, (
             "a delete left a key behind"
         )
+        present = sorted(key for key in keys if twin.versions(key))
+        for limit in (1, _ALL):
+            assert await self._list(limit) == present
+        siblings = {key: {v.dot for v in twin.versions(key)} for key in present}
+        listed = (await store.list_conflicts("", "", _ALL)).keys
+        assert {key: set(dots) for key, dots in listed.items()} == {
+            key: dots for key, dots in siblings.items() if len(dots) > 1
+        }
         for worker in self.workers:
             assert worker.progress.clock <= twin.clock, "a worker takes for applied what is not"
+
+    async def _list(self, limit: int) -> list[str]:
+        """All keys, in pages of so many."""
+        found: list[str] = []
+        more = True
+        while more:
+            page = await self.workers[0].store.list_keys("", found[-1] if found else "", limit)
+            assert page.clock == self.twin.clock
+            found += page.keys
+            more = page.more
+        return found
 
     def put_dots(self, key: str) -> set[Dot]:
         """The puts of `key` that were ever applied here."""

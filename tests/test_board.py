@@ -15,6 +15,7 @@ from app.scripts import Scripts
 from app.vector_clock import VectorClock
 from app.write import Put
 from tests.conftest import SERVERS, MakeRedis, MakeStore, Store
+from tests.processes import until
 
 LONG_MS = 600_000
 
@@ -24,13 +25,6 @@ real_redis_only = pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
 def worker(store: Store, name: str) -> Board:
     """The board as one worker of the node has it."""
     return Board(store.redis, store.keys, store.scripts, name)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """`condition` holds; it may take a while."""
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 # --- leases ---------------------------------------------------------------------------------------
@@ -113,11 +107,17 @@ class Listener:
 
     def __init__(self) -> None:
         self.progress = Progress()
+        self.board: Board | None = None
         self.changed_links: list[str] = []
         self.looked_at_system = 0
 
     async def look_at_system(self) -> None:
         self.looked_at_system += 1
+
+        self.heard: list[tuple[str, VectorClock]] = []
+
+    def hear(self, peer: str, clock: VectorClock) -> None:
+        self.heard.append((peer, clock))
 
     def has(self, clock: str) -> Callable[[], bool]:
         return lambda: VectorClock.parse(clock) <= self.progress.clock
@@ -127,9 +127,14 @@ class Listener:
 async def listening(store: Store) -> AsyncIterator[Listener]:
     """A worker listens, and is subscribed."""
     listener = Listener()
-    board = worker(store, "listener")
+    board = listener.board = worker(store, "listener")
     task = asyncio.create_task(
-        board.listen(listener.progress, listener.changed_links.append, listener.look_at_system)
+        board.listen(
+            listener.progress,
+            listener.changed_links.append,
+            listener.hear,
+            listener.look_at_system,
+        )
     )
     try:
         await until_subscribed(store, 1)
@@ -231,3 +236,34 @@ async def test_a_redis_that_became_a_replica_is_unavailable_and_no_broken_invari
     finally:
         await redis.replicaof("NO", "ONE")
     assert await board.hold_lease("B", LONG_MS)
+
+
+# --- who is heard of, and who waits for that ------------------------------------------------------
+
+
+async def test_every_worker_hears_what_a_peer_said(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    clock = VectorClock({"A": 3, "B": 1})
+    async with listening(a) as listener:
+        await worker(a, "other").post_peer("B", PeerReport(clock))
+        await worker(a, "other").post_peer("C", PeerReport())
+        await until(lambda: len(listener.heard) == 2)
+        assert listener.heard == [("B", clock), ("C", VectorClock())]
+
+
+async def test_every_worker_knows_that_somebody_waits_for_as_long_as_that_lasts(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    other = worker(a, "other")
+    async with listening(a) as listener:
+        board = listener.board
+        assert board is not None
+        assert not board.peers_are_awaited
+        assert not other.peers_are_awaited
+        await other.await_peers(60)
+        assert other.peers_are_awaited
+        await until(lambda: board.peers_are_awaited)
+    brief = worker(a, "brief")
+    await brief.await_peers(0.01)
+    await until(lambda: not brief.peers_are_awaited)

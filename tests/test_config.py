@@ -125,7 +125,7 @@ def test_what_a_sender_may_put_into_a_batch_every_receiver_takes() -> None:
         ("SWEEP_MS", "0.5", "not `0.5`"),
         ("RETRY_MAX_MS", "49", "less than RETRY_MIN_MS, which is 50"),
         ("LEASE_MS", "500", "more than HEARTBEAT_MS, which is 500"),
-        ("REPLICATE_MAX_BYTES", "2000000", "which is 2162688"),
+        ("REPLICATE_MAX_BYTES", "2000000", "which is 5308416"),
         ("CLUSTER_SECRET", "too short", "16 characters or more, not 9"),
         ("CLUSTER_SECRET", "", "16 characters or more, not 0"),
         ("CLUSTER_SECRET", SECRET + "\n", "white space"),

@@ -24,15 +24,29 @@ LUA = sorted(path for path in scripts.LUA.glob("*.lua") if not path.name.endswit
 INCLUDES = sorted(scripts.LUA.glob("*.inc.lua"))
 INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 
-PURE = ("vector_clock", "write", "context", "incarnation", "relay", "codec", "errors")
+PURE = (
+    *("vector_clock", "write", "context", "incarnation", "relay", "codec", "errors"),
+    *("snapshot", "stability"),
+    *("conditions", "transactions", "explain"),
+)
 EFFECTS = {"asyncio", "time", "random", "datetime", "os", "socket", "threading", "redis", "aiohttp"}
 
 NO_TEST_FILE = {
     "__init__": "holds the version only",
     "__main__": "three lines around the server: tests/test_server.py starts it as a process",
     "checks": "what a request may look like: tests/test_http_api.py sends what may not",
+    "http_members": "what members are shown and changed: tests/test_members.py asks for it",
+    "http_explain": "the search in the logs: tests/test_explain.py asks for it",
+    "http_kv": "what is answered about keys: tests/test_http_api.py asks it",
+    "http_lists": "lists of keys: tests/test_http_api.py asks for them",
+    "http_shapes": "one form: tests/test_http_api.py reads it",
+    "http_write": "what writing requests share: tests/test_http_api.py makes them",
+    "http_txn": "what is answered to transactions: tests/test_transactions.py sends them",
+    "http_session": "contexts of requests: tests/test_http_api.py sends them",
     "keys": "names only: every test of the store reads them, and this file their documents",
     "problems": "what errors look like: tests/test_http_api.py causes them",
+    "snapshot_reading": "what is sent: tests/test_snapshot_sending.py looks at it",
+    "snapshot": "values only: tests/test_codec.py and all tests of snapshots make them",
     "node": "puts the parts together: tests/test_http_api.py runs what it makes",
 }
 """Modules of app/ that have no tests/test_MODULE.py, and why."""

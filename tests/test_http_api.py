@@ -2,12 +2,13 @@
 
 import asyncio
 import base64
+import itertools
 import re
 import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
@@ -31,6 +32,7 @@ from app.vector_clock import VectorClock
 from app.write import Delete, Operation, Put, Write
 from tests.model import Node
 from tests.one_node import PEERS, Client, new_node_a, node_a
+from tests.processes import until
 
 SECRET = "a secret of this cluster"
 Logs = list[Any]
@@ -117,13 +119,6 @@ async def problem(
     return fields
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """`condition` holds; it may take a while."""
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 @pytest.fixture
 def logs() -> Iterator[Logs]:
     """What the node logs while the test runs."""
@@ -188,6 +183,7 @@ async def test_a_delete_is_answered_the_same_whether_the_key_was_there_or_not(
             assert response.status == 204
             assert await response.read() == b""
             assert response.headers["Causal-Context"] == f"lc1;{dot}"
+            assert response.headers["Dot"] == dot
         await problem(await client.get("/kv/lunch"), 404, "no-such-key")
 
 
@@ -380,6 +376,303 @@ async def test_siblings_false_is_a_plain_get(redis_url: str) -> None:
         assert await (await client.get("/kv/lunch?siblings=false")).read() == b"noon?"
 
 
+# --- conditions -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "holds"),
+    [
+        ("If-Match", '"A:1,B:1,C:1"', True),
+        ("If-Match", '"A:1", "A:1,B:1,C:1"', True),
+        ("If-Match", "*", True),
+        ("If-Match", '"A:1"', False),
+        ("If-Match", 'W/"A:1,B:1,C:1"', False),
+        ("If-Match", '"something else"', False),
+        ("If-None-Match", "*", False),
+    ],
+)
+async def test_a_write_is_done_only_if_the_key_holds_what_is_wanted(
+    redis_url: str, header: str, value: str, holds: bool
+) -> None:
+    async with node_a(redis_url) as client:
+        await concurrent_lunches(client)
+        for method in ("PUT", "DELETE"):
+            if holds and method == "DELETE":
+                value = '"A:2"' if value.startswith('"') else value
+            response = await client.request(method, "/kv/lunch", headers={header: value})
+            if holds:
+                assert response.status in (200, 204)
+                continue
+            fields = await problem(response, 412, "precondition-failed")
+            now = {"key": "lunch", "etag": '"A:1,B:1,C:1"', "siblings": 3}
+            assert fields["keys"] == [now]
+            assert response.headers["ETag"] == now["etag"]
+            assert response.headers["Causal-Context"] == "lc1;A:1;B:1;C:1"
+        assert (await clock_of(client))["A"] == (3 if holds else 1)
+
+
+async def test_a_key_is_created_once(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        absent = {"If-None-Match": "*"}
+        responses = await asyncio.gather(
+            *(client.put("/kv/lunch", data=b"%d" % n, headers=absent) for n in range(10))
+        )
+        assert sorted(response.status for response in responses) == [200] + 9 * [412]
+        assert await clock_of(client) == {"A": 1}
+        refused = await client.put("/kv/dinner", data=b"x", headers={"If-Match": "*"})
+        fields = await problem(refused, 412, "precondition-failed")
+        assert fields["keys"] == [{"key": "dinner", "etag": None, "siblings": 0}]
+        assert "ETag" not in refused.headers
+        assert refused.headers["Causal-Context"] == "lc1;A:1"
+
+
+async def test_increments_by_compare_and_set_are_none_lost(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "count", b"0")
+
+        async def increment() -> None:
+            while True:
+                response = await client.get("/kv/count")
+                value, tag = int(await response.read()), response.headers["ETag"]
+                put = client.put("/kv/count", data=b"%d" % (value + 1), headers={"If-Match": tag})
+                if (await put).status == 200:
+                    return
+
+        await asyncio.gather(*(increment() for _ in range(10)))
+        assert await (await client.get("/kv/count")).read() == b"10"
+
+
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
+@pytest.mark.parametrize("value", ["A:1", '"A:1', "", '*, "A:1"'])
+async def test_a_condition_that_cannot_be_read_is_refused(
+    redis_url: str, header: str, value: str
+) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.put("/kv/lunch", data=b"x", headers={header: value})
+        if header == "If-Match":
+            assert header in (await problem(response, 400, "bad-parameter"))["detail"]
+        else:
+            await problem(response, 501, "unsupported-header")
+        await put(client, "lunch", b"x")
+        response = await client.get("/kv/lunch", headers={"If-None-Match": value})
+        await problem(response, 400, "bad-parameter")
+
+
+async def test_who_has_what_is_there_is_not_sent_it_again(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "lunch", b"noon?")
+        for method, value in itertools.product(
+            ("GET", "HEAD"), ('"A:1"', 'W/"A:1"', '"x", "A:1"', "*")
+        ):
+            response = await client.request(method, "/kv/lunch", headers={"If-None-Match": value})
+            assert response.status == 304
+            assert await response.read() == b""
+            assert response.headers["ETag"] == '"A:1"'
+            assert response.headers["Causal-Context"] == "lc1;A:1"
+        response = await client.get("/kv/lunch", headers={"If-None-Match": '"A:2"'})
+        assert response.status == 200
+        absent = await client.get("/kv/dinner", headers={"If-None-Match": "*"})
+        await problem(absent, 404, "no-such-key")
+
+
+# --- requests that are repeated -------------------------------------------------------------------
+
+
+async def test_a_request_with_an_idempotency_key_is_done_once(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        key = {"Idempotency-Key": "8e03978e-40d5-43e8-bc93-6894a57f9324"}
+        first = await client.put("/kv/lunch", data=b"noon?", headers=key)
+        await put(client, "tea", b"five")
+        again = await client.put(
+            "/kv/lunch?wait=3", data=b"noon?", headers={**key, **context("lc1;A:2")}
+        )
+        assert await again.read() == await first.read()
+        assert again.headers["ETag"] == first.headers["ETag"] == '"A:1"'
+        assert again.headers["Causal-Context"] == "lc1;A:2"
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert "Idempotent-Replayed" not in first.headers
+        for other in (
+            await client.put("/kv/lunch", data=b"one?", headers=key),
+            await client.put("/kv/dinner", data=b"noon?", headers=key),
+            await client.put("/kv/lunch", data=b"noon?", headers={**key, "If-Match": "*"}),
+            await client.delete("/kv/lunch", headers=key),
+        ):
+            await problem(other, 422, "idempotency-key-reused")
+        assert await clock_of(client) == {"A": 2}
+
+
+async def test_deletes_and_transactions_are_done_once_too(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        for _ in range(2):
+            response = await client.delete("/kv/lunch", headers={"Idempotency-Key": "1"})
+            assert (response.status, response.headers["Dot"]) == (204, "A:1")
+            ops = {"ops": [{"put": "a", "value": "x"}, {"delete": "b"}]}
+            response = await client.post("/txn", json=ops, headers={"Idempotency-Key": "2"})
+            assert (response.status, (await response.json())["dot"]) == (200, "A:2")
+        ops = {"ops": [{"put": "a", "value": "x"}, {"get": "b"}]}
+        response = await client.post("/txn", json=ops, headers={"Idempotency-Key": "3"})
+        await problem(response, 400, "bad-transaction")
+        assert await clock_of(client) == {"A": 2}
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "é"])
+async def test_an_idempotency_key_that_cannot_be_is_refused(redis_url: str, key: str) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.delete("/kv/lunch", headers={"Idempotency-Key": key})
+        await problem(response, 400, "bad-parameter")
+        twice = [("Idempotency-Key", "1"), ("Idempotency-Key", "1")]
+        response = await client.delete("/kv/lunch", headers=twice)
+        await problem(response, 400, "bad-parameter")
+        assert await clock_of(client) == {}
+
+
+# --- replicas -------------------------------------------------------------------------------------
+
+
+async def test_a_write_that_too_few_nodes_hold_stands_and_says_who_holds_it(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        body = {"ops": [{"put": "tea", "value": "five"}]}
+        for dot, response in (
+            ("A:1", await client.put("/kv/lunch?replicas=2&wait=0.1", data=b"noon?")),
+            ("A:2", await client.delete("/kv/lunch?replicas=3&wait=0")),
+            ("A:3", await client.post("/txn?replicas=2&wait=0", json=body)),
+        ):
+            fields = await problem(response, 504, "replicas-missing", "applied")
+            assert (fields["dot"], fields["nodes"]) == (dot, ["A"])
+            assert response.headers["Dot"] == dot
+            assert response.headers["Causal-Context"] == f"lc1;{dot}"
+        assert await clock_of(client) == {"A": 3}
+
+
+async def test_one_replica_is_this_node(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.put("/kv/lunch?replicas=1", data=b"noon?")
+        assert (response.status, response.headers["Replicas"]) == (200, "A")
+        assert "Replicas" not in (await client.put("/kv/lunch", data=b"noon?")).headers
+
+
+@pytest.mark.parametrize("replicas", ["0", "4", "x", "", "1.5"])
+async def test_more_replicas_than_there_are_nodes_are_refused(
+    redis_url: str, replicas: str
+) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.put(f"/kv/lunch?replicas={replicas}", data=b"noon?")
+        assert "from 1 to 3" in (await problem(response, 400, "bad-parameter"))["detail"]
+        response = await client.post("/txn?replicas=2", json={"ops": [{"get": "lunch"}]})
+        await problem(response, 400, "bad-parameter")
+        assert await clock_of(client) == {}
+
+
+# --- stale reads ----------------------------------------------------------------------------------
+
+
+async def test_a_stale_read_is_answered_at_once_and_is_no_part_of_the_session(
+    redis_url: str,
+) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "lunch", b"noon?")
+        for path in ("/kv/lunch?stale=true", "/kv?stale=true", "/conflicts?stale=true"):
+            response = await client.get(path, headers=context("lc1;B:7", "lc1;C:1"))
+            assert response.status == 200
+            assert response.headers["Stale"] == "true"
+            assert response.headers["Causal-Context"] == "lc1;B:7;C:1"
+        response = await client.get("/kv/dinner?stale=true", headers=context("lc1;B:7"))
+        await problem(response, 404, "no-such-key")
+        assert response.headers["Stale"] == "true"
+        assert response.headers["Causal-Context"] == "lc1;B:7"
+
+
+async def test_a_read_that_may_be_stale_and_is_not_is_an_ordinary_one(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "lunch", b"noon?")
+        await put(client, "tea", b"five?")
+        response = await client.get("/kv/lunch?stale=true", headers=context("lc1;A:2"))
+        assert "Stale" not in response.headers
+        assert response.headers["Causal-Context"] == "lc1;A:2"
+        response = await client.get("/kv/lunch?stale=true")
+        assert "Stale" not in response.headers
+        assert response.headers["Causal-Context"] == "lc1;A:1"
+        response = await client.get("/kv/lunch?stale=true", headers=context("lc1;Z:1"))
+        await problem(response, 400, "foreign-context")
+
+
+# --- lists ----------------------------------------------------------------------------------------
+
+
+async def pages_of(client: Client, path: str, **query: str) -> list[Any]:
+    """What all pages of a list hold."""
+    found: list[Any] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        response = await client.get(path, params={**query, "cursor": cursor})
+        assert response.status == 200, await response.text()
+        page = await response.json()
+        found += page["keys"]
+        cursor = page["cursor"]
+    return found
+
+
+async def test_keys_are_listed_in_the_order_of_their_bytes_a_page_at_a_time(
+    redis_url: str,
+) -> None:
+    async with node_a(redis_url) as client:
+        names = ["a", "a b", "a+b", "a/1", "a/2", "a/é", "a/日本", "b", "Z", "\x01", "%2F", "🍕"]
+        for name in names:
+            await put(client, name, b"x")
+        await put(client, "gone", b"x")
+        await client.delete("/kv/gone")
+        in_order = sorted(names, key=str.encode)
+        assert await pages_of(client, "/kv") == in_order
+        for limit in ("1", "5", "12", "1000"):
+            assert await pages_of(client, "/kv", limit=limit) == in_order
+        assert await pages_of(client, "/kv", prefix="a/", limit="2") == [
+            "a/1",
+            "a/2",
+            "a/é",
+            "a/日本",
+        ]
+        assert await pages_of(client, "/kv", prefix="a+") == ["a+b"]
+        assert await pages_of(client, "/kv", prefix="nothing") == []
+
+
+async def test_a_list_has_seen_all_that_is_here(redis_url: str) -> None:
+    """What is not in it may be absent because it was deleted."""
+    async with node_a(redis_url) as client:
+        await replicated(client, put_by(Node("B"), "tea", b"five"))
+        await put(client, "dinner", b"six?")
+        for path in ("/kv", "/kv?prefix=x", "/conflicts"):
+            response = await client.get(path, headers=context("lc1;B:1"))
+            assert response.headers["Causal-Context"] == "lc1;A:1;B:1"
+        response = await client.get("/kv?wait=0", headers=context("lc1;B:2"))
+        await problem(response, 503, "not-caught-up")
+
+
+async def test_conflicts_are_listed_until_they_are_settled(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        await concurrent_lunches(client)
+        await put(client, "dinner", b"six?")
+        conflict = {"key": "lunch", "etag": '"A:1,B:1,C:1"', "siblings": 3}
+        assert await pages_of(client, "/conflicts") == [conflict]
+        assert await pages_of(client, "/conflicts", prefix="d") == []
+        settled = {"If-Match": str(conflict["etag"])}
+        assert (await client.put("/kv/lunch", data=b"all", headers=settled)).status == 200
+        assert await pages_of(client, "/conflicts") == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("limit=0", "limit=1001", "limit=x", "limit=", "limit=1&limit=2", "limit=1.5", "limit=-1"),
+        *("prefix=%FF", "cursor=%FF", "prefix=" + "x" * 513, "other=1", "stale=true&wait=0"),
+    ],
+)
+async def test_a_page_that_cannot_be_is_refused(redis_url: str, query: str) -> None:
+    async with node_a(redis_url) as client:
+        for path in ("/kv", "/conflicts"):
+            response = await client.session.get(path_of(client, f"{path}?{query}"))
+            await problem(response, 400, "bad-parameter")
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
@@ -397,7 +690,9 @@ async def test_siblings_false_is_a_plain_get(redis_url: str) -> None:
         *((method, "?whatever=1") for method in ("GET", "PUT", "DELETE")),
         ("PUT", "?siblings=true"),
         ("DELETE", "?siblings=true"),
-        ("GET", "?stale=true"),
+        *(("GET", f"?stale={value}") for value in ("", "1", "yes")),
+        *((method, "?stale=true") for method in ("PUT", "DELETE")),
+        ("GET", "?stale=true&wait=1"),
         *((method, "?wait=1&wait=2") for method in ("GET", "PUT", "DELETE")),
     ],
 )
@@ -459,7 +754,7 @@ async def test_an_encoded_body_is_refused(redis_url: str, encoding: str) -> None
 @pytest.mark.parametrize(
     "condition",
     [
-        *({"If-Match": '"A:1"'}, {"If-None-Match": "*"}, {"Idempotency-Key": "1"}),
+        {"If-None-Match": '"A:1"'},
         *({"If-Unmodified-Since": "now"}, {"Content-Range": "bytes 0-3/10"}),
     ],
     ids=lambda condition: next(iter(condition)),
@@ -495,7 +790,7 @@ async def test_a_state_that_nobody_foresaw_is_logged_and_told_with_what_became_o
         assert (await client.get("/kv/dinner")).status == 404
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/kv", "/replicate/x", "/status/"])
+@pytest.mark.parametrize("path", ["/", "/nothing", "/replicate/x", "/status/"])
 async def test_an_unknown_route_is_a_problem(redis_url: str, path: str) -> None:
     async with node_a(redis_url) as client:
         await problem(await client.get(path), 404, "not-found")
@@ -506,6 +801,8 @@ async def test_an_unknown_route_is_a_problem(redis_url: str, path: str) -> None:
     [
         ("POST", "/kv/lunch", {"GET", "HEAD", "PUT", "DELETE"}),
         ("PATCH", "/kv/lunch", {"GET", "HEAD", "PUT", "DELETE"}),
+        ("PUT", "/kv", {"GET", "HEAD"}),
+        ("POST", "/conflicts", {"GET", "HEAD"}),
         ("GET", "/replicate", {"POST"}),
         ("PUT", "/status", {"GET", "HEAD"}),
         ("DELETE", "/pending", {"GET", "HEAD"}),
@@ -871,6 +1168,7 @@ async def test_a_batch_of_the_wrong_people_is_refused_as_a_whole(
 async def test_a_batch_over_the_limit_is_refused(redis_url: str, chunked: bool) -> None:
     limits: dict[str, Any] = {
         "value_max_bytes": 1,
+        "txn_max_bytes": 1,
         "batch_max_bytes": 1,
         "replicate_max_bytes": 65_538,
     }
@@ -978,7 +1276,7 @@ async def test_the_status_of_a_node_that_reaches_nobody(redis_url: str) -> None:
 async def test_the_status_names_the_fields_that_the_contract_names(redis_url: str) -> None:
     async with node_a(redis_url) as client:
         status = await (await client.get("/status")).json()
-        names = "url reachable clock lag_writes lag_s skew_ms last_contact_s error faults"
+        names = "url reachable clock lag_writes lag_s skew_ms last_contact_s error faults snapshot"
         assert set(status["peers"]["B"]) == set(names.split())
 
 
@@ -1004,6 +1302,7 @@ async def test_what_waits_is_shown_with_what_it_waits_for(redis_url: str) -> Non
             "dot": "B:1",
             "dependencies": {"C": 1},
             "waiting_for": ["C:1"],
+            "could_come_from": {"C:1": ["C"]},
             "keys": ["lunch", "dinner"],
         }
 

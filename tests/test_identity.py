@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import structlog
 
-from app import identity
+from app import identity, redis_link
 from app.codec import Answer
-from app.errors import InvariantError, NotReady, StartupError
+from app.errors import InvariantError, NotReady, RedisUnavailable, StartupError
 from app.identity import Ask, Identity
 from app.keys import Keys
 from app.peers import PeerUnreachable
@@ -19,12 +19,13 @@ from app.progress import Progress
 from app.redis_link import run_of
 from app.scripts import Scripts
 from app.vector_clock import VectorClock
+from app.write import Put
 from tests.conftest import SERVERS, MakeRedis, begin
 
 real_redis_only = pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
 
 NOW_US = 1_000_000
-A_NEW_REDIS = {"node": "A", "layout": "1", "birth": "a birth"}
+A_NEW_REDIS = {"node": "A", "layout": "2", "birth": "a birth"}
 
 
 # --- whose Redis it is ----------------------------------------------------------------------------
@@ -52,14 +53,14 @@ async def test_a_redis_with_somebody_elses_data_is_refused(make_redis: MakeRedis
     assert await redis.keys() == [b"theirs"]
 
 
-@pytest.mark.parametrize("meta", [{"node": "A", "layout": "2"}, {"node": "A"}])
+@pytest.mark.parametrize("meta", [{"node": "A", "layout": "1"}, {"node": "A"}])
 async def test_data_of_another_layout_is_refused(
     make_redis: MakeRedis, meta: dict[str, str]
 ) -> None:
     redis = make_redis()
     for field, value in {"actor": "A", **meta}.items():
         await redis.hset("meta", field, value)
-    with pytest.raises(StartupError, match=r"REDIS_URL: the data is of layout .*reads layout 1"):
+    with pytest.raises(StartupError, match=r"REDIS_URL: the data is of layout .*reads layout 2"):
         await identity.claim(Scripts(redis, Keys()), "A", "a birth")
 
 
@@ -233,6 +234,21 @@ async def test_with_less_than_fsync_always_a_restart_of_redis_begins_a_new_incar
 
 
 @real_redis_only
+async def test_with_a_redis_that_fails_over_each_new_run_begins_a_new_incarnation(
+    make_redis: MakeRedis,
+) -> None:
+    redis = make_redis()
+    async with Worker(redis, fails_over=True).at_work({}) as worker:
+        assert await worker.writes_as() == "A", "nothing was there to fail over from"
+    async with Worker(redis, fails_over=True).at_work({}) as worker:
+        assert await worker.writes_as() == "A", "it is the same run"
+    await redis.hset("meta", mapping={"run": "an earlier run", "rested": "an earlier run"})
+    async with Worker(redis, fails_over=True).at_work({}) as worker:
+        assert (await worker.writes_as()).startswith("A~")
+    assert "took over" in str(await redis.hget("meta", "reason"))
+
+
+@real_redis_only
 async def test_a_node_rests_in_a_run_in_which_it_was_at_work(make_redis: MakeRedis) -> None:
     redis = make_redis()
     run = await run_of(redis)
@@ -297,3 +313,26 @@ async def test_of_two_nodes_with_one_id_the_one_that_gave_way_stops(make_redis: 
     with pytest.raises(InvariantError, match=r"two nodes have NODE_ID=A.*\(G4\)"):
         async with asyncio.timeout(30):
             await keeping
+
+
+async def test_who_cannot_find_out_who_writes_says_what_redis_says() -> None:
+    worker = Worker(redis_link.connect("unix:///nowhere", 1000))
+    async with worker.at_work({}), asyncio.timeout(30):
+        with pytest.raises(RedisUnavailable, match="the connection failed") as told:
+            while True:
+                with suppress(NotReady):
+                    await worker.identity.writer()
+    assert told.value.outcome == "not_applied"
+
+
+@real_redis_only
+async def test_nobody_writes_where_writes_are_missing_in_the_middle(make_redis: MakeRedis) -> None:
+    redis = make_redis()
+    scripts = Scripts(redis, Keys())
+    await begin(scripts, "A", run="an earlier run")
+    for _ in range(3):
+        await scripts.commit_write("A", [Put("key", b"x")], 1)
+    await identity.check_logs(scripts)
+    await redis.xdel("log:A", "2-0")
+    with pytest.raises(InvariantError, match=r"lost writes in the middle.* the log of A has 2"):
+        await Worker(redis).identity.keep(lambda _told: {})

@@ -35,10 +35,11 @@ def settled(
     *silent: str,
     run: str = "first",
     durable: bool = True,
+    took_over: bool = False,
     now_us: int = LATER_US,
 ) -> Settled:
     evidence = Evidence(clock(seen), silent)
-    return settle("A", redis, run, evidence, durable=durable, now_us=now_us)
+    return settle("A", redis, run, evidence, durable=durable, took_over=took_over, now_us=now_us)
 
 
 NEW = Remembered("", "", 0, VectorClock())
@@ -170,3 +171,22 @@ def test_peers_are_given_time_where_the_name_depends_on_all_of_them() -> None:
     assert asks_all_peers(RESTED, NEXT_DAY_US)
     assert not asks_all_peers(RESTED, LATER_US)
     assert not asks_all_peers(remembered("A", "A:5"), NEXT_DAY_US)
+
+
+# --- another server takes over --------------------------------------------------------------------
+
+
+def test_what_another_redis_lacks_nobody_knows_however_durable_each_is() -> None:
+    after = settled(remembered("A", "A:5"), run="second", took_over=True)
+    assert after.actor.startswith("A~") and "took over" in after.reason
+    assert settled(remembered(after.actor, run="second"), run="second", took_over=True) == Settled(
+        after.actor
+    )
+
+
+def test_that_a_node_rested_says_nothing_of_what_a_replica_was_given_later() -> None:
+    assert settled(RESTED, "A:5", run="second", took_over=True).actor.startswith("A~")
+
+
+def test_an_empty_redis_that_took_over_is_not_a_new_node() -> None:
+    assert settled(NEW, took_over=True).reason == "Redis is new, and took over from another"

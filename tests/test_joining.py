@@ -11,8 +11,8 @@ import pytest
 from app.local_cluster import LocalCluster
 from client import Lightcone, NotApplied
 from tests.contents import covers
-from tests.processes import until
-from tests.test_processes import assert_nodes_equal, status, under_load, until_equal_clocks
+from tests.processes import until, until_equal_clocks
+from tests.test_processes import assert_nodes_equal, status, under_load
 from tests.test_recovery import cut, heal, put
 
 pytestmark = pytest.mark.timeout(300)
@@ -123,7 +123,7 @@ async def test_a_node_removed_while_cut_off_brings_its_own_writes_back(
     ):
         a, b, c = cluster.urls.values()
         await put(kv, a, "before", "x")
-        await until_equal_clocks(http, cluster)
+        await until_equal_clocks(cluster.urls)
         await cut(http, cluster, "C", "A", "B")
         acknowledged = [await put(kv, c, f"own-{n}", "of c") for n in range(20)]
         await kv.session().at(b).remove_member("C")
@@ -142,12 +142,12 @@ async def test_a_node_removed_while_cut_off_brings_its_own_writes_back(
         await until(c_knows_and_has_told)
         assert await answer_of(http, f"{a}/kv/late") == 200
         await kv.session().at(a).add_member("C", c)
-        clock = await until_equal_clocks(http, cluster)
+        clock = await until_equal_clocks(cluster.urls)
         assert all(covers(clock, dot) for dot in acknowledged)
         await until_all_links(http, cluster)
         assert await answer_of(http, f"{c}/readyz") == 200
         await put(kv, c, "again", "of c")
-        await until_equal_clocks(http, cluster)
+        await until_equal_clocks(cluster.urls)
         await assert_nodes_equal(cluster)
 
 
@@ -162,13 +162,13 @@ async def test_a_member_that_is_replaced_under_its_id_gives_no_name_again(
         await cluster.join("D")
         d = cluster.urls["D"]
         acknowledged = [await put(kv, d, f"d-{n}", "first life") for n in range(10)]
-        await until_equal_clocks(http, cluster)
+        await until_equal_clocks(cluster.urls)
         await cluster.kill("D")
         shutil.rmtree(cluster.data_dir / "D")
         await cluster.start("D")
         acknowledged.append(await put(kv, d, "after", "second life"))
         assert acknowledged[-1].startswith("D~")
-        clock = await until_equal_clocks(http, cluster)
+        clock = await until_equal_clocks(cluster.urls)
         assert all(covers(clock, dot) for dot in acknowledged)
         await assert_nodes_equal(cluster)
 
@@ -187,7 +187,7 @@ async def test_members_and_what_was_said_of_them_outlast_the_end_of_all_nodes(
 
         await until(c_knows)
         cluster.leave("C")
-        await until_equal_clocks(http, cluster)
+        await until_equal_clocks(cluster.urls)
         await until_all_links(http, cluster)
         for node in cluster.names:
             await cluster.kill(node)

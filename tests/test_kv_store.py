@@ -2,11 +2,11 @@
 
 import pytest
 
-from app.errors import InvariantError, RedisUnavailable
-from app.kv_store import Reading
+from app.errors import LogTrimmed, RedisUnavailable
+from app.kv_store import LogSize, Reading
 from app.vector_clock import Dot, VectorClock
 from app.write import Delete, Put, Version, Write
-from tests.conftest import MakeStore, Store, begin
+from tests.conftest import SERVERS, MakeStore, Store, begin
 from tests.model import Node
 
 
@@ -109,9 +109,6 @@ async def test_the_log_is_read_from_any_place_a_part_at_a_time(make_store: MakeS
 
     assert await sequences(0, 10) == [1, 2, 3, 4, 5]
     assert await sequences(2, 2) == [3, 4]
-    assert await sequences(5, 10) == []
-    assert await sequences(99, 10) == []
-    assert await a.store.log_after("B", 0, 10) == []
 
 
 async def test_the_log_gives_back_what_was_received(make_store: MakeStore) -> None:
@@ -121,13 +118,34 @@ async def test_the_log_gives_back_what_was_received(make_store: MakeStore) -> No
     assert await a.store.log_after("B", 0, 10) == writes
 
 
-async def test_a_log_without_what_is_asked_for_is_a_broken_invariant(make_store: MakeStore) -> None:
+async def test_a_log_says_that_it_does_not_go_back_so_far(make_store: MakeStore) -> None:
     a = await make_store("A")
     await say(a, b"1", b"2", b"3")
-    await a.redis.xtrim("log:A", minid="3-0", approximate=False)
-    with pytest.raises(InvariantError, match=r"log:A goes on at A:3, and A:2 .* \(G8\)"):
+    await a.store.trim_log("A", 2, 1)
+    with pytest.raises(LogTrimmed, match="does not go back to A:2"):
         await a.store.log_after("A", 1, 10)
     assert [write.dot for write in await a.store.log_after("A", 2, 10)] == [Dot("A", 3)]
+    await a.store.trim_log("A", 3, 3)
+    with pytest.raises(LogTrimmed):
+        await a.store.log_after("A", 2, 10)
+
+
+async def test_a_log_goes_on_after_all_of_it_was_trimmed(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await say(a, b"1", b"2")
+    await a.store.trim_log("A", 2, 1)
+    await say(a, b"3")
+    assert [write.dot for write in await a.store.log_after("A", 2, 10)] == [Dot("A", 3)]
+
+
+@pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
+async def test_how_large_the_logs_are(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await say(a, b"1" * 5000, b"2" * 5000)
+    sizes = await a.store.log_sizes(["A", "B"])
+    assert sizes["A"].entries == 2
+    assert sizes["A"].bytes > 10_000
+    assert sizes["B"] == LogSize(0, 0)
 
 
 # --- whose Redis it is ----------------------------------------------------------------------------

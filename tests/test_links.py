@@ -178,7 +178,16 @@ async def test_a_link_that_fails_ends_the_worker_though_it_was_begun_later(
         raise NotImplementedError(url)
 
     rng = random.Random(1)
-    tools = Tools(config, a.store, board, a.progress, a.life, members, broken, lambda: 1, rng)
+
+    def no_snapshot(_peer: str) -> Any:
+        return None
+
+    tools = Tools(
+        *(config, a.store, board, a.progress, a.life, members, broken),
+        no_snapshot,
+        lambda: 1,
+        rng,
+    )
     links = Links("A", members, tools)
     with pytest.raises(ExceptionGroup) as failed:
         async with asyncio.TaskGroup() as group:

@@ -229,6 +229,7 @@ async def test_a_bad_member_is_refused_and_nothing_is_changed(
     redis_url: str, body: bytes, says: str
 ) -> None:
     async with node_a(redis_url) as client:
+        assert (await client.put("/kv/x", data=b"x")).status == 200  # so it is settled who writes
         with BlockingRedis.from_url(redis_url) as redis:
             before = contents(redis)
             response = await client.post("/members", data=body)

@@ -20,7 +20,7 @@ from app.local_cluster import LocalCluster
 from app.write import Put
 from client import Lightcone, Unreachable
 from tests.contents import Contents, covers, redis_contents, sequence_of, unequal, writes_of
-from tests.processes import until
+from tests.processes import until, until_equal_clocks
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -83,26 +83,6 @@ async def status(http: aiohttp.ClientSession, url: str) -> dict[str, Any]:
         return answer
 
 
-async def until_equal_clocks(http: aiohttp.ClientSession, cluster: LocalCluster) -> dict[str, int]:
-    """All nodes have applied the same writes, and none waits. Returns their clock."""
-
-    async def equal() -> bool:
-        seen = []
-        for url in cluster.urls.values():
-            async with http.get(f"{url}/status") as response:
-                if response.status != 200:  # its Redis was killed, and comes up
-                    return False
-                seen.append(await response.json())
-        clocks = [node["clock"] for node in seen]
-        return clocks.count(clocks[0]) == len(clocks) and not any(
-            node["pending"]["total"] for node in seen
-        )
-
-    await until(equal)
-    clock: dict[str, int] = (await status(http, next(iter(cluster.urls.values()))))["clock"]
-    return clock
-
-
 @asynccontextmanager
 async def under_load(cluster: LocalCluster, http: aiohttp.ClientSession) -> AsyncIterator[Load]:
     """Clients write while the body breaks things, and after it nothing acknowledged is missing.
@@ -116,7 +96,7 @@ async def under_load(cluster: LocalCluster, http: aiohttp.ClientSession) -> Asyn
     finally:
         load.stop()
         await running
-    clock = await until_equal_clocks(http, cluster)
+    clock = await until_equal_clocks(cluster.urls)
     assert load.acknowledged, "there was no load"
     assert not load.repeated, "a dot was given twice"
     assert all(covers(clock, dot) for dot in load.acknowledged)

@@ -17,8 +17,8 @@ from app.local_cluster import LocalCluster
 from app.write import Put
 from client import Lightcone
 from tests.contents import covers, redis_contents, writes_of
-from tests.processes import until
-from tests.test_processes import assert_nodes_equal, status, until_equal_clocks
+from tests.processes import until, until_equal_clocks
+from tests.test_processes import assert_nodes_equal, status
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -52,7 +52,7 @@ async def assert_whole(
     http: aiohttp.ClientSession, cluster: LocalCluster, acknowledged: dict[str, tuple[str, str]]
 ) -> None:
     """The nodes end equal, and under each acknowledged dot all have the write that has it."""
-    clock = await until_equal_clocks(http, cluster)
+    clock = await until_equal_clocks(cluster.urls)
     assert all(covers(clock, dot) for dot in acknowledged)
     await assert_nodes_equal(cluster)
     logs = await redis_contents(cluster.data_dir / "A" / "redis.sock", "log:*")
@@ -76,7 +76,7 @@ async def test_a_wiped_node_goes_on_under_another_name_and_its_writes_come_home(
         }
         await put(kv, a, "ghost", "boo")
         await kv.session().at(a).delete("ghost")
-        await until_equal_clocks(http, cluster)
+        await until_equal_clocks(cluster.urls)
         # C is cut off, and cannot say what it knows of A.
         await cut(http, cluster, "C", "A", "B")
         await cluster.kill("A")
@@ -114,7 +114,7 @@ async def test_a_node_put_back_from_an_old_copy_gives_no_name_again(
         for n in range(10, 20):
             acknowledged[await put(kv, a, f"own-{n}", f"{n}")] = (f"own-{n}", f"{n}")
         await kv.session().at(a).delete("ghost")
-        await until_equal_clocks(http, cluster)
+        await until_equal_clocks(cluster.urls)
         await cluster.kill("A")
         shutil.rmtree(cluster.data_dir / "A")
         shutil.copytree(tmp_path / "copy", cluster.data_dir / "A")

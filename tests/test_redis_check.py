@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from app import redis_check
 from app.errors import RedisUnavailable, StartupError
-from app.redis_check import check, shown, until_it_answers
+from app.redis_check import check, until_it_answers
 from tests.test_redis_link import (
     LONG_MS,
     SHORT_MS,
@@ -216,38 +216,3 @@ async def test_a_redis_that_is_not_there_yet_is_waited_for() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await until_it_answers(redis)
-
-
-# --- what is shown of it -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("url", "text"),
-    [
-        ("redis://localhost:6379", "redis://localhost:6379"),
-        ("redis://localhost:6379/3", "redis://localhost:6379/3"),
-        ("redis://:hush@localhost:6379/3", "redis://***@localhost:6379/3"),
-        ("redis://user:hush@localhost", "redis://***@localhost"),
-        ("rediss://user:hu@sh@redis.example:6380", "rediss://***@redis.example:6380"),
-        ("rediss://hush@[::1]:6380/0", "rediss://***@[::1]:6380/0"),
-        ("unix:///var/run/redis.sock", "unix:///var/run/redis.sock"),
-        ("unix://user:hush@/var/run/redis.sock?db=3", "unix://***@/var/run/redis.sock?db=3"),
-    ],
-)
-def test_a_url_is_shown_without_its_password(url: str, text: str) -> None:
-    assert shown(url) == text
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "redis://localhost:6379?password=hush",
-        "redis://localhost:6379/3?db=3&password=hush&protocol=3",
-        "unix:///var/run/redis.sock?password=hush",
-        "unix://user@/var/run/redis.sock?db=1&password=hush",
-    ],
-)
-def test_a_password_in_the_query_is_not_shown_either(url: str) -> None:
-    """That is the form that redis-py documents for sockets."""
-    assert "hush" not in shown(url)
-    assert shown(url).startswith(url.split(":")[0])

@@ -177,6 +177,36 @@ async def test_a_replica_that_has_lost_its_primary_cannot_be_read(redis: Redis, 
     assert error.outcome == "not_applied"
 
 
+async def test_a_replica_that_was_promoted_is_in_another_run(redis: Redis, admin: Any) -> None:
+    run = await redis_link.run_of(redis)
+    assert not redis_link.took_over(run)
+    for _ in range(2):
+        await admin.replicaof("127.0.0.1", 1)
+        await admin.replicaof("NO", "ONE")
+        runs = {run, promoted := await redis_link.run_of(redis)}
+        assert len(runs) == 2 and redis_link.took_over(promoted)
+        run = promoted
+
+
+@pytest.mark.parametrize("was_primary", [True, False])
+async def test_who_connects_is_asked_of_the_run_by_the_same_name(
+    redis: Redis, admin: Any, url: str, was_primary: bool
+) -> None:
+    if not was_primary:
+        await admin.replicaof("127.0.0.1", 1)
+        await admin.replicaof("NO", "ONE")
+    asked: list[str] = []
+
+    def admits(run: str) -> bool:
+        asked.append(run)
+        return True
+
+    admitted = redis_link.connect(url, LONG_MS, admits)
+    assert await admitted.ping()
+    await admitted.aclose()
+    assert asked == [await redis_link.run_of(redis)]
+
+
 @commands
 async def test_a_primary_without_its_replicas_has_not_applied_the_write(
     redis: Redis, admin: Any, command: Command
@@ -341,6 +371,18 @@ async def test_a_connection_that_is_refused_has_not_applied_the_write(
             assert "the connection failed" in error.cause
 
 
+async def test_without_a_sentinel_that_answers_the_write_has_not_been_applied(
+    tmp_path: Path,
+) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        port = bound.getsockname()[1]
+        async with connected(f"redis+sentinel://127.0.0.1:{port}/main") as redis:
+            error = await failure(redis, set_)
+    assert error.outcome == "not_applied"
+    assert "(of 1 Sentinels 0 answer, and none knows a primary of main that is up)" in error.cause
+
+
 # --- a server that fails as it is told -----------------------------------------------------------
 
 HELLO = b"%1\r\n$5\r\nproto\r\n:3\r\n"
@@ -482,6 +524,25 @@ async def test_what_redis_refuses_is_told_in_its_words_and_not_tried_again(
     assert error.outcome == "not_applied"
     assert refusal.decode().split(maxsplit=1)[1] in error.cause
     assert len(fake.commands) == 1
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        b"-OOM command not allowed when used memory > 'maxmemory'. script: 0a, on @user_script:9.",
+        b"-READONLY It is a replica, script: 0a, on @user_script:9.",
+        b"-ERR Error running script (call to f_0a): @user_script:9: @user_script: 9: -OOM command "
+        b"not allowed when used memory > 'maxmemory'.",
+    ],
+)
+async def test_a_cause_does_not_speak_of_the_script_that_was_refused(
+    fake: FakeServer, to_fake: Redis, refusal: bytes
+) -> None:
+    fake.then = say(refusal + b"\r\n")
+    error = await failure(to_fake, set_)
+    assert "script" not in error.cause and ".." not in error.detail
+    assert error.cause.endswith(("'maxmemory'.", "It is a replica"))
+    assert error.outcome == "not_applied"
 
 
 async def test_a_redis_that_loads_while_it_greets_has_not_applied_the_write(

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,10 +17,14 @@ from app.faults import HEALTHY, Fault
 from app.members import Members
 from app.peers import Exchange, PeerRefused, PeerUnreachable
 from app.replication import Link, Tools
+from app.snapshot import Kept, Part
+from app.snapshot_reading import SnapshotReader
+from app.snapshot_sending import SnapshotSending
 from app.vector_clock import VectorClock
 from app.write import Put, Write
 from tests.conftest import MakeStore, Store
 from tests.model import Node
+from tests.processes import until
 
 URL = "http://b.example"
 NEVER_MS = 86_000_000
@@ -95,13 +100,6 @@ class Peer:
         return lambda: len(self.answers) >= goal
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """`condition` holds; it may take a while."""
-    async with asyncio.timeout(40):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
 async def until_report(board: Board, condition: Callable[[PeerReport], bool]) -> PeerReport:
     """What is posted of B, once `condition` holds for it."""
     async with asyncio.timeout(40):
@@ -112,6 +110,17 @@ async def until_report(board: Board, condition: Callable[[PeerReport], bool]) ->
 
 def board_of(store: Store, worker: str = "first") -> Board:
     return Board(store.redis, store.keys, store.scripts, worker)
+
+
+def sending_to(store: Store, peer: str) -> SnapshotSending:
+    return SnapshotSending(
+        peer,
+        "A",
+        SnapshotReader(store.redis, store.keys, store.scripts, store.store, 1024 * 1024),
+        board_of(store),
+        lambda: store.time_us[0],
+        random.Random(2),
+    )
 
 
 def link_to(
@@ -139,6 +148,7 @@ def link_to(
         store.life,
         Members(config, store.redis, store.keys, store.scripts),
         exchange,
+        lambda peer: sending_to(store, peer),
         lambda: store.time_us[0],
         random.Random(1),
     )
@@ -374,24 +384,64 @@ async def test_a_peer_that_lost_its_last_writes_is_sent_these_again(make_store: 
     assert peer.sent == own(5) + own(2, first=4)
 
 
-async def test_a_log_that_lacks_what_the_peer_needs_is_reported_and_not_skipped(
+# --- snapshots ------------------------------------------------------------------------------------
+
+
+class PeerThatReceives(Peer):
+    """B, which takes snapshots as a node does, and knows by heart what A wrote."""
+
+    def __init__(self, b: Store, written: list[Write]) -> None:
+        super().__init__()
+        self.store = b
+        self.written = written
+        self.parts: list[Part] = []
+
+    async def __call__(self, url: str, batch: Batch) -> Answer:
+        answer = await super().__call__(url, batch)
+        if batch.part is None:
+            return answer
+        self.parts.append(batch.part)
+        held = await self.store.scripts.stage_part("B", "A", batch.part, 0, 1)
+        assert isinstance(held, Kept)
+        if batch.part.cut is not None and held.last == batch.part.name:
+            self.node.merge(self.written)
+        return replace(answer, held=held)
+
+
+async def test_a_peer_that_lacks_what_the_log_has_no_more_is_sent_a_snapshot(
     make_store: MakeStore,
 ) -> None:
-    a, peer = await make_store("A"), Peer()
+    a, b = await make_store("A"), await make_store("B")
+    await write(a, 5)
+    written = await a.store.log_after("A", 0, 9)
+    await a.redis.xtrim("log:A", minid="3-0", approximate=False)
+    peer = PeerThatReceives(b, written)
+    async with running(link_to(a, peer)):
+        await until(peer.has("A:5"))
+        assert peer.sent == []
+        assert peer.parts[0].name == ""
+        assert [part.cut is not None for part in peer.parts] == [False, False, True]
+        # From there on the log serves again.
+        await write(a, 1)
+        await until(peer.has("A:6"))
+        assert peer.sent == ["A:6"]
+        assert await board_of(a).sending("B") is None
+
+
+async def test_who_receives_another_snapshot_is_asked_again_later(make_store: MakeStore) -> None:
+    a = await make_store("A")
     await write(a, 5)
     await a.redis.xtrim("log:A", minid="3-0", approximate=False)
-    board = board_of(a)
-    async with running(link_to(a, peer, lease_ms=100)):
-        report = await until_report(board, lambda report: "(G8)" in report.error)
-        assert "A:1" in report.error
-        assert peer.sent == []
+    peer = Peer()
+    async with running(link_to(a, peer)):
+        await until(lambda: sum(batch.part is not None for batch in peer.batches) > 2)
+        assert all(not batch.part.keys for batch in peer.batches if batch.part)
         # The peer gets from elsewhere what is gone here: then the link goes on.
         lost = Node("A")
         for n in (1, 2):
             lost.write([Put("lunch", b"noon?")], 999_999 + n)
         peer.node.receive(lost.applied)
         await until(peer.has("A:5"))
-        await until_report(board, lambda report: not report.error)
 
 
 # --- relay ----------------------------------------------------------------------------------------

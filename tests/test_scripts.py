@@ -112,6 +112,7 @@ async def test_names_of_keys_may_have_a_prefix(make_redis: MakeRedis) -> None:
     assert names == {
         "{s3}" + name
         for name in ("clock", "meta", "kv:lunch", "log:A", "pending:B", "received", "lease:B")
+        + ("keys", "keys:")
     }
 
 
@@ -124,5 +125,6 @@ async def test_scripts_are_loaded_again_when_redis_has_forgotten_them(
     await scripts.commit_write("A", [Put("lunch", b"noon?")], 5)
     await redis.script_flush()
     committed = await scripts.commit_write("A", [Put("lunch", b"one?")], 5)
+    assert isinstance(committed, Committed)
     assert committed is not None
     assert committed.dot == Dot("A", 2)

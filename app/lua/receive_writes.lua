@@ -3,10 +3,13 @@
 
   KEYS[1]  clock         hash  actor -> sequence applied here
   KEYS[2]  meta          hash  `node`: whose Redis this is; `actor`: who writes here;
-                               `timestamp`: the last one
+                               `timestamp`: the last one; `merging`: a snapshot that is
+                               being merged
   KEYS[3]  deletes       hash  actor -> its last delete that came to a key with versions
   KEYS[4]  received      hash  actor with waiting writes -> highest sequence without a gap
-  KEYS[5]  system        set   the keys of the system that were ever written: those that begin
+  KEYS[5]  keys          sorted set  the index of keys (index.inc.lua)
+  KEYS[6]  conflicts     sorted set  those with siblings
+  KEYS[7]  system        set   the keys of the system that were ever written: those that begin
                                with a NUL
 
   ARGV[1]  node          whose Redis this must be
@@ -26,7 +29,8 @@
            waits for, the greatest sequence that the first waiting write of any actor lacks.
            Or actor and sequence of a write in the batch that the actor who writes here made, and
            that is not here: Redis has lost it, and would give its name again. Or nothing (an
-           empty list) if this Redis is not the node's. In both cases nothing was changed.
+           empty list) if this Redis is not the node's. Or `merging` alone: keys are merged with
+           a snapshot, and nothing can be applied to them. In these cases nothing was changed.
 
   Atomic, because a crash between value and clock would lose a write or apply it twice (G2, G3).
 
@@ -41,16 +45,21 @@
 ]]
 --@include clocks
 --@include operations
+--@include index
 local clock_key, meta_key, deletes_key, received_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local system_key = KEYS[5]
+local keys_key, conflicts_key, system_key = KEYS[5], KEYS[6], KEYS[7]
 local node, kv_stem, log_stem, pending_stem = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local channel, pending_max, drain_max, now = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local alert = ARGV[9]
 local first_write, fields_per_write = 10, 5
 
-local owner, author, last = unpack(redis.call('HMGET', meta_key, 'node', 'actor', 'timestamp'))
+local owner, author, last, merging =
+  unpack(redis.call('HMGET', meta_key, 'node', 'actor', 'timestamp', 'merging'))
 if owner ~= node then
   return {}
+end
+if merging then
+  return { 'merging' }
 end
 
 local clock = load_clock(clock_key)
@@ -104,12 +113,14 @@ local function apply_operation(dot, actor, sequence, stamp, dependencies, verb, 
     end
   end
 
+  local after = survivors + (verb == 'put' and 1 or 0)
+  index_key(keys_key, conflicts_key, key, survivors + #superseded, after)
   if verb == 'delete' and #fields > 0 then
     -- Remembered also when versions survive: they may be deleted later, and their key be born again.
     redis.call('HSET', deletes_key, actor, integer(sequence))
     deletes[actor] = sequence
   end
-  if verb == 'delete' and survivors == 0 then
+  if after == 0 then
     redis.call('DEL', kv_key)
     return
   end

@@ -26,7 +26,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from app.errors import StartupError
 from tests.chaos.load import Tally
 from tests.chaos.nodes import lacking
-from tests.chaos.plan import NODES_MAX, TOPOLOGIES, Plan, Strike, plan_for
+from tests.chaos.plan import NEMESES, NODES_MAX, TOPOLOGIES, Plan, Strike, plan_for
 from tests.chaos.report import write_report
 from tests.chaos.run import Result, run
 
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command has been carried out; the result is the exit code."""
     options = _parser().parse_args(arguments)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    without = lacking()
+    without = lacking() | _unwanted(options.only)
     plan = plan_for(
         options.seed,
         nodes=options.nodes,
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         topology=options.topology,
         without=without,
     )
-    for nemesis, reason in without.items():
+    for nemesis, reason in lacking().items():
         console.print(f"left out: {nemesis}, because {reason}")
     directory = options.out / f"{options.seed}-{options.nodes}"
     shutil.rmtree(directory, ignore_errors=True)
@@ -129,10 +129,15 @@ def conclude(result: Result, directory: Path, command: str, console: Console) ->
 
 def _command(plan: Plan, options: argparse.Namespace) -> str:
     topology = f" --topology {options.topology}" if options.topology else ""
+    only = f" --only {' '.join(options.only)}" if options.only else ""
     return (
         f"python -m tests.chaos --seed {plan.seed} --nodes {len(plan.nodes)} "
-        f"--minutes {options.minutes:g}{topology}"
+        f"--minutes {options.minutes:g}{topology}{only}"
     )
+
+
+def _unwanted(only: Sequence[str]) -> dict[str, str]:
+    return {nemesis: "not asked for" for nemesis in NEMESES if only and nemesis not in only}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -149,6 +154,9 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=random.randrange(10**6), help="decides the plan; else any"
     )
     parser.add_argument("--topology", choices=TOPOLOGIES, help="of the network; else by the seed")
+    parser.add_argument(
+        "--only", nargs="+", choices=NEMESES, default=(), metavar="NEMESIS", help="else all of them"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("data/chaos"), help="where results go (data/chaos)"
     )

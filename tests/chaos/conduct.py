@@ -3,9 +3,9 @@
 What it is: `Conductor`, which carries out the strikes of a plan, and `Firing`, what became of one.
 
 What it assumes and guarantees: the strikes of a track follow each other, each healed before the
-next begins; those of different tracks overlap as it comes. A strike lasts for as long as planned,
-and longer if it has not been seen to work by then. One that never is has not fired, and says so.
-Whatever happens, what was broken is healed at the end.
+next begins; those of different tracks overlap as it comes, but for those that go on alone. A strike
+lasts for as long as planned, and longer if it has not been seen to work by then. One that never is
+has not fired, and says so. Whatever happens, what was broken is healed at the end.
 
 What it does not know: what harm is done, and whether the store bears it.
 """
@@ -53,6 +53,8 @@ class Conductor:
         self._make = make
         self._tell = tell
         self._proof_max_s = proof_max_s
+        #: Whoever begins goes through it. It is shut while a strike waits to be alone, or is.
+        self._door = asyncio.Lock()
         self._began = 0.0
 
     async def run(self, tracks: tuple[tuple[Strike, ...], ...]) -> None:
@@ -69,12 +71,23 @@ class Conductor:
     async def _play(self, track: tuple[Strike, ...]) -> None:
         for strike in track:
             await asyncio.sleep(strike.gap_s)
-            await self._carry_out(strike, self._make(strike))
+            async with self._door:
+                if strike.alone:
+                    while self.under_way():
+                        await asyncio.sleep(_POLL_S)
+                    await self._carry_out(self._begin(strike), self._make(strike))
+                    continue
+                firing = self._begin(strike)
+            await self._carry_out(firing, self._make(strike))
 
-    async def _carry_out(self, strike: Strike, nemesis: Nemesis) -> None:
+    def _begin(self, strike: Strike) -> Firing:
         firing = Firing(strike, self._now())
         self.firings.append(firing)
         self._tell(f"strikes: {strike}")
+        return firing
+
+    async def _carry_out(self, firing: Firing, nemesis: Nemesis) -> None:
+        strike = firing.strike
         try:
             if await self._attempt(firing, nemesis.strike):
                 await self._until_proven(firing, nemesis)

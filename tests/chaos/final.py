@@ -1,11 +1,11 @@
 """What is checked at the end of a run, when everything has been healed.
 
-What it is: `Evidence`, all that is known of a run; and `verdicts`, one for each thing that must be
-so (`CHECKS`).
+What it is: `verdicts`, one for each thing that must be so (`CHECKS`).
 
 What it assumes and guarantees: a check looks at the evidence only, and says what is wrong in words,
 or else what it has looked at, so that nothing passes for want of something to look at. Clients,
-logs and versions are held against each other; no node's word is taken for another's.
+logs and versions are held against each other; no node's word is taken for another's. Of writes that
+were acknowledged only those may be missing that no disk but a lost one had when it was lost.
 
 What it does not know: how the evidence came about, or what the nemeses did.
 
@@ -13,75 +13,21 @@ Where the idea is from: the final reads of Jepsen, and its checkers that compose
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 
 from app.write import Delete, Put
 from client.recorder import value_text
-from tests.chaos.conduct import Firing
-from tests.chaos.plan import NEMESES, Plan
+from tests.chaos.evidence import Evidence, Verdict
+from tests.chaos.losses import Loss
+from tests.chaos.plan import NEMESES
 from tests.checker.__main__ import told
-from tests.checker.check import check
+from tests.checker.check import check_all
 from tests.checker.history import BadHistory, Operation
-from tests.contents import Contents, LoggedWrite, unequal, writes_of
+from tests.contents import LoggedWrite, covers, unequal
 
 #: From the last healing until all nodes have everything.
 SETTLE_MAX_S = 60.0
-_SHOWN_MAX = 5
 _EXPLAINED = 2
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a run has left behind. Of nodes by name: only those that answered."""
-
-    plan: Plan
-    #: With the final reads.
-    history: Sequence[Operation]
-    keys: Sequence[str]
-    firings: Sequence[Firing]
-    #: How long it took until all nodes had everything; None if it took too long.
-    settled_s: float | None
-    clocks: Mapping[str, Mapping[str, int]]
-    versions: Mapping[str, Contents]
-    logs: Mapping[str, Contents]
-    #: The names of what waits in each Redis.
-    pending: Mapping[str, Sequence[str]]
-    #: Lines of the nodes' own logs that no run should cause.
-    complaints: Sequence[str] = ()
-    _writes: dict[str, dict[str, LoggedWrite]] = field(default_factory=dict)
-
-    def writes(self, node: str) -> Mapping[str, LoggedWrite]:
-        """The writes in the logs of the node, by dot."""
-        if node not in self._writes:
-            self._writes[node] = {w.dot: w for w in writes_of(self.logs.get(node, {}))}
-        return self._writes[node]
-
-    def acknowledged(self, kind: str) -> Iterator[Operation]:
-        """The operations of a kind that a client was told had been done."""
-        return (op for op in self.history if op.kind == kind and op.outcome == "ok")
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether one thing is as it must be. `looked_at` says what that rests on."""
-
-    name: str
-    looked_at: str
-    problems: Sequence[str] = ()
-
-    @property
-    def is_good(self) -> bool:
-        """Whether there is no problem."""
-        return not self.problems
-
-    def __str__(self) -> str:
-        if self.is_good:
-            return f"good  {self.name}: {self.looked_at}"
-        shown = list(self.problems[:_SHOWN_MAX])
-        if len(self.problems) > _SHOWN_MAX:
-            shown.append(f"and {len(self.problems) - _SHOWN_MAX} more")
-        return "\n".join([f"BAD   {self.name}: {self.looked_at}", *(f"      {s}" for s in shown)])
 
 
 Check = Callable[[Evidence], Verdict]
@@ -164,10 +110,10 @@ def clients_saw_causal_order(evidence: Evidence) -> Verdict:
     sessions = len({op.session for op in evidence.history})
     what = f"{len(evidence.history)} operations of {sessions} sessions, by the history checker"
     try:
-        report = check(evidence.history)
+        reports = check_all(evidence.history)
     except BadHistory as error:
         return Verdict(name, what, [str(error)])
-    return Verdict(name, what, [] if report.is_good else [told(report, _EXPLAINED)])
+    return Verdict(name, what, [told(r, _EXPLAINED) for r in reports if not r.is_good])
 
 
 def nodes_hold_the_same(evidence: Evidence) -> Verdict:
@@ -193,8 +139,10 @@ def nodes_hold_the_same(evidence: Evidence) -> Verdict:
 def nothing_acknowledged_is_lost(evidence: Evidence) -> Verdict:
     """What a client was told had been written is in the log of every node, as it was (G3, G8)."""
     problems = []
-    puts = list(evidence.acknowledged("put"))
-    deleted = Counter(op.writes[0].key for op in evidence.acknowledged("delete"))
+    lost = set(map(id, evidence.lost_writes()))
+    puts = [op for op in evidence.acknowledged("put") if id(op) not in lost]
+    deletes = [op for op in evidence.acknowledged("delete") if id(op) not in lost]
+    deleted = Counter(op.writes[0].key for op in deletes)
     for node in evidence.plan.nodes:
         writes = evidence.writes(node)
         for op in puts:
@@ -217,6 +165,21 @@ def nothing_acknowledged_is_lost(evidence: Evidence) -> Verdict:
                 problems.append(f"{node} has {logged_deletes[key]} of {count} deletes of {key}")
     what = f"{len(puts)} puts and {deleted.total()} deletes were acknowledged"
     return Verdict("nothing acknowledged is lost", what, problems)
+
+
+def only_what_one_disk_had_is_lost(evidence: Evidence) -> Verdict:
+    """With a disk only those writes are lost that no other had, and all who saw them know it.
+
+    So whoever had seen them is never served again, and the node writes under another name (G4, G7).
+    """
+    problems = [*_lost_too_much(evidence), *_served_without_loss(evidence)]
+    writes = evidence.lost_writes()
+    sessions = len({op.session for op in evidence.history if op.lost})
+    what = (
+        f"{len(evidence.losses)} disks were lost, and with them {len(writes)} acknowledged writes, "
+        f"which {sessions} sessions had seen"
+    )
+    return Verdict("only what one disk had is lost", what, problems)
 
 
 def nothing_refused_took_effect(evidence: Evidence) -> Verdict:
@@ -299,11 +262,46 @@ CHECKS: tuple[Check, ...] = (
     clients_saw_causal_order,
     nodes_hold_the_same,
     nothing_acknowledged_is_lost,
+    only_what_one_disk_had_is_lost,
     nothing_refused_took_effect,
     dots_name_one_write,
     timestamps_agree_with_causality,
     nodes_did_not_complain,
 )
+
+
+def _lost_too_much(evidence: Evidence) -> Iterator[str]:
+    for loss in evidence.losses:
+        for node, clock in evidence.clocks.items():
+            if (has := clock.get(loss.actor, 0)) < loss.held:
+                yield (
+                    f"other disks had {loss.actor} up to {loss.held} when {loss.node} lost its "
+                    f"own, and {node} has it up to {has}"
+                )
+        for op in evidence.acknowledged("put"):
+            if op.dot and op.dot.actor == loss.actor and _began_after(op, loss):
+                yield f"{op.dot} was given by {op.node} after it had lost its disk"
+
+
+def _served_without_loss(evidence: Evidence) -> Iterator[str]:
+    of = {loss.actor: loss for loss in evidence.losses}
+    for op in evidence.history:
+        if op.lost is None or op.outcome != "ok":
+            continue
+        loss = of.get(op.lost.actor)
+        if loss is None:
+            yield f"{op.lost} is lost, and {op.lost.actor} has lost no disk"
+        elif op.node != loss.node or _began_after(op, loss):
+            yield f"{op.session} had seen {op.lost}, which is lost, and {op.node} served it"
+        for node, clock in evidence.clocks.items():
+            if covers(clock, str(op.lost)):
+                yield f"{op.lost} is called lost, and {node} has it"
+        if op.dot and op.dot != op.lost:
+            yield f"{op.lost} is newer than {op.dot}, which was given after it"
+
+
+def _began_after(op: Operation, loss: Loss) -> bool:
+    return op.start is None or op.start > loss.at_us
 
 
 def _lag(evidence: Evidence, node: str) -> str:

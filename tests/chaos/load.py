@@ -4,7 +4,8 @@ What it is: `Load`, and `Tally`, the counts of what became of the requests.
 
 What it assumes and guarantees: what is asked follows from the plan alone. How much of it is asked
 before the end, and where a session that fails over ends up, does not. Every request is recorded by
-the client itself, so nothing is remembered here but counts.
+the client itself, so nothing is remembered here but counts. A session that no node can serve ever
+again, for it has seen what is lost with a disk, is begun anew.
 
 What it does not know: what is broken meanwhile, and what the answers should be.
 
@@ -17,6 +18,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from client import Lightcone, LightconeError, Session
+from tests.chaos.losses import Losses
 from tests.chaos.plan import Plan, Request, SessionPlan, requests_of
 
 PATIENCE_S = 0.5
@@ -32,6 +34,8 @@ class Tally:
     refusals: Counter[str] = field(default_factory=Counter)
     #: Writes acknowledged, by node.
     by_node: Counter[str] = field(default_factory=Counter)
+    #: Sessions that had seen what is lost.
+    begun_anew: int = 0
 
     def total(self) -> int:
         """All requests."""
@@ -41,34 +45,38 @@ class Tally:
 class Load:
     """All clients of a plan."""
 
-    def __init__(self, plan: Plan, kv: Lightcone, urls: dict[str, str]) -> None:
+    def __init__(self, plan: Plan, kv: Lightcone, urls: dict[str, str], losses: Losses) -> None:
         self.tally = Tally()
+        self._kv = kv
+        self._losses = losses
         self._plan = plan
         self._urls = urls
         self._names = {url: node for node, url in urls.items()}
-        self._sessions = {
-            session: kv.session(
-                name=session.name, timeout_s=session.timeout_s, patience_s=PATIENCE_S
-            )
-            for session in plan.sessions
-        }
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
         """Every client has asked until `stop`, and has had its last answer."""
         async with asyncio.TaskGroup() as clients:
-            for planned, session in self._sessions.items():
-                clients.create_task(self._client(planned, session))
+            for planned in self._plan.sessions:
+                clients.create_task(self._client(planned))
 
     def stop(self) -> None:
         """No client begins another request."""
         self._stop.set()
 
-    async def _client(self, planned: SessionPlan, session: Session) -> None:
+    async def _client(self, planned: SessionPlan) -> None:
+        session = self._begin(planned)
         for request in requests_of(self._plan, planned):
             if await self._stopped_within(request.pause_s):
                 return
-            await self._ask(session.at(*(self._urls[node] for node in request.nodes)), request)
+            if not await self._ask(session, request):
+                self.tally.begun_anew += 1
+                session = self._begin(planned)
+
+    def _begin(self, planned: SessionPlan) -> Session:
+        return self._kv.session(
+            name=planned.name, timeout_s=planned.timeout_s, patience_s=PATIENCE_S
+        )
 
     async def _stopped_within(self, seconds: float) -> bool:
         try:
@@ -78,7 +86,9 @@ class Load:
             return False
         return True
 
-    async def _ask(self, session: Session, request: Request) -> None:
+    async def _ask(self, session: Session, request: Request) -> bool:
+        """The request was made. Whether the session can go on: not if what it has seen is lost."""
+        session = session.at(*(self._urls[node] for node in request.nodes))
         is_write = request.kind in ("put", "delete")
         counts = self.tally.writes if is_write else self.tally.reads
         try:
@@ -95,5 +105,6 @@ class Load:
         except LightconeError as error:
             counts[error.outcome] += 1
             self.tally.refusals[error.kind or type(error).__name__] += 1
-        else:
-            counts["ok"] += 1
+            return not self._losses.explain(error)
+        counts["ok"] += 1
+        return True

@@ -1,7 +1,8 @@
 """A run on nodes of the model, as evidence: what the final checks are tried on.
 
 What it is: `model_run`, which lets the sessions of a plan ask nodes of `tests/model.py`, and
-returns what a real run would have left behind; and `model_result`, what would come of that.
+returns what a real run would have left behind, also when a node loses its disk; and `model_result`,
+what would come of that.
 
 What it assumes and guarantees: the model keeps its promises, so every check must find this evidence
 good; and it is rich enough that each check has something to look at. The same plan gives the same
@@ -11,15 +12,17 @@ What it does not know: processes, faults, and time.
 """
 
 import itertools
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from app.codec import pack_operations
-from app.vector_clock import VectorClock
+from app.vector_clock import VectorClock, node_of
 from app.write import Delete, Put, Write
 from tests.chaos.conduct import Firing
-from tests.chaos.final import Evidence, Verdict, verdicts
+from tests.chaos.evidence import Evidence, Verdict
+from tests.chaos.final import verdicts
 from tests.chaos.load import Tally
+from tests.chaos.losses import Loss
 from tests.chaos.plan import Plan, Request, SessionPlan, plan_for, requests_of
 from tests.chaos.run import Result
 from tests.chaos.timeline import Sample, Timeline
@@ -31,13 +34,16 @@ from tests.model import Node
 _ROUNDS = 12
 
 
-def model_run(seed: int = 1) -> Evidence:
-    """The evidence of a good run."""
+def model_run(seed: int = 1, *, loses: str = "") -> Evidence:
+    """The evidence of a good run, in which the disk of this node is lost half-way."""
     plan = plan_for(seed, seconds=10)
-    nodes = {name: Node(name) for name in plan.nodes}
-    history = list(_asked(plan, nodes))
-    for one, other in itertools.permutations(nodes.values(), 2):
-        other.receive(one.applied)
+    asking = _Asking(plan)
+    asking.go_on(_ROUNDS // 2)
+    if loses:
+        asking.lose_disk(loses)
+    asking.go_on(_ROUNDS // 2)
+    asking.spread()
+    nodes, history = asking.nodes, asking.history
     keys = plan.keys()
     history += [
         Operation(f"final-{name}", name, "siblings", (_seen(node, key),), carries=False, final=True)
@@ -54,6 +60,7 @@ def model_run(seed: int = 1) -> Evidence:
         versions={name: _versions(node, keys) for name, node in nodes.items()},
         logs={name: _logs(node) for name, node in nodes.items()},
         pending={name: [] for name in nodes},
+        losses=asking.losses,
     )
 
 
@@ -84,32 +91,77 @@ def model_result(*more: Verdict, proof: str = "seen") -> Result:
     )
 
 
-def _asked(plan: Plan, nodes: dict[str, Node]) -> Iterator[Operation]:
-    """The sessions take turns, and one request of each is refused."""
-    asking = {session: requests_of(plan, session) for session in plan.sessions}
-    last = {session: session.home for session in plan.sessions}
-    for now in range(_ROUNDS):
-        for session, requests in asking.items():
-            request = next(requests)
-            node = nodes[request.nodes[0]]
-            # All that the session can have seen, and no more: so there is concurrency.
-            node.receive(nodes[last[session]].applied)
-            last[session] = node.name
-            yield _served(session, request, node, now) if now else _refused(session, request)
+class _Asking:
+    """The sessions take turns, and the first request of each is refused."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.nodes = {name: Node(name) for name in plan.nodes}
+        self.history: list[Operation] = []
+        self.losses: list[Loss] = []
+        self._requests = {session: requests_of(plan, session) for session in plan.sessions}
+        self._names = {session: session.name for session in plan.sessions}
+        self._last = {session: session.home for session in plan.sessions}
+
+    @property
+    def _now(self) -> int:
+        return len(self.history)
+
+    def go_on(self, rounds: int) -> None:
+        """Each session has asked so often."""
+        for _ in range(rounds):
+            for session, requests in self._requests.items():
+                request = next(requests)
+                home = request.nodes[0]
+                # All that the session can have seen, and no more: so there is concurrency.
+                self.nodes[home].receive(self.nodes[self._last[session]].applied)
+                self._last[session] = home
+                is_first = self._now < len(self._requests)
+                self._note(_refused(session, request) if is_first else self._ask(session, request))
+
+    def spread(self) -> None:
+        """All nodes have everything."""
+        for one, other in itertools.permutations(self.nodes.values(), 2):
+            other.receive(one.applied)
+
+    def lose_disk(self, name: str) -> None:
+        """What its own sessions did and saw last at the node is lost, and they have begun anew."""
+        self.spread()
+        node, other = self.nodes[name], next(n for n in self.nodes if n != name)
+        held = node.clock[name]
+        at_home = [session for session in self._requests if session.home == name]
+        for session in at_home * 6:
+            request = replace(next(self._requests[session]), nodes=(name,))
+            operation = self._ask(session, request)
+            # Each has seen the whole clock, which is more than a context would tell.
+            newest = Dot(name, node.clock[name])
+            self._note(operation, lost=newest if newest.sequence > held else None)
+        self.losses.append(Loss(name, name, self._now, held, held))
+        self.nodes[name] = Node(f"{name}~1", applied=list(self.nodes[other].applied))
+        self._names |= {session: f"{session.name}-1" for session in at_home}
+
+    def _ask(self, session: SessionPlan, request: Request) -> Operation:
+        return _served(session, request, self.nodes[request.nodes[0]], self._now)
+
+    def _note(self, operation: Operation, lost: Dot | None = None) -> None:
+        name = self._names[next(s for s in self._names if s.name == operation.session)]
+        self.history.append(
+            replace(operation, session=name, start=self._now, end=self._now, lost=lost)
+        )
 
 
 def _served(session: SessionPlan, request: Request, node: Node, now: int) -> Operation:
+    name = node_of(node.name)
     if request.kind in ("get", "siblings"):
         read = _seen(node, request.key)
-        return Operation(session.name, node.name, request.kind, (read,))
+        return Operation(session.name, name, request.kind, (read,))
     if request.kind == "delete":
         node.write([Delete(request.key)], now)
-        return Operation(session.name, node.name, "delete", (), (Wrote(request.key, None),))
+        return Operation(session.name, name, "delete", (), (Wrote(request.key, None),))
     put = Put(request.key, request.value.encode(), "text/plain")
     write = node.write([put], now)
     return Operation(
         session.name,
-        node.name,
+        name,
         "put",
         (),
         (Wrote(request.key, request.value),),

@@ -16,6 +16,7 @@ everybody who found, years later, that theirs had never been injected.
 from collections.abc import Mapping
 from typing import Protocol
 
+from tests.chaos.disk_nemeses import LoseData, OldData
 from tests.chaos.link_nemeses import Cut, Delay
 from tests.chaos.node_nemeses import ClockJump, End, FullDisk, FullMemory, Kill, Pause
 from tests.chaos.place import Place
@@ -33,6 +34,8 @@ MEANING = {
     "pause-redis": "SIGSTOP of a node's redis-server, and SIGCONT later",
     "full-memory": "a node's Redis has no memory left and refuses writes",
     "full-disk": "a node's disk is full, so that its Redis ends, again and again",
+    "lose-data": "kill -9 of a node that is cut off, or not; it starts with an empty disk",
+    "old-data": "kill -9 of a node; it starts with a copy of its disk from a while before",
     "isolate": "one node is cut off from all others",
     "one-way": "what one node sends to one other is held back",
     "bridge": "the cluster is parted in two, and one node reaches both sides",
@@ -73,6 +76,10 @@ def nemesis_for(strike: Strike, network: Network, places: Mapping[str, Place]) -
             return FullMemory(place)
         case "full-disk":
             return FullDisk(place)
+        case "lose-data":
+            return LoseData(network, places, strike)
+        case "old-data":
+            return OldData(network, places, strike)
         case "clock-jump":
             return ClockJump(places, strike)
     raise ValueError(f"{strike.nemesis} is no nemesis")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Self
 
 from app.local_cluster import LocalCluster
+from tests.chaos.losses import Losses
 from tests.chaos.plan import Plan
 from tests.chaos.proxy import Network
 
@@ -41,6 +42,7 @@ class ChaosNodes(LocalCluster):
         super().__init__(data_dir, nodes=len(plan.nodes), env=plan.settings)
         self.plan = plan
         self.network = Network(self.urls)
+        self.losses = Losses()
         self._closing = contextlib.AsyncExitStack()
 
     @property

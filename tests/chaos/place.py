@@ -15,8 +15,9 @@ from redis.asyncio import Redis
 
 from app.local_cluster import HOST
 from app.server import is_ready
-from client import Lightcone, LightconeError, PeerStatus
+from client import Lightcone, LightconeError, PeerStatus, Status
 from tests.chaos.nodes import ChaosNodes
+from tests.contents import redis_contents
 from tests.processes import until
 
 #: How long to wait for a node that may be dead.
@@ -31,8 +32,12 @@ class Place:
         self.node = node
         self.directory = nodes.data_dir / node
         self.port = int(urlsplit(nodes.urls[node]).port or 0)
-        probing = kv.session(name=f"nemesis-{node}", timeout_s=GLANCE_S, patience_s=0)
-        self._session = probing.at(nodes.urls[node])
+        #: The peers between which and the node no wire is severed.
+        self.reaches = [
+            peer for peer in nodes.names if peer != node and (node, peer) not in nodes.plan.severed
+        ]
+        self._session = kv.session(name=f"nemesis-{node}", timeout_s=GLANCE_S, patience_s=0)
+        self._session = self._session.at(nodes.urls[node])
         self._numbers = itertools.count()
 
     async def until_ready(self) -> None:
@@ -40,9 +45,13 @@ class Place:
         await until(lambda: is_ready(HOST, self.port))
 
     async def says(self) -> str:
-        """What a client that writes here now is told: empty when the write is acknowledged."""
+        """What a client that writes here now is told: empty when the write is acknowledged.
+
+        It is a client that has seen nothing, so that it misses nothing that is lost.
+        """
+        stranger = self._session.session(name=self._session.name)
         try:
-            await self._session.put(probe_key(self.node), f"probe.{next(self._numbers)}")
+            await stranger.put(probe_key(self.node), f"probe.{next(self._numbers)}")
         except LightconeError as error:
             kind = f" {error.kind}" if error.kind else ""
             return f"{type(error).__name__}{kind}"
@@ -50,10 +59,39 @@ class Place:
 
     async def peers(self) -> dict[str, PeerStatus]:
         """What the node says of its peers; nothing while it says nothing."""
+        status = await self.status()
+        return {} if status is None else status["peers"]
+
+    async def status(self) -> Status | None:
+        """What the node says of itself; None while it says nothing."""
         try:
-            return (await self._session.status())["peers"]
+            return await self._session.status()
         except LightconeError:
-            return {}
+            return None
+
+    async def clock(self) -> dict[str, int]:
+        """What the node's Redis says has been applied there. Raises RedisError."""
+        held = await redis_contents(self.nodes.socket(self.node), "clock")
+        return {actor.decode(): int(s) for actor, s in held.get("clock", {}).items()}
+
+    async def received(self) -> dict[str, int]:
+        """The writes in the node's Redis, applied or waiting, per actor up to the first gap.
+
+        Raises RedisError.
+        """
+        # In this order: what stops waiting meanwhile has been applied by then.
+        pending = await redis_contents(self.nodes.socket(self.node), "pending:*")
+        received = await self.clock()
+        for key, waiting in pending.items():
+            actor = key.removeprefix("pending:")
+            while str(received.get(actor, 0) + 1).encode() in waiting:
+                received[actor] = received.get(actor, 0) + 1
+        return received
+
+    async def birth(self) -> str:
+        """The name of the data in the node's Redis, which no other Redis has. Raises RedisError."""
+        meta = await redis_contents(self.nodes.socket(self.node), "meta")
+        return str(meta["meta"][b"birth"].decode())
 
     def redis(self) -> Redis:
         """A connection to the node's Redis, for an operator."""

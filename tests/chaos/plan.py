@@ -37,14 +37,19 @@ PROCESSES: Final = (
     "pause-redis",
     "full-memory",
     "full-disk",
-    # Not yet, for the store cannot recover from these; each gets a class in nemeses.py and a word
-    # here:
-    # "lose-data": stop the node, remove its data directory, start it.
-    # "old-data": stop the node, put back a copy of its data directory taken earlier, start it.
+    "lose-data",
+    "old-data",
+    # Not yet, for members do not change; it gets a class for nemeses.py and a word here:
     # "change-members": start a node that nobody knew, or take one away for good.
 )
 NETWORK: Final = ("isolate", "one-way", "bridge", "halves", "delay")
 CLOCKS: Final = ("clock-jump",)
+#: Nothing else strikes meanwhile. What only one disk holds is lost with it; were two lost before
+#: all nodes have the same, or were an old copy put back where no peer can tell that it is old, then
+#: more would be lost than is allowed to.
+ALONE: Final = ("lose-data", "old-data")
+#: Of the rounds after the first: for all else stands still, longer the more has been written.
+_ALONE_SHARE: Final = 0.3
 NEMESES: Final = PROCESSES + NETWORK + CLOCKS
 
 #: Seconds that a strike lasts at least. A cut takes PEER_TIMEOUT_MS to be noticed.
@@ -59,13 +64,20 @@ _LASTS_S: Final[Mapping[str, tuple[float, float]]] = {
     "pause-redis": (2.0, 5.0),
     "full-memory": (1.0, 4.0),
     "full-disk": (1.5, 4.0),
+    # For so long it writes what is on no other disk, or in no copy. Then there is the start.
+    "lose-data": (0.3, 2.0),
+    "old-data": (0.5, 3.0),
     "clock-jump": (4.0, 10.0),
     **dict.fromkeys(("isolate", "one-way", "bridge", "halves", "delay"), (3.0, 8.0)),
 }
 _GAP_S: Final = (0.5, 2.0)
 #: What seeing that a strike works, and that all is well after it, takes on average. The library
 #: for odd clocks looks once a second whether the clock has jumped.
-_PROOF_S: Final[Mapping[str, float]] = {**dict.fromkeys(PROCESSES + NETWORK, 1.5), "clock-jump": 2}
+_PROOF_S: Final[Mapping[str, float]] = {
+    **dict.fromkeys(PROCESSES + NETWORK, 1.5),
+    **dict.fromkeys(ALONE, 6),
+    "clock-jump": 2,
+}
 
 #: A node that is not there is asked again and again by its clients, so none may wait for long.
 _TIMEOUT_S: Final = 3.0
@@ -81,8 +93,9 @@ MANY_KEYS: Final = 150
 class Strike:
     """One thing that is done, after a pause, and lasts for a while.
 
-    It strikes a node, or wires. `amount` is milliseconds of delay, or seconds of a clock's jump;
-    `refuses` says that a cut link refuses connections, instead of being silent.
+    It strikes a node, or wires, or a node whose wires are cut meanwhile. `amount` is milliseconds
+    of delay, or seconds of a clock's jump; `refuses` says that a cut link refuses connections,
+    instead of being silent.
     """
 
     nemesis: str
@@ -93,10 +106,16 @@ class Strike:
     amount: float = 0.0
     refuses: bool = False
 
+    @property
+    def alone(self) -> bool:
+        """Whether nothing else strikes meanwhile."""
+        return self.nemesis in ALONE
+
     def __str__(self) -> str:
         wires = " ".join(f"{source}>{target}" for source, target in self.wires)
         amount = f" {self.amount:+g}" if self.amount else ""
-        return f"{self.nemesis} {self.node or wires}{amount}{' refused' if self.refuses else ''}"
+        place = " ".join(filter(None, (self.node, wires)))
+        return f"{self.nemesis} {place}{amount}{' refused' if self.refuses else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,15 +264,18 @@ class _Planner:
         settings = {
             "WORKERS": rng.choice((1, 2)) if len(self._nodes) == 3 else 1,
             "PENDING_MAX": rng.choice((20, 1000, 100_000)),
-            "DRAIN_MAX": rng.choice((3, 256)),
-            # One batch is under way at a time: over a slow link small ones would not bear the load.
-            "BATCH_MAX_WRITES": rng.choice((10 if self._topology == "mesh" else 200, 512)),
+            # A node that starts with nothing is sent all that was ever written, and much of it
+            # waits: were these any smaller, that would take minutes. And one batch is under way at
+            # a time, so that small ones would not bear the load over a slow link.
+            "DRAIN_MAX": rng.choice((32, 256)),
+            "BATCH_MAX_WRITES": rng.choice((50 if self._topology == "mesh" else 200, 512)),
             "RELAY_AFTER_MS": rng.choice((100, 300)),
             "HEARTBEAT_MS": 300,
             "LEASE_MS": 1500,
             "PEER_TIMEOUT_MS": 1500,
             "REDIS_TIMEOUT_MS": 1500,
             "RETRY_MAX_MS": 500,
+            "FIRST_START_WAIT_MS": 3000,
             "FAULTS": 0,
         }
         secret = {"CLUSTER_SECRET": f"chaos-of-seed-{self._seed:06}"} if rng.random() < 0.5 else {}
@@ -300,9 +322,12 @@ class _Planner:
 
     def _track(self, deck: Sequence[str], seconds: float) -> Iterator[Strike]:
         """Round after round of the deck, each in an order of its own, until the time is up."""
+        rng = self._rng
         left_s = seconds
         for round_number in itertools.count():
-            for nemesis in self._rng.sample(deck, len(deck)):
+            for nemesis in rng.sample(deck, len(deck)):
+                if round_number and nemesis in ALONE and rng.random() > _ALONE_SHARE:
+                    continue
                 strike = self._strike(nemesis)
                 left_s -= strike.gap_s + strike.lasts_s + _PROOF_S[nemesis]
                 if left_s < 0 and round_number > 0:
@@ -320,6 +345,12 @@ class _Planner:
         if nemesis == "clock-jump":
             jump_s = rng.choice((-7200.0, -30.0, 30.0, 7200.0))
             return Strike(nemesis, gap_s, lasts_s, self._odd_clock, amount=jump_s)
+        if nemesis == "lose-data":
+            node = rng.choice(self._nodes)
+            wires = self._some_wires_of(node)
+            # What is held on a silent wire arrives after all, and is not lost.
+            refuses = bool(wires) and rng.random() < 0.7
+            return Strike(nemesis, gap_s, lasts_s, node, wires, refuses=refuses)
         if nemesis in PROCESSES:
             return Strike(nemesis, gap_s, lasts_s, rng.choice(self._nodes))
         wires = self._wires(nemesis)
@@ -336,6 +367,12 @@ class _Planner:
             wires = [wire for wire in self._choice(nemesis) if wire not in self._severed]
             if wires:
                 return tuple(wires)
+
+    def _some_wires_of(self, node: str) -> tuple[Wire, ...]:
+        """To all peers that it reaches, as often as not; else to some of them, or to none."""
+        peers = [peer for peer in self._nodes if peer != node and (node, peer) not in self._severed]
+        count = len(peers) if self._rng.random() < 0.5 else self._rng.randrange(len(peers))
+        return tuple(_between([node], self._rng.sample(peers, count)))
 
     def _choice(self, nemesis: str) -> list[Wire]:
         along = self._rng.sample(self._nodes, len(self._nodes))

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from app.vector_clock import node_of
 from tests.chaos.chart import Band, Series, curves, key, rows
 from tests.chaos.conduct import Firing
-from tests.chaos.final import Verdict
+from tests.chaos.evidence import Verdict
 from tests.chaos.nemeses import MEANING
 from tests.chaos.plan import CLOCKS, NEMESES, NETWORK, PROCESSES
 from tests.chaos.run import Result
@@ -66,6 +67,8 @@ def _cards(result: Result) -> Iterator[str]:
         (f"{tally.writes['ok']:,}", "writes acknowledged"),
         (f"{refused:,}", "requests refused"),
         (f"{tally.writes['unknown']:,}", "writes in doubt"),
+        (f"{result.lost_writes:,}", "writes lost with a disk"),
+        (f"{result.tally.begun_anew:,}", "sessions that had seen those, begun anew"),
         (f"{fired} of {len(result.firings)}", "strikes fired"),
         (f"{behind:,.0f}", "writes that a node lacked at most"),
         (f"{sum(v.is_good for v in result.verdicts)} of {len(result.verdicts)}", "checks passed"),
@@ -105,7 +108,10 @@ def _charts(result: Result) -> str:
     clocks = [
         Series(
             node,
-            [(s.at_s, w.get(node, 0)) for s, w in zip(timeline.samples, written, strict=True)],
+            [
+                (s.at_s, sum(w[actor] for actor in w if node_of(actor) == node))
+                for s, w in zip(timeline.samples, written, strict=True)
+            ],
             f"c{n}",
         )
         for n, node in nodes
@@ -150,7 +156,8 @@ def _charts(result: Result) -> str:
             ),
             _panel(
                 "Clocks",
-                "Writes of each node, as far as any node had applied them.",
+                "Writes of each node under all its names, as far as any node had applied them. Not "
+                "those that were lost with a disk.",
                 clocks,
                 bands,
                 end_s,

@@ -14,8 +14,9 @@ import asyncio
 import contextlib
 import itertools
 import json
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,17 +24,19 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from app.context import Contexts
 from client import Lightcone, LightconeError
 from tests.chaos.conduct import Conductor, Firing
-from tests.chaos.final import SETTLE_MAX_S, Evidence, Verdict, verdicts
+from tests.chaos.evidence import Evidence, Verdict
+from tests.chaos.final import SETTLE_MAX_S, verdicts
 from tests.chaos.load import Load, Tally
 from tests.chaos.nemeses import nemesis_for
 from tests.chaos.nodes import ChaosNodes
 from tests.chaos.place import Place, probe_key
 from tests.chaos.plan import Plan, Strike
 from tests.chaos.timeline import Timeline
-from tests.checker.history import Operation, read_history
-from tests.contents import Contents, redis_contents
+from tests.checker.history import Dot, Operation, read_history
+from tests.contents import Contents, joined, redis_contents
 
 #: Clients go on for so long after the last healing, so that the end shows all nodes at work.
 _CALM_S = 3.0
@@ -56,6 +59,8 @@ class Result:
     #: The version of each node's Redis.
     redis: Mapping[str, str]
     history: Path
+    #: Acknowledged writes that only one disk had, which was lost.
+    lost_writes: int = 0
 
     @property
     def is_good(self) -> bool:
@@ -81,7 +86,7 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
     async with ChaosNodes(directory / "nodes", plan) as nodes:
         watcher.tell(f"ready: {', '.join(f'{n} {url}' for n, url in nodes.urls.items())}")
         async with Lightcone(list(nodes.urls.values()), record=requests) as kv:
-            load = Load(plan, kv, nodes.urls)
+            load = Load(plan, kv, nodes.urls, nodes.losses)
             conductor = _conductor(nodes, kv, watcher)
             async with asyncio.TaskGroup() as group:
                 looking = [
@@ -101,13 +106,23 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
         names = {url: node for node, url in nodes.urls.items()}
     watcher.tell("checking")
     history = directory / "history.jsonl"
-    operations = await asyncio.to_thread(_history, history, requests, finals, names)
     there = {node: contents for node, contents in held.items() if contents is not None}
+    end = joined(contents.clock for contents in there.values())
+    timeline.lasting = {loss.actor: end.get(loss.actor, 0) for loss in nodes.losses.taken}
+    contexts = Contexts(plan.settings.get("CLUSTER_SECRET"), sys.maxsize)
+
+    def lost_in(printed: str) -> Dot | None:
+        context = contexts.parse(printed).to_dict()
+        return nodes.losses.newest_in(context, end)
+
+    records = _records(requests, finals, names, lost_in if nodes.losses.taken else None)
+    operations = await asyncio.to_thread(_history, history, records)
     evidence = Evidence(
         plan=plan,
         history=operations,
         keys=keys,
         firings=conductor.firings,
+        losses=nodes.losses.taken,
         settled_s=settled_s,
         clocks={node: contents.clock for node, contents in there.items()},
         versions={node: contents.versions for node, contents in there.items()},
@@ -125,6 +140,7 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
         took_s=time.monotonic() - began,
         redis={node: contents.redis for node, contents in there.items()},
         history=history,
+        lost_writes=len(evidence.lost_writes()),
     )
 
 
@@ -206,18 +222,31 @@ async def _held(nodes: ChaosNodes, node: str) -> _Held | None:
         return None
 
 
-def _history(path: Path, requests: Path, finals: Path, names: Mapping[str, str]) -> list[Operation]:
-    """All that clients did and saw, the final reads marked, is in the file; and as operations."""
+def _history(path: Path, records: Iterable[Mapping[str, Any]]) -> list[Operation]:
+    """The records are in the file; and as operations."""
     with path.open("w", encoding="utf-8") as lines:
-        for record in _records(requests):
-            lines.write(json.dumps(record | {"node": names[record["node"]]}) + "\n")
-        for record in _records(finals):
-            lines.write(json.dumps(record | {"node": names[record["node"]], "final": True}) + "\n")
+        lines.writelines(json.dumps(record) + "\n" for record in records)
     with path.open(encoding="utf-8") as lines:
         return read_history(lines)
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
+def _records(
+    requests: Path,
+    finals: Path,
+    names: Mapping[str, str],
+    lost_in: Callable[[str], Dot | None] | None,
+) -> Iterator[dict[str, Any]]:
+    """All that clients did and saw; marked are the final reads, and who has seen what is lost."""
+    for record in _lines(requests):
+        record["node"] = names[record["node"]]
+        if lost_in is not None and (lost := lost_in(record["context_out"])):
+            record["lost"] = str(lost)
+        yield record
+    for record in _lines(finals):
+        yield record | {"node": names[record["node"]], "final": True}
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)

@@ -12,7 +12,7 @@ from tests.chaos.report import write_report
 from tests.chaos.run import run
 from tests.checker.__main__ import main as check_history
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(600)
 
 SEED = 2
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from tests.chaos.__main__ import EXIT_FOUND, EXIT_GOOD, Screen, conclude, main
-from tests.chaos.final import Verdict
+from tests.chaos.evidence import Verdict
 from tests.chaos.load import Tally
 from tests.chaos.model_run import model_result
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.chaos.conduct import Conductor
 from tests.chaos.nemeses import Nemesis
-from tests.chaos.plan import Strike
+from tests.chaos.plan import ALONE, Strike
 
 
 class Fake:
@@ -34,8 +34,8 @@ class Fake:
             raise OSError("it does not want to")
 
 
-def strike(name: str) -> Strike:
-    return Strike(name, gap_s=0.0, lasts_s=0.0)
+def strike(name: str, lasts_s: float = 0.0) -> Strike:
+    return Strike(name, gap_s=0.0, lasts_s=lasts_s)
 
 
 async def conduct(
@@ -62,6 +62,20 @@ async def test_tracks_go_on_side_by_side() -> None:
     notes: list[str] = []
     await conduct((strike("a"),), (strike("b"),), notes=notes)
     assert notes.index("b strike") < notes.index("a heal")
+
+
+@pytest.mark.parametrize("alone", ALONE)
+async def test_what_strikes_alone_waits_for_others_and_others_wait_for_it(alone: str) -> None:
+    notes: list[str] = []
+    await conduct(
+        (strike("a", 0.3), strike(alone, 0.3), strike("b")),
+        (strike("c", 0.5), strike("d"), strike("e")),
+        notes=notes,
+    )
+    begins, ends = notes.index(f"{alone} strike"), notes.index(f"{alone} heal")
+    assert begins > notes.index("a heal") and begins > notes.index("c heal")
+    assert {note.partition(" ")[0] for note in notes[begins:ends]} == {alone}
+    assert notes[-1] in ("b heal", "e heal") and len(notes) == 6 * 3
 
 
 async def test_a_strike_that_nothing_shows_has_not_fired_and_is_healed() -> None:

@@ -10,11 +10,14 @@ import pytest
 from app.codec import pack_operations
 from app.write import Put
 from tests.chaos.conduct import Firing
-from tests.chaos.final import CHECKS, Evidence, verdicts
+from tests.chaos.evidence import Evidence
+from tests.chaos.final import CHECKS, verdicts
 from tests.chaos.model_run import model_run
 from tests.checker.history import Operation, Read, Write
 
 GOOD = model_run()
+#: And one in which a disk is lost.
+LOSSY = model_run(loses="A")
 
 
 def bad(evidence: Evidence) -> set[str]:
@@ -245,6 +248,89 @@ def test_what_a_node_complained_of_fails_the_run() -> None:
     assert bad(changed(complaints=[complaint])) == {"nodes did not complain"}
 
 
+@pytest.mark.parametrize("loses", ["", "B"])
 @pytest.mark.parametrize("seed", range(5))
-def test_the_model_is_good_whatever_the_seed(seed: int) -> None:
-    assert not bad(model_run(seed))
+def test_the_model_is_good_whatever_the_seed(seed: int, loses: str) -> None:
+    assert not bad(model_run(seed, loses=loses))
+
+
+# --- what is lost with a disk --------------------------------------------------------------------
+
+LOST = "only what one disk had is lost"
+
+
+def lossy(operation: Operation, *instead: Operation, **fields: Any) -> Evidence:
+    """The evidence with a lost disk, but for an operation and these fields."""
+    history = [op for op in LOSSY.history if op is not operation] + list(instead)
+    return replace(LOSSY, history=history, **fields, _writes={})
+
+
+def lost(kind: str) -> Operation:
+    return next(op for op in LOSSY.history if op.lost and op.kind == kind)
+
+
+def test_what_only_the_lost_disk_had_may_be_lost_and_is_counted() -> None:
+    assert not bad(LOSSY)
+    assert {op.kind for op in LOSSY.lost_writes()} == {"put", "delete"}
+    [told] = [verdict for verdict in verdicts(LOSSY) if verdict.name == LOST]
+    assert f"1 disks were lost, and with them {len(LOSSY.lost_writes())} " in told.looked_at
+
+
+def test_a_loss_that_no_disk_explains_is_found() -> None:
+    assert bad(replace(LOSSY, losses=[], _writes={})) == {LOST}
+
+
+def test_a_write_that_another_disk_had_may_not_be_lost() -> None:
+    [loss] = LOSSY.losses
+    more = replace(loss, held=loss.held + 1)
+    assert bad(replace(LOSSY, losses=[more], _writes={})) == {LOST}
+
+
+def test_a_write_that_nobody_calls_lost_may_not_be_missing() -> None:
+    put = lost("put")
+    assert "nothing acknowledged is lost" in bad(lossy(put, replace(put, lost=None)))
+
+
+def test_a_delete_that_nobody_calls_lost_may_not_be_missing() -> None:
+    delete = lost("delete")
+    found = bad(lossy(delete, *[replace(delete, lost=None)] * 100))
+    assert "nothing acknowledged is lost" in found
+
+
+def test_a_write_that_is_there_may_not_be_called_lost() -> None:
+    put = next(op for op in LOSSY.history if op.kind == "put" and op.dot and not op.lost)
+    assert LOST in bad(lossy(put, replace(put, lost=put.dot)))
+
+
+def test_a_session_that_saw_what_is_lost_may_not_be_served_at_another_node() -> None:
+    read = lost("get")
+    assert LOST in bad(lossy(read, replace(read, node="B")))
+
+
+def test_a_session_that_saw_what_is_lost_may_not_be_served_after_the_loss() -> None:
+    read, [loss] = lost("get"), LOSSY.losses
+    late = replace(read, start=loss.at_us + 1, end=loss.at_us + 1)
+    assert LOST in bad(lossy(read, late))
+
+
+def test_a_session_may_not_forget_what_is_lost() -> None:
+    delete = lost("delete")
+    first_again = next(op for op in LOSSY.history if op.session == f"{delete.session}-1")
+    forgot = replace(first_again, session=delete.session)
+    assert "clients saw causal order" in bad(lossy(first_again, forgot))
+
+
+def test_a_node_that_lost_its_disk_may_not_go_on_under_its_name() -> None:
+    [loss] = LOSSY.losses
+    put = next(op for op in LOSSY.history if op.dot and op.dot.actor == loss.actor and not op.lost)
+    late = replace(put, start=loss.at_us + 1, end=loss.at_us + 1)
+    assert LOST in bad(lossy(put, late))
+
+
+def test_a_name_that_is_lost_may_not_be_given_again() -> None:
+    put, [loss] = lost("put"), LOSSY.losses
+    again = replace(
+        put, lost=None, session="another", writes=(Write("hot/0", "another"),), start=loss.at_us + 1
+    )
+    found = bad(replace(LOSSY, history=[*LOSSY.history, again], _writes={}))
+    assert {"dots name one write", LOST} <= found

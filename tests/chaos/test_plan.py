@@ -91,7 +91,10 @@ def test_every_strike_is_at_a_node_or_at_wires_that_are_not_severed(nodes: int) 
     for seed in SEEDS:
         plan = plan_for(seed, nodes=nodes)
         for strike in plan.strikes():
-            assert bool(strike.node) != bool(strike.wires), strike
+            if strike.nemesis == "lose-data":
+                assert all(strike.node in wire for wire in strike.wires), strike
+            else:
+                assert bool(strike.node) != bool(strike.wires), strike
             assert not set(strike.wires) & set(plan.severed)
             assert strike.lasts_s >= 0 and strike.gap_s > 0
             if strike.nemesis == "one-way":
@@ -105,6 +108,16 @@ def test_strikes_at_processes_follow_each_other() -> None:
     for seed in SEEDS:
         tracks = plan_for(seed, seconds=300).tracks
         assert sum(any(s.nemesis in PROCESSES for s in track) for track in tracks) == 1
+
+
+def test_a_node_that_loses_its_disk_is_cut_off_from_all_from_some_or_from_none() -> None:
+    cut_off = {
+        len(strike.wires)
+        for seed in SEEDS
+        for strike in plan_for(seed, nodes=3, topology="mesh").strikes()
+        if strike.nemesis == "lose-data"
+    }
+    assert cut_off == {0, 2, 4}
 
 
 def test_what_this_machine_lacks_is_left_out_and_the_reason_is_kept() -> None:

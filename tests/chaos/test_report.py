@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.chart import Band, Series, curves, rows
-from tests.chaos.final import Verdict
+from tests.chaos.evidence import Verdict
 from tests.chaos.model_run import model_result
 from tests.chaos.nemeses import MEANING
 from tests.chaos.plan import NEMESES

@@ -47,6 +47,14 @@ def test_the_distance_of_a_node_is_what_it_lacks_of_that() -> None:
     assert highest(seen.distances("B")) == 2
 
 
+def test_what_is_lost_with_a_disk_is_lacked_by_nobody() -> None:
+    seen = timeline({"A": {"A": 5}, "B": {"A": 2}}, {"A": {"A": 3, "A~1": 1}, "B": {"A": 3}})
+    seen.lasting = {"A": 3}
+    assert seen.written() == [{"A": 3}, {"A": 3, "A~1": 1}]
+    assert seen.distances("A") == [(0.0, 0), (1.0, 0)]
+    assert seen.distances("B") == [(0.0, 1), (1.0, 1)]
+
+
 def test_the_delay_of_a_node_is_the_age_of_what_it_has_all_of() -> None:
     seen = timeline(
         {"A": {"A": 1}, "B": {"A": 1}},

@@ -43,6 +43,8 @@ class Timeline:
 
     nodes: tuple[str, ...]
     samples: list[Sample] = field(default_factory=list)
+    #: Of actors whose last writes are lost with a disk: how far they have lasted.
+    lasting: Mapping[str, int] = field(default_factory=dict)
 
     async def take(self, kv: Lightcone, urls: Mapping[str, str], tally: Tally) -> None:
         """Samples are taken, until this is cancelled."""
@@ -81,13 +83,15 @@ class Timeline:
         return points
 
     def written(self) -> list[Clock]:
-        """For each sample: what had been written by then, as far as any node had told."""
+        """For each sample: what had been written by then, as far as any node had told and it is
+        not lost."""
         known: dict[str, int] = {}
         clocks: list[Clock] = []
         for sample in self.samples:
             for clock in sample.clocks.values():
                 for actor, sequence in clock.items():
-                    known[actor] = max(known.get(actor, 0), sequence)
+                    lasting = min(sequence, self.lasting.get(actor, sequence))
+                    known[actor] = max(known.get(actor, 0), lasting)
             clocks.append(dict(known))
         return clocks
 

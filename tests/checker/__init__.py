@@ -42,6 +42,9 @@ The format: JSON lines, one operation a line, in any order across sessions.
 | `final` | reads | made when all nodes had been healed and had caught up: false |
 | `start`, `end` | all | monotonic microseconds. When all operations of a session have both, one |
 | | | comes before another if it ended before the other started; else lines do |
+| `lost` | all | the newest dot in the session's context, after the operation, of those that were |
+| | | lost for good with a node's disk. Nobody who has seen such a write can be served by |
+| | | those who have not, so at the end nothing of this is left: see `check_all` |
 | `context_in`, `context_out` | all | tokens, for people; they are opaque and not looked at |
 
 `python -m tests.checker.benchmark` prints what 100,000 operations take on this machine.

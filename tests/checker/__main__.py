@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.checker.check import MEANING, Report, check
+from tests.checker.check import MEANING, Report, check_all
 from tests.checker.explain import Explainer
 from tests.checker.history import BadHistory, read_history
 
@@ -45,12 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             with Path(options.file).open(encoding="utf-8") as lines:
                 operations = read_history(lines)
-        report = check(operations, use_dots=not options.no_dots)
+        reports = check_all(operations, use_dots=not options.no_dots)
     except (BadHistory, OSError, UnicodeDecodeError) as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_HISTORY
-    print(told(report, options.explain))
-    return EXIT_GOOD if report.is_good else EXIT_FOUND
+    if len(reports) > 1:
+        print("Something is lost with a disk: first all that was before the end, then what lasted.")
+    for report in reports:
+        print(told(report, options.explain))
+    return EXIT_GOOD if all(report.is_good for report in reports) else EXIT_FOUND
 
 
 def told(report: Report, explained_max: int) -> str:

@@ -1,6 +1,7 @@
 """All checks of one history, and what they say.
 
-What it is: `check`, which returns a `Report`.
+What it is: `check`, which returns a `Report`; and `check_all`, for histories in which something is
+lost with a disk.
 
 What it assumes and guarantees: a history that `history.py` accepts. A report without findings means
 that clients could not tell this store from one that keeps its promises, as far as `patterns.py`
@@ -28,6 +29,7 @@ MEANING = {
     "OneWriteTwoDots": "a write is applied once, under one dot",
     "SiblingTwice": "a read shows one version twice",
     "SiblingsOfOneActor": "an actor has at most one sibling, as its writes supersede one another",
+    "FollowsLost": "a session that had seen what is lost for good was served without it",
     "CyclicCO": "the causal order has a cycle: an effect comes before its cause",
     "WriteCOInitRead": "a read shows nothing although a put came before it",
     "WriteCORead": "a read shows a version that was superseded before it",
@@ -59,6 +61,19 @@ class Report:
         return {pattern: counts[pattern] for pattern in MEANING if counts[pattern]}
 
 
+def check_all(operations: Sequence[Operation], *, use_dots: bool = True) -> list[Report]:
+    """The reports on a history; two, if something in it is lost with a disk. Raises BadHistory.
+
+    What is lost has been, and causal order held for it; but what is left at the end does not come
+    after it. So there are two histories: all that was before the end, and all that has lasted.
+    """
+    lasting = [operation for operation in operations if operation.lost is None]
+    if len(lasting) == len(operations):
+        return [check(operations, use_dots=use_dots)]
+    before = [operation for operation in operations if not operation.final]
+    return [check(part, use_dots=use_dots) for part in (before, lasting)]
+
+
 def check(
     operations: Sequence[Operation], *, use_dots: bool = True, batch_bits: int = BATCH_BITS
 ) -> Report:
@@ -68,13 +83,24 @@ def check(
     """
     names = Names(operations)
     order = Order(operations, names, use_dots)
-    findings = [*names.findings, *_divergence(order)]
+    findings = [*names.findings, *_divergence(order), *_after_loss(order)]
     knots = cycles(order.before)
     if knots:
         findings += (Finding("CyclicCO", cycle[0], cycle=cycle) for cycle in knots)
         return Report(order, findings)
     patterns = find_patterns(order, batch_bits)
     return Report(order, findings + patterns.findings, patterns)
+
+
+def _after_loss(order: Order) -> Iterator[Finding]:
+    """Whoever has seen what is lost is served by nobody who has not."""
+    for index, operation in enumerate(order.operations):
+        if operation.outcome != "ok" or operation.lost is not None:
+            continue
+        for other in order.before[index]:
+            if other < order.end and (lost := order.operations[other].lost):
+                note = f"who had seen {lost}, which is lost, was served without it"
+                yield Finding("FollowsLost", index, other=other, note=note)
 
 
 def _divergence(order: Order) -> Iterator[Finding]:

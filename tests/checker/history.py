@@ -19,7 +19,7 @@ Kind = Literal["put", "delete", "get", "siblings", "txn"]
 Outcome = Literal["ok", "not_applied", "unknown"]
 
 _COMMON: Final = {
-    *("session", "node", "kind", "outcome", "carries", "start", "end"),
+    *("session", "node", "kind", "outcome", "carries", "lost", "start", "end"),
     *("context_in", "context_out"),
 }
 _OF_WRITES: Final = {"dot", "dependencies"}
@@ -94,6 +94,7 @@ class Operation:
     outcome: Outcome = "ok"
     carries: bool = True
     final: bool = False
+    lost: Dot | None = None
     start: int | None = None
     end: int | None = None
     line: int = field(default=0, compare=False)
@@ -140,6 +141,7 @@ def to_json(operation: Operation) -> str:
     optional = {
         "dot": None if operation.dot is None else str(operation.dot),
         "dependencies": operation.dependencies and dict(operation.dependencies),
+        "lost": None if operation.lost is None else str(operation.lost),
         "start": operation.start,
         "end": operation.end,
     }
@@ -177,7 +179,9 @@ def _operation(record: object, line: int) -> Operation:
     final = _bool(fields, "final", False)
     if final and writes:
         raise ValueError("a final operation only reads")
-    dot = None if fields.get("dot") is None else Dot.parse(_text(fields, "dot"))
+    dot, lost = _optional_dot(fields, "dot"), _optional_dot(fields, "lost")
+    if final and lost:
+        raise ValueError("a final operation has seen nothing that is lost")
     dependencies = _dependencies(fields)
     if dot and dependencies and dependencies.get(dot.actor, 0) >= dot.sequence:
         raise ValueError(f"dependencies are what was applied before {dot}, and these cover it")
@@ -193,6 +197,7 @@ def _operation(record: object, line: int) -> Operation:
         # A final read comes after everything, and hands nothing on.
         carries=not final and _bool(fields, "carries", True),
         final=final,
+        lost=lost,
         start=start,
         end=end,
         line=line,
@@ -280,6 +285,10 @@ def _bool(fields: Mapping[str, Any], name: str, default: bool) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{name} is true or false")
     return value
+
+
+def _optional_dot(fields: Mapping[str, Any], name: str) -> Dot | None:
+    return None if fields.get(name) is None else Dot.parse(_text(fields, name))
 
 
 def _optional_int(fields: Mapping[str, Any], name: str) -> int | None:

@@ -10,6 +10,7 @@
     erin@B get x: 4 [no context]                 not ordered with the rest of erin's session
     erin@B get x: 4 [10-20]                      when, by erin's clock
     check@A siblings x: 4 [final]
+    fred@A put x=5 -> A:9 [lost A:9]             of what is lost with a disk, fred had seen A:9
 
 What it is: `parse` and `line`, each the other's inverse as far as values are plain words.
 
@@ -66,6 +67,7 @@ def _parse_line(text: str, number: int) -> Operation:
     writes = tuple(_parse_write(part) for part in parts if not re.match(r"\S+:( |$)", part))
     after = next((note.split()[1:] for note in notes if note.startswith("after ")), None)
     times = next((note.split("-") for note in notes if re.fullmatch(r"\d+-\d+", note)), None)
+    lost = next((note.split()[1] for note in notes if note.startswith("lost ")), None)
     outcome: Outcome = (
         "unknown" if "unknown" in notes else "not_applied" if "not applied" in notes else "ok"
     )
@@ -80,6 +82,7 @@ def _parse_line(text: str, number: int) -> Operation:
         outcome=outcome,
         carries="no context" not in notes and "final" not in notes,
         final="final" in notes,
+        lost=None if lost is None else Dot.parse(lost),
         start=int(times[0]) if times else None,
         end=int(times[1]) if times else None,
         line=number,
@@ -142,6 +145,8 @@ def _notes(operation: Operation) -> Iterator[str]:
         yield "final"
     elif not operation.carries:
         yield "no context"
+    if operation.lost is not None:
+        yield f"lost {operation.lost}"
     if operation.start is not None and operation.end is not None:
         yield f"{operation.start}-{operation.end}"
 

@@ -34,6 +34,7 @@ class Seen:
     context: str
     content_type: str
     body: bytes
+    idempotency_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ class FakeNode:
                 request.headers.get("Causal-Context", ""),
                 request.headers.get("Content-Type", ""),
                 await request.read(),
+                request.headers.get("Idempotency-Key", ""),
             )
         )
         if self.misbehaviours:

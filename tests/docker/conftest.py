@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from client import Lightcone
 from tests.docker.compose import ComposeCluster, why_no_engine
-from tests.docker.load import Load
+from tests.load import Load
 
 HERE = Path(__file__).parent
 

@@ -4,8 +4,8 @@ import pytest
 
 from client import Lightcone
 from tests.docker.compose import NUMBERS, ComposeCluster, docker
-from tests.docker.load import Load, assert_nothing_lost, until_equal_clocks, while_loaded
-from tests.processes import until
+from tests.load import Load, assert_nothing_lost, while_loaded
+from tests.processes import until, until_equal_clocks
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -14,9 +14,9 @@ async def test_a_killed_container_recovers_clock_values_and_buffer(
     cluster: ComposeCluster, kv: Lightcone
 ) -> None:
     a, b, c = cluster.urls.values()
-    await until_equal_clocks(kv, cluster.urls)
+    await until_equal_clocks(cluster.urls)
     await kv.at(c).put("crash/kept", "safe")
-    clock = await until_equal_clocks(kv, cluster.urls)
+    clock = await until_equal_clocks(cluster.urls)
     await kv.set_fault(a, "C", cut=True)
     await kv.set_fault(b, "C", no_relay=True)
     try:
@@ -84,7 +84,7 @@ async def test_a_wiped_volume_is_filled_again_by_the_peers(
         await load.progress(*cluster.urls)
 
     await while_loaded(load, some_writes)
-    clock = await until_equal_clocks(kv, cluster.urls)
+    clock = await until_equal_clocks(cluster.urls)
 
     await cluster.compose("rm", "--stop", "--force", "node1", "redis1")
     await docker("volume", "rm", f"{cluster.project}_redis1")
@@ -92,8 +92,8 @@ async def test_a_wiped_volume_is_filled_again_by_the_peers(
     written = await kv.session().at(cluster.urls["A"]).put("after-the-loss", "here again")
     actor, _, number = written.dot.rpartition(":")
     assert actor.startswith("A~") and number == "1", "it may have had that name before"
-    assert await until_equal_clocks(kv, cluster.urls) == {**clock, actor: 1}
+    assert await until_equal_clocks(cluster.urls) == {**clock, actor: 1}
     await assert_nothing_lost(load)
-    await until_equal_clocks(kv, cluster.urls)
+    await until_equal_clocks(cluster.urls)
     for url in cluster.urls.values():
         assert await _shows(kv, url, "after-the-loss")

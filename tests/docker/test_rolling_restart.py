@@ -7,7 +7,7 @@ import pytest
 
 from client import Lightcone, LightconeError, OutcomeUnknown, Session, Written
 from tests.docker.compose import NUMBERS, ComposeCluster
-from tests.docker.load import until_equal_clocks
+from tests.processes import until_equal_clocks
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -60,7 +60,7 @@ async def test_all_nodes_are_replaced_under_load_and_no_request_fails(
         await asyncio.gather(*clients)
     assert not failed, failed
     assert served == set(cluster.urls.values())
-    await until_equal_clocks(kv, cluster.urls)
+    await until_equal_clocks(cluster.urls)
     limit = asyncio.Semaphore(READS_AT_ONCE)
 
     async def check(key: str, url: str) -> None:

@@ -1,10 +1,14 @@
 """lua/commit_write.lua: a local write is named, stamped, applied and logged in one step."""
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from app.errors import RedisUnavailable
+from app.conditions import Condition
+from app.errors import IdempotencyKeyReused, PreconditionFailed, RedisUnavailable
 from app.scripts import Committed
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import Delete, Operation, Put
@@ -232,3 +236,166 @@ async def test_a_full_redis_refuses_the_whole_write(
         await settings.config_set("maxmemory", "0")
     assert {key: await a.redis.dump(key) for key in await a.redis.keys()} == before
     assert (await commit(a)).dot == Dot("A", 2)
+
+
+# --- conditions and reads ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        (Condition.exists("lunch"), True),
+        (Condition.absent("lunch"), False),
+        (Condition.exists("dinner"), False),
+        (Condition.absent("dinner"), True),
+        (Condition.matches("lunch", ["B:2,C:1"]), True),
+        (Condition.matches("lunch", ["D:1", "B:2,C:1"]), True),
+        (Condition.matches("lunch", ["C:1,B:2"]), False),
+        (Condition.matches("lunch", ["B:2"]), False),
+        (Condition.matches("lunch", ["A:1,B:2,C:1"]), False),
+        (Condition.matches("lunch", []), False),
+        (Condition.matches("dinner", ["A:1"]), False),
+        (Condition.matches("dinner", []), False),
+    ],
+    ids=lambda value: f"{value.key} {value.wanted}" if isinstance(value, Condition) else str(value),
+)
+async def test_a_write_is_done_only_if_its_condition_holds(
+    make_store: MakeStore, condition: Condition, holds: bool
+) -> None:
+    a = await make_store("A")
+    await siblings_at(a)
+    before = {key: await a.redis.dump(key) for key in await a.redis.keys()}
+    write = a.store.commit([Put("tea", b"five")], VectorClock(), [condition])
+    if holds:
+        assert (await write).dot == Dot("A", 1)
+        return
+    with pytest.raises(PreconditionFailed) as refusal:
+        await write
+    assert {key: await a.redis.dump(key) for key in await a.redis.keys()} == before
+    [held] = refusal.value.held
+    assert held.key == condition.key
+    if held.key == "lunch":
+        assert set(held.dots) == {Dot("B", 2), Dot("C", 1)}
+        assert held.seen == VectorClock({"B": 2, "C": 1, "D": 1}), "the delete is seen, too"
+    else:
+        assert (held.dots, held.seen) == ((), a.progress.clock)
+
+
+async def test_every_condition_that_fails_is_told(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await commit(a)
+    conditions = [
+        Condition.exists("dinner"),
+        Condition.exists("lunch"),
+        Condition.absent("lunch"),
+        Condition.absent("tea"),
+    ]
+    with pytest.raises(PreconditionFailed) as refusal:
+        await a.store.commit([Put("tea", b"five")], VectorClock(), conditions)
+    assert [held.key for held in refusal.value.held] == ["dinner", "lunch"]
+
+
+async def test_what_is_read_is_what_was_there_before_the_write(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await siblings_at(a)
+    committed = await a.store.commit(
+        [Put("lunch", b"both"), Put("tea", b"five")],
+        VectorClock(),
+        [Condition.absent("tea")],
+        ["tea", "lunch"],
+    )
+    tea, lunch = committed.before
+    assert tea == {}
+    assert set(lunch) == {b"B:2", b"C:1", b"deletes"}
+    assert await fields(a, "lunch") == {b"A:1"}
+
+
+# --- requests that are repeated -------------------------------------------------------------------
+
+DAY_US = 24 * 60 * 60 * 10**6
+
+
+async def ask(store: Store, request: str, *operations: Operation) -> Committed:
+    """The write is committed for a request with this Idempotency-Key."""
+    asked = operations or [Put("lunch", b"noon?")]
+    return await store.store.commit(asked, request=request)
+
+
+async def test_a_request_is_done_once_and_answered_the_same(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    first = await ask(a, "request 1")
+    await commit(a, Put("lunch", b"later"))
+    again = await ask(a, "request 1")
+    assert again == replace(first, replayed=True)
+    assert not first.replayed
+    assert await a.redis.hgetall("clock") == {b"A": b"2"}
+    assert [v.value for v in (await a.store.read("lunch")).versions] == [b"later"]
+    other = await ask(a, "request 2")
+    assert (other.dot, other.replayed) == (Dot("A", 3), False)
+
+
+async def test_a_request_is_done_once_though_it_comes_many_times_at_once(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    done = await asyncio.gather(*(ask(a, "request") for _ in range(20)))
+    assert {committed.dot for committed in done} == {Dot("A", 1)}
+    assert sorted(committed.replayed for committed in done) == [False] + 19 * [True]
+
+
+async def test_a_request_for_something_else_is_refused(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await ask(a, "request")
+    before = {key: await a.redis.dump(key) for key in await a.redis.keys()}
+    for operation in (Put("lunch", b"one?"), Put("tea", b"noon?"), Delete("lunch")):
+        with pytest.raises(IdempotencyKeyReused):
+            await ask(a, "request", operation)
+    with pytest.raises(IdempotencyKeyReused):
+        await a.store.commit(
+            [Put("lunch", b"noon?")], VectorClock(), [Condition.exists("lunch")], request="request"
+        )
+    assert {key: await a.redis.dump(key) for key in await a.redis.keys()} == before
+
+
+async def test_a_conditional_request_that_was_done_is_answered_the_same_though_its_condition_fails(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    absent, put = [Condition.absent("lunch")], [Put("lunch", b"noon?")]
+    first = await a.store.commit(put, VectorClock(), absent, request="request")
+    again = await a.store.commit(put, VectorClock(), absent, request="request")
+    assert again == replace(first, replayed=True)
+
+
+async def test_a_request_that_was_refused_may_be_sent_again(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    exists, put = [Condition.exists("lunch")], [Put("lunch", b"noon?")]
+    with pytest.raises(PreconditionFailed):
+        await a.store.commit(put, VectorClock(), exists, request="request")
+    await commit(a)
+    assert (await a.store.commit(put, VectorClock(), exists, request="request")).dot == Dot("A", 2)
+
+
+async def test_requests_are_remembered_for_a_day_and_at_most_so_many(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+
+    async def remembered() -> set[bytes]:
+        requests = set(await a.redis.hkeys("requests"))
+        assert requests == set(await a.redis.lrange("requests-order", 0, -1))
+        return requests
+
+    for number in range(4):
+        await ask(a, f"{number}")
+    a.set_time(1_000_000 + DAY_US - 1)
+    await ask(a, "almost a day later")
+    assert len(await remembered()) == 5
+    a.set_time(1_000_000 + DAY_US)
+    await ask(a, "a day later")
+    assert await remembered() == {b"2", b"3", b"almost a day later", b"a day later"}
+    for number in range(3):
+        await a.scripts.commit_write(
+            "A", [Delete("x")], 5, request=f"more {number}", requests_max=3
+        )
+    assert await remembered() == {b"more 0", b"more 1", b"more 2"}

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
             caught = [one for one in results if one is not None]
             if not caught:
                 survivors.append(mutation.name)
-            figures = _figures(results, caught, options.most)
+            figures = _figures(results, caught, options.most, mutation.profile)
             table.add_row(mutation.guarantee, mutation.name, *figures)
             progress.console.print(f"{mutation.name}: {', '.join(figures)}")
     console.width = max(console.width, 150)
@@ -53,8 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if survivors else 0
 
 
-def _figures(results: list[Caught | None], caught: list[Caught], most: int) -> tuple[str, str, str]:
+def _figures(
+    results: list[Caught | None], caught: list[Caught], most: int, profile: str | None
+) -> tuple[str, str, str]:
     needed = " ".join("-" if one is None else str(one.seeds) for one in results)
+    # Such seeds are not to be compared with seeds of all kinds.
+    needed += f" of {profile}" if profile else ""
     if not caught:
         return needed, "-", "SURVIVED"
     at_least = ">" if len(caught) < len(results) else ""

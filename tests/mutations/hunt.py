@@ -24,9 +24,9 @@ _COPIED: Final = ("app", "tests/simulation", "tests/model.py")
 _RUN: Final = """
 import json, sys
 from tests.simulation.batch import run_seeds
-first, most, clients_only = json.loads(sys.argv[1])
+first, most, clients_only, profile = json.loads(sys.argv[1])
 for number, seed in enumerate(range(first, first + most), 1):
-    if failures := run_seeds([seed], clients_only=clients_only).failures:
+    if failures := run_seeds([seed], profile, clients_only=clients_only).failures:
         print(json.dumps([number, seed, failures[0].profile, failures[0].violation]))
         break
 else:
@@ -56,6 +56,7 @@ def hunt(mutation: Mutation | None, first: int, most: int, clients_only: bool) -
 
     Without a mutation, the copy is as the tree is.
     """
+    profile = mutation.profile if mutation else None
     with tempfile.TemporaryDirectory(prefix="lightcone-mutation-") as name:
         copy = Path(name)
         for part in _COPIED:
@@ -69,7 +70,7 @@ def hunt(mutation: Mutation | None, first: int, most: int, clients_only: bool) -
             path = copy / file
             path.write_text(mutated(path.read_text(), old, new))
         done = subprocess.run(
-            [sys.executable, "-c", _RUN, json.dumps([first, most, clients_only])],
+            [sys.executable, "-c", _RUN, json.dumps([first, most, clients_only, profile])],
             cwd=copy,
             env={"PYTHONHASHSEED": "0", "PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1"},
             stdout=subprocess.PIPE,

@@ -9,8 +9,8 @@ Not listed, since they break nothing: a gap in an actor's sequence let through (
 on the one before it, so the dependency check holds it back), a relay in another order (the receiver
 sorts), a sweep that never comes (the scripts leave nothing behind).
 
-Room is left for what comes with later features: trim before stable, snapshot overwrites local
-writes, transaction applied in two steps, watch resumes one too far.
+Room is left for what comes with later features: transaction applied in two steps, watch resumes one
+too far.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """One deliberate break: `old` becomes `new` in `file`, and so does `also` in its file."""
+    """One deliberate break: `old` becomes `new` in `file`, and so does `also` in its file.
+
+    `profile` names the kind of trouble that shows it soonest, where that is rare among seeds.
+    """
 
     name: str
     guarantee: str
@@ -27,6 +30,7 @@ class Mutation:
     old: str
     new: str
     also: tuple[str, str, str] | None = None
+    profile: str | None = None
 
     def edits(self) -> list[tuple[str, str, str]]:
         """File, old text and new text of each change."""
@@ -35,6 +39,7 @@ class Mutation:
 
 _COMMIT: Final = "app/lua/commit_write.lua"
 _RECEIVE: Final = "app/lua/receive_writes.lua"
+_MERGE: Final = "app/lua/merge_keys.lua"
 _CLOCK_OF_COMMIT: Final = "redis.call('HSET', clock_key, actor, string.format('%.0f', sequence))"
 
 _TOO_EARLY: Final = """\
@@ -86,8 +91,8 @@ MUTATIONS: Final = (
         "a command that failed is sent again",
         "G2",
         "app/redis_link.py",
-        "retry=Retry(NoBackoff(), 0)",
-        "retry=Retry(NoBackoff(), 1)",
+        "Retry(NoBackoff(), 0)",
+        "Retry(NoBackoff(), 1)",
     ),
     Mutation(
         "clock not advanced by a local write",
@@ -124,6 +129,7 @@ MUTATIONS: Final = (
         "app/incarnation.py",
         "    if not redis.actor:\n        if has_written(",
         "    if not redis.actor:\n        return str()\n        if has_written(",
+        profile="mix",
     ),
     Mutation(
         "a peer that remembers an earlier Redis is not believed",
@@ -131,6 +137,7 @@ MUTATIONS: Final = (
         "app/incarnation.py",
         "        if evidence.remember_another:",
         "        if False:",
+        profile="mix",
     ),
     Mutation(
         "an old copy is taken for the Redis that it was",
@@ -143,6 +150,7 @@ MUTATIONS: Final = (
             "    if lost := lost_writes(redis.actor, evidence.seen, redis.clock):",
             "    if lost := VectorClock():",
         ),
+        profile="disk",
     ),
     # --- durable before acknowledged -------------------------------------------------------------
     Mutation(
@@ -221,40 +229,38 @@ MUTATIONS: Final = (
     Mutation(
         "context ignored on read",
         "G7",
-        "app/http_api.py",
-        "        context = await self._catch_up(request)\n"
-        "        reading = await self.store.read(key, context)",
-        "        context = self.contexts.parse(\n"
-        '            ",".join(request.headers.getall(CONTEXT_HEADER, []))\n'
-        "        )\n        reading = await self.store.read(key)",
+        "app/http_kv.py",
+        "        reader = await self.sessions.reader(request)\n"
+        "        reading = await self.store.read(key, reader.needs)",
+        "        from app.http_session import Reader\n\n"
+        "        reader = Reader(self.sessions, self.sessions.context(request))\n"
+        "        reading = await self.store.read(key)",
     ),
     Mutation(
         "context ignored on write",
         "G7",
-        "app/http_api.py",
-        "        context = await self._catch_up(request)\n        # Once begun",
-        "        context = self.contexts.parse(\n"
-        '            ",".join(request.headers.getall(CONTEXT_HEADER, []))\n'
-        "        )\n        # Once begun",
+        "app/http_write.py",
+        "        context = await self.sessions.catch_up(request)\n        if wanted",
+        "        context = self.sessions.context(request)\n        if wanted",
         (
-            "app/http_api.py",
-            "self.store.commit([operation], context)",
-            "self.store.commit([operation])",
+            "app/http_write.py",
+            "                    context,\n                    conditions",
+            "                    VectorClock(),\n                    conditions",
         ),
     ),
     Mutation(
         "a read leaves the context as it was",
         "G7",
-        "app/http_api.py",
-        "self.contexts.token(context.merge(reading.context))",
-        "self.contexts.token(context)",
+        "app/http_session.py",
+        "self.sessions.headers(self.context.merge(seen))",
+        "self.sessions.headers(self.context)",
     ),
     Mutation(
         "a write leaves the context as it was",
         "G7",
-        "app/http_api.py",
-        "self.contexts.token(context.with_dot(committed.dot))",
-        "self.contexts.token(context)",
+        "app/http_write.py",
+        "        context = context.with_dot(committed.dot)\n",
+        "",
     ),
     Mutation(
         "absence leaves no context",
@@ -326,5 +332,54 @@ MUTATIONS: Final = (
         "app/lua/hold_lease.lua",
         "redis.call('SET', lease_key, holder, 'PX', ttl)",
         "redis.call('SET', lease_key, holder)",
+    ),
+    # --- snapshots and trimming ------------------------------------------------------------------
+    Mutation(
+        "trim before stable",
+        "G8",
+        "app/trimming.py",
+        "through = min(everywhere[actor], last - config.log_min_entries)",
+        "through = last - config.log_min_entries",
+        profile="trim",
+    ),
+    Mutation(
+        "snapshot overwrites local writes",
+        "G8",
+        _MERGE,
+        "        if covers(theirs.clock, version) then",
+        "        if true then",
+        profile="trim",
+    ),
+    Mutation(
+        "snapshot brings back what was deleted",
+        "G5",
+        _MERGE,
+        "if our_versions[version] or not covers(ours.clock, version) then",
+        "if true then",
+        profile="trim",
+    ),
+    Mutation(
+        "a merge that is begun anew takes for absent what it has merged",
+        "G8",
+        _MERGE,
+        "elseif has_unstaged then",
+        "elseif false then",
+        profile="trim",
+    ),
+    Mutation(
+        "keys are read while they are merged",
+        "G7",
+        "app/kv_store.py",
+        "        if merging is not None:\n            raise Syncing\n        clock",
+        "        clock",
+        profile="trim",
+    ),
+    Mutation(
+        "snapshot without what was written meanwhile",
+        "G5",
+        "app/snapshot_reading.py",
+        "self._scripts.read_cut(at.since, most)",
+        "self._scripts.read_cut(await self._store.clock(), most)",
+        profile="trim",
     ),
 )

@@ -31,7 +31,7 @@ from app.embedded_redis import RedisServer, find_redis_server, redis_servers
 from app.errors import StartupError
 from app.local_cluster import LocalCluster
 from client import Lightcone, NotApplied, OutcomeUnknown
-from tests.docker.load import Load, assert_nothing_lost, until_equal_clocks
+from tests.load import Load, assert_nothing_lost
 from tests.power_loss.disk import (
     SPOILT,
     WAYS,
@@ -42,7 +42,7 @@ from tests.power_loss.disk import (
     environment,
     why_no_disk,
 )
-from tests.processes import alive, until
+from tests.processes import alive, until, until_equal_clocks
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -284,12 +284,12 @@ async def test_with_everysec_what_a_node_lost_comes_home_from_its_peers(
         it.disks["A"].stall()
         async with writing(load, clients=2):
             await load.progress(*it.cluster.names)
-        clock = await until_equal_clocks(it.kv, it.cluster.urls)
+        clock = await until_equal_clocks(it.cluster.urls)
         await it.cut("A", "nothing kept")
         it.disks["A"].go_on()
         await it.cluster.start("A")
         at_once = await it.kv.session().at(it.cluster.urls["A"]).put("at-once", "here again")
         actor, _, number = at_once.dot.rpartition(":")
         assert actor.startswith("A~") and number == "1", "it may have had that name before"
-        assert await until_equal_clocks(it.kv, it.cluster.urls) == {**clock, actor: 1}
+        assert await until_equal_clocks(it.cluster.urls) == {**clock, actor: 1}
         await assert_nothing_lost(load)

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import structlog
 
-from app import progress
+from app import progress, snapshot_receiving
 from app.config import Config
 from app.errors import LightconeError, RedisUnavailable
 from app.node import World, worker
@@ -71,7 +71,7 @@ class Result:
 
 def simulate(plan: Plan, *, clients_only: bool = False) -> Result:
     """The plan has been carried out. With `clients_only`, the oracle looks at no Redis."""
-    with _quiet() as alarms, _ordered_waiters():
+    with _quiet() as alarms, _ordered_waiters(), _merges_in_small_steps():
         simulation = _Simulation(plan, alarms, clients_only)
         try:
             return loop.run(simulation.run())
@@ -90,7 +90,12 @@ class _Simulation:
         self._loop = asyncio.get_running_loop()
         plan = self._plan
         self._record = record = Record(self._loop.time)
-        self._oracle = Oracle(plan.nodes, record, clients_only=self._clients_only)
+        self._oracle = Oracle(
+            plan.nodes,
+            record,
+            plan.settings.get("log_max_entries", 10**9),
+            clients_only=self._clients_only,
+        )
         self._network = Network(self._rng)
         self._network.note = lambda text: record.note("wire", "", text)
         self._wrong: asyncio.Future[None] = self._loop.create_future()
@@ -143,7 +148,7 @@ class _Simulation:
         made = Storage(node, peers, self._rng(f"redis {node}"))
 
         def after_command(name: str) -> None:
-            if name in ("evalsha", "eval"):
+            if name in ("evalsha", "eval", "xtrim"):
                 try:
                     self._oracle.redis_changed(node, made.data)
                 except Violation as violation:
@@ -453,10 +458,12 @@ class _Simulation:
 
     def _must_serve(self, answer: Answered) -> bool:
         """Whether a node whose workers and Redis are well all the time has refused, and not for
-        lack of something that the client has seen elsewhere."""
+        lack of something that the client has seen elsewhere, or for a merge that will end."""
         return (
-            answer.outcome == "unknown" or (answer.outcome != "ok" and not answer.carries)
-        ) and not (self._loop.time() < _STARTED_AFTER_S or self._is_troubled)
+            answer.problem != "urn:lightcone:syncing"
+            and (answer.outcome == "unknown" or (answer.outcome != "ok" and not answer.carries))
+            and not (self._loop.time() < _STARTED_AFTER_S or self._is_troubled)
+        )
 
 
 def _understood(request: Request, carries: bool, reply: Any) -> Answered:
@@ -478,7 +485,7 @@ def _understood(request: Request, carries: bool, reply: Any) -> Answered:
     problem = json.loads(reply.body)
     if status != 503:
         raise Violation("G10", f"{request.kind} {request.key}: {problem}")
-    return Answered(request, carries, status, problem["outcome"])
+    return Answered(request, carries, status, problem["outcome"], problem=problem["type"])
 
 
 def _written(request: Request, reply: Any) -> Dot:
@@ -525,6 +532,17 @@ def _quiet() -> Iterator[list[str]]:
         yield alarms
     finally:
         structlog.configure(**before)
+
+
+@contextmanager
+def _merges_in_small_steps() -> Iterator[None]:
+    """There are few keys here: a merge takes them one by one, so that it can be interrupted."""
+    before = snapshot_receiving.KEYS_AT_ONCE
+    snapshot_receiving.KEYS_AT_ONCE = 1
+    try:
+        yield
+    finally:
+        snapshot_receiving.KEYS_AT_ONCE = before
 
 
 class _NumberedWaiter(progress._Waiter):

@@ -80,20 +80,29 @@ class Answered:
     values: Mapping[Dot, bytes] = field(default_factory=dict)
     context: VectorClock = field(default_factory=VectorClock)
     """What the answer's token says."""
+    problem: str = ""
+    """The type of the problem, if it is one."""
 
 
 class Oracle:
     """Knows every write there is, and what each node and each session has seen of them."""
 
     def __init__(
-        self, nodes: tuple[str, ...], record: Record, *, clients_only: bool = False
+        self,
+        nodes: tuple[str, ...],
+        record: Record,
+        log_cap: int,
+        *,
+        clients_only: bool = False,
     ) -> None:
         self._record = record
         self._clients_only = clients_only
         self.twins = {node: Twin(node) for node in nodes}
         self.writes: dict[Dot, Write] = {}
         self._pasts: dict[Dot, VectorClock] = {}
-        self._lengths: dict[str, dict[str, int]] = {node: {} for node in nodes}
+        self._firsts: dict[str, dict[str, int]] = {node: {} for node in nodes}
+        """Where each log began when it was looked at last."""
+        self._log_cap = log_cap
         self._waiting: dict[str, set[tuple[str, bytes]]] = {node: set() for node in nodes}
         self._seen: dict[tuple[str, str], Seen] = {}
         self._acknowledged: dict[Dot, Request] = {}
@@ -108,19 +117,24 @@ class Oracle:
 
         Raises Violation.
         """
-        lengths = self._lengths[node]
+        if _is_merging(data):
+            return  # nobody is shown what is there
+        twin = self.twins[node]
+        clock = codec.unpack_clock(_fields(data, b"clock"))
         fresh: list[Write] = []
         for key, value in data.items():
             if key.startswith(b"log:"):
                 actor = key[4:].decode()
-                ids = value._ids
-                for id_ in ids[lengths.get(actor, 0) :]:
-                    fresh.append(_log_entry(actor, id_, value))
-                if len(ids) < lengths.get(actor, 0):
-                    raise Violation("G8", f"{node} removed entries of log:{actor}")
-                lengths[actor] = len(ids)
+                self._check_log(node, actor, clock[actor], value)
+                new = [id_ for id_ in value._ids if _sequence(id_) > twin.clock[actor]]
+                fresh += [_log_entry(actor, id_, value) for id_ in new]
+        logged = twin.clock
+        for write in fresh:
+            logged = logged.with_dot(write.dot)
+        if merged := clock.beyond(logged):
+            self._merge(twin, clock)
+            self._record.note("merged", node, f"     {node} merges a snapshot up to {merged}")
         self._note_waiting(node, data)
-        twin = self.twins[node]
         if self._clients_only:
             for write in fresh:
                 self._note_entry(twin, write)
@@ -135,7 +149,29 @@ class Oracle:
                 write = min(twin.pending.values(), key=lambda write: write.timestamp)
                 lacks = write.dependencies.beyond(twin.clock)
                 raise Violation("G1", f"{node} applied {write.dot} before {lacks.entries_text()}")
-        self._check_state(twin, data, {o.key for write in fresh for o in write.operations})
+        about = fresh if not merged else twin.applied
+        self._check_state(twin, data, {o.key for write in about for o in write.operations})
+
+    def _check_log(self, node: str, actor: str, last: int, stream: Any) -> None:
+        """The log ends where the clock does, has no gap, and lacks at its beginning only what all
+        have, or what was more than the cap."""
+        ids = [_sequence(id_) for id_ in stream._ids]
+        if ids and ids != list(range(ids[0], last + 1)):
+            raise Violation("G3", f"log:{actor} of {node} is {ids}, and its clock says {last}")
+        begins = ids[0] if ids else last + 1
+        began = self._firsts[node].get(actor, begins)
+        self._firsts[node][actor] = begins
+        lacking = [n for n, twin in self.twins.items() if twin.clock[actor] < begins - 1]
+        if begins > began and len(ids) < self._log_cap and lacking:
+            raise Violation("G8", f"{node} cut {actor}:{begins - 1} off, which {lacking[0]} lacks")
+
+    def _merge(self, twin: Twin, clock: VectorClock) -> None:
+        """The twin has applied all that the clock covers: the node has merged a snapshot."""
+        for actor in clock.beyond(twin.clock):
+            self._firsts[twin.name][actor] = clock[actor] + 1
+        twin.merge(w for w in self.writes.values() if clock.covers(w.dot))
+        if twin.clock != clock:
+            raise Violation("G4", f"{twin.name} merged up to {clock}, which nobody wrote")
 
     def went_back(self, node: str, data: Mapping[bytes, Any]) -> VectorClock:
         """The node's Redis has lost what it did last, and holds this now.
@@ -145,20 +181,15 @@ class Oracle:
         Raises Violation.
         """
         twin = self.twins[node]
-        lengths = {
-            key[4:].decode(): len(value._ids)
-            for key, value in data.items()
-            if key.startswith(b"log:")
-        }
-        kept = VectorClock(lengths.items())
+        kept = codec.unpack_clock(_fields(data, b"clock"))
         lost = [write for write in twin.applied if not kept.covers(write.dot)]
         for write in lost:
             if node_of(write.dot.actor) == node:
                 self._forget(node, write.dot)
         twin.forget(len(lost))
-        self._lengths[node] = lengths
+        self._firsts[node].clear()
         self._note_waiting(node, data)
-        if not self._clients_only:
+        if not self._clients_only and not _is_merging(data):
             keys = {operation.key for write in lost for operation in write.operations}
             self._check_state(twin, data, keys)
         return VectorClock((write.dot.actor, write.dot.sequence) for write in lost)
@@ -169,15 +200,11 @@ class Oracle:
         What was lost was acknowledged, and may have been seen. So its names are used up, and what
         others have of it must come home. Returns what no other node has.
         """
-        kept = VectorClock(
-            (key[4:].decode(), len(value._ids))
-            for key, value in data.items()
-            if key.startswith(b"log:")
-        )
+        kept = codec.unpack_clock(_fields(data, b"clock"))
         twin = self.twins[node]
         lost = [write.dot for write in twin.applied if not kept.covers(write.dot)]
         twin.forget(len(lost))
-        self._lengths[node] = dict(kept)
+        self._firsts[node].clear()
         self._note_waiting(node, data)
         gone = [dot for dot in lost if not self._has_somebody(dot)]
         self._gone.update(gone)
@@ -430,6 +457,15 @@ def _log_entry(actor: str, id_: Any, stream: Any) -> Write:
     flat = stream._values_dict[id_]
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     return codec.unpack_log_entry(actor, id_.encode(), fields)
+
+
+def _sequence(entry_id: Any) -> int:
+    return int(entry_id.encode().partition(b"-")[0])
+
+
+def _is_merging(data: Mapping[bytes, Any]) -> bool:
+    """Whether the node merges a snapshot. Nobody is shown what it holds then."""
+    return b"merging" in _fields(data, b"meta")
 
 
 def _fields(data: Mapping[bytes, Any], key: bytes) -> dict[bytes, bytes]:

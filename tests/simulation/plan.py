@@ -22,7 +22,8 @@ TroubleKind = Literal["slow", "full", "readonly", "loading", "down", "flaky", "r
 CrashWhen = Literal["before", "after", "late"]
 
 PROFILES: Final = (
-    *("calm", "storm", "crash", "partition", "storage", "skew", "limits", "power", "disk", "mix"),
+    *("calm", "storm", "crash", "partition", "storage", "skew", "limits", "power", "disk", "trim"),
+    "mix",
 )
 
 
@@ -191,9 +192,9 @@ class _Planner:
         sessions, requests = self._requests()
         skew = dict.fromkeys(nodes, 0)
         steps: list[Step] = list(requests)
-        if self._has["storm"] or self._has["partition"]:
+        if self._has["storm"] or self._has["partition"] or self._has["trim"]:
             steps += self._link_changes(weather)
-        if self._has["crash"]:
+        if self._has["crash"] or (self._has["trim"] and rng.random() < 0.5):
             steps += self._crashes(workers)
         if self._has["storage"]:
             steps += self._troubles()
@@ -240,6 +241,13 @@ class _Planner:
                 "pending_max": rng.choice((1, 2, 4)),
                 "drain_max": rng.choice((1, 2)),
                 "batch_max_writes": rng.choice((1, 2, 5)),
+            }
+        if self._has["trim"]:
+            settings |= {
+                "log_max_entries": rng.choice((1, 2, 5)),
+                "log_min_entries": 0,
+                "trim_ms": rng.choice((20, 100, 300)),
+                "batch_max_bytes": rng.choice((100, 400, 1_000_000)),
             }
         return settings
 

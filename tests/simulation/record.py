@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-EventKind = Literal["client", "own", "applied", "waits", "trouble", "wire", "wrong"]
+EventKind = Literal["client", "own", "applied", "merged", "waits", "trouble", "wire", "wrong"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,9 +42,12 @@ from app.node import Connect
 from app.redis_link import Admits
 from tests.simulation.plan import Crash, PowerCut, TroubleKind
 
-GROWS: Final = {"xadd", "hset", "set"}
+GROWS: Final = {"xadd", "hset", "set", "sadd", "zadd", "rpush", "hincrby"}
 """Commands of ours that a full Redis refuses; one that frees memory it carries out."""
-WRITES: Final = GROWS | {"hdel", "del"}
+WRITES: Final = {
+    *GROWS,
+    *("hdel", "del", "unlink", "rename", "srem", "zrem", "zremrangebyrank", "lpop", "xtrim"),
+}
 CHANGES: Final = WRITES | {"evalsha", "eval"}
 """Commands of workers that may change something."""
 SLOW_SYNC: Final = (1, 20, 80)
@@ -347,6 +350,10 @@ class _Socket(AsyncFakeSocket):
         self._wrote = self._logged = False
         if fields[0] == b"INFO":  # fakeredis knows nothing of runs
             self.put_response(f"run_id:{self.storage.run}\r\nredis_version:7.0.0\r\n".encode())
+            return
+        if fields[:2] == [b"MEMORY", b"USAGE"]:  # nor of memory
+            stream = self.storage.data.get(fields[2])
+            self.put_response(100 * len(stream._ids) if stream else None)
             return
         if refusal := self.storage.refusal():
             self.put_response(self._decode_error(SimpleError(refusal)))

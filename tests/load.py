@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 from client import Lightcone, NotApplied, OutcomeUnknown
-from tests.processes import until
+from tests.processes import until, until_equal_clocks
 
 SHARED_KEYS = 5
 #: Between a client's writes: enough load to be in the middle of something, and no more.
@@ -67,24 +67,9 @@ class Load:
             await asyncio.sleep(PAUSE_S)
 
 
-async def until_equal_clocks(kv: Lightcone, urls: dict[str, str]) -> dict[str, int]:
-    """All nodes have applied the same writes, and none waits. Returns their clock."""
-
-    async def equal() -> bool:
-        try:
-            seen = [await kv.status(url) for url in urls.values()]
-        except NotApplied:
-            return False
-        waiting = sum(node["pending"]["total"] for node in seen)
-        return not waiting and all(node["clock"] == seen[0]["clock"] for node in seen)
-
-    await until(equal)
-    return dict((await kv.status(next(iter(urls.values()))))["clock"])
-
-
 async def assert_nothing_lost(load: Load) -> None:
     """What was acknowledged is at every node, and all nodes show the same."""
-    clock = await until_equal_clocks(load.kv, load.urls)
+    clock = await until_equal_clocks(load.urls)
     assert load.acknowledged, "nothing was written"
     assert not load.repeated, f"dots were given twice: {load.repeated}"
     for dot in load.acknowledged:

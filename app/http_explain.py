@@ -1,0 +1,81 @@
+"""What the node answers when it is asked why a key holds what it holds.
+
+Assumes the logs. Guarantees that a request reads a bounded part of them, the newest of each actor,
+and says which part that was.
+
+Does not know how writes are related (`explain.py`).
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from app import checks
+from app.explain import explained
+from app.http_session import Sessions
+from app.kv_store import KVStore
+from app.vector_clock import VectorClock
+from app.write import Put, Write
+
+SEARCHED_MAX: Final = 1000
+"""Writes in the logs that one request looks through."""
+SEARCHED_MAX_BYTES: Final = 16 * 1024 * 1024
+FOUND_MAX: Final = 32
+"""Writes about the key that an answer tells of; all are compared with all."""
+_READ: Final = 16
+"""Writes read at a time: they may all be of the largest size."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainRoutes:
+    """The route that explains a key."""
+
+    store: KVStore
+    sessions: Sessions
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """The router has it."""
+        router.add_get("/explain/{key:(?s:.*)}", self.explain)
+
+    async def explain(self, request: web.Request) -> web.Response:
+        """Which versions there are, of which writes, and how all writes about the key are related
+        that were found in the newest part of the logs."""
+        key = checks.key(request)
+        checks.known_parameters(request, "wait", "stale")
+        reader = await self.sessions.reader(request)
+        reading = await self.store.read(key, reader.needs)
+        clock = await self.store.clock()
+        found, searched = await self._search(key, clock)
+        answer = {
+            **explained(key, reading.versions, found),
+            "searched": searched,
+            "complete": all(part["from"] == 1 for part in searched.values()),
+        }
+        return web.json_response(answer, headers=reader.headers(reading.context))
+
+    async def _search(
+        self, key: str, clock: VectorClock
+    ) -> tuple[list[Write], dict[str, dict[str, int]]]:
+        """The newest writes about the key, and the part of each log in which they were looked for.
+
+        All logs are gone back through side by side, so that none is left out for a long one.
+        """
+        found: list[Write] = []
+        searched = {actor: {"from": clock[actor] + 1, "to": clock[actor]} for actor in clock}
+        unread = list(clock)
+        count = size = 0
+        while unread and count < SEARCHED_MAX and size < SEARCHED_MAX_BYTES:
+            for actor in list(unread):
+                before = searched[actor]["from"]
+                writes = await self.store.log_before(actor, before, _READ)
+                for write in writes:
+                    size += sum(len(op.value) for op in write.operations if isinstance(op, Put))
+                    if any(op.key == key for op in write.operations) and len(found) < FOUND_MAX:
+                        found.append(write)
+                count += len(writes)
+                if writes:
+                    searched[actor]["from"] = writes[-1].dot.sequence
+                if not writes or searched[actor]["from"] == 1 or len(found) >= FOUND_MAX:
+                    unread.remove(actor)
+        return found, searched

@@ -1,0 +1,121 @@
+"""What the node answers to a transaction: reads from one causal snapshot, writes under one dot.
+
+Assumes that a script sees one state of the node, and changes it in one step. Guarantees that all
+reads and conditions of a transaction are of one instant, which covers the context of the request,
+and that whoever sees one of its writes, here or at any other node, sees all of them: they travel
+and are applied as one write (G1).
+
+Reads show what was there before the transaction's own writes, in whatever order they are listed:
+what it will be is known to whoever writes it, and so a get beside a put of the same key exchanges
+the value.
+
+Does not know what an operation means.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from app import checks, errors
+from app.conditions import etag
+from app.config import Config
+from app.http_session import Sessions
+from app.http_shapes import shown_version
+from app.http_write import Writing
+from app.kv_store import KVStore, Reading, reading
+from app.transactions import Step, Transaction, parse_transaction
+from app.vector_clock import Dot, VectorClock
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionRoutes:
+    """The route of transactions."""
+
+    config: Config
+    store: KVStore
+    sessions: Sessions
+    writing: Writing
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """The router has it."""
+        router.add_post("/txn", self.transact)
+
+    async def transact(self, request: web.Request) -> web.Response:
+        """All reads are of one instant, and all writes are done, or nothing is."""
+        checks.known_parameters(request, "wait", "replicas")
+        checks.no_conditions(request)
+        limit = self.config.txn_max_bytes
+        body = await checks.body(request, limit, "transaction", "TXN_MAX_BYTES")
+        transaction = parse_transaction(
+            body, self.config.txn_max_operations, self.config.value_max_bytes
+        )
+        if transaction.reads:
+            self._refuse_for_reading(request, transaction)
+        if not transaction.operations:
+            return await self._read(request, transaction)
+        written, context, headers = await self.writing.commit(
+            request, transaction.operations, transaction.conditions, transaction.reads
+        )
+        readings = {
+            key: reading(fields, written.clock)
+            for key, fields in zip(transaction.reads, written.before, strict=True)
+        }
+        return self._answer(transaction, readings, written.clock, context, headers, written.dot)
+
+    async def _read(self, request: web.Request, transaction: Transaction) -> web.Response:
+        context = await self.sessions.catch_up(request)
+        with self.sessions.told(context):
+            readings, clock = await self.store.snapshot(
+                transaction.reads, context, transaction.conditions, self.config.txn_max_bytes
+            )
+        return self._answer(transaction, readings, clock, context, {}, None)
+
+    def _answer(
+        self,
+        transaction: Transaction,
+        readings: Mapping[str, Reading],
+        clock: VectorClock,
+        context: VectorClock,
+        headers: dict[str, str],
+        dot: Dot | None,
+    ) -> web.Response:
+        for one in readings.values():
+            context = context.merge(one.context)
+        answer = {
+            "dot": None if dot is None else str(dot),
+            "clock": clock.to_dict(),
+            "results": _results(transaction.steps, readings, dot),
+        }
+        return web.json_response(answer, headers={**headers, **self.sessions.headers(context)})
+
+    def _refuse_for_reading(self, request: web.Request, transaction: Transaction) -> None:
+        """What is remembered of a request is its write, and not what it was shown."""
+        if "Idempotency-Key" in request.headers:
+            raise errors.BadTransaction(
+                "A transaction with an Idempotency-Key does not get: repeated, it could not be "
+                "given the same again. Nothing was done. Get in a transaction of its own."
+            )
+        if "replicas" in request.query and not transaction.operations:
+            raise errors.BadParameter(
+                "?replicas= is for writes, and this transaction only reads. Nothing was done."
+            )
+
+
+def _results(
+    steps: Sequence[Step], readings: Mapping[str, Reading], dot: Dot | None
+) -> list[dict[str, Any]]:
+    """What became of each operation, in the order of the request."""
+    results: list[dict[str, Any]] = []
+    for step in steps:
+        result: dict[str, Any] = {step.verb: step.key}
+        if step.verb == "get":
+            versions = readings[step.key].versions
+            result["etag"] = etag(v.dot for v in versions) if versions else None
+            result["siblings"] = [shown_version(version) for version in versions]
+        elif step.verb == "put":
+            assert dot is not None
+            result["etag"] = etag([dot])
+        results.append(result)
+    return results

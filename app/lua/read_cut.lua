@@ -1,0 +1,61 @@
+--[[
+  Read the end of a snapshot: the keys written since a clock, and the clock, at one instant.
+
+  KEYS[1]  clock    hash  actor -> sequence applied here
+  KEYS[2]  meta     hash  `timestamp`: the last one; `merging`: a snapshot that is being merged
+  KEYS[3]  deletes  hash  actor -> its last delete that came to a key with versions here
+
+  ARGV[1]  since      a clock, as text: what was written up to it has been read
+  ARGV[2]  kv stem    what the names of the user keys begin with
+  ARGV[3]  log stem   ... of the logs
+  ARGV[4]  most       writes since then; if there are more, not now
+
+  Returns  clock and deletes as text, timestamp, then for each key its name and its fields, flat;
+           or nothing (an empty list) if there are more writes than that, or the node merges a
+           snapshot itself; or `trimmed` if the logs do not go back to that clock.
+
+  Atomic, because the cut says that the keys are just so at its clock.
+]]
+--@include clocks
+--@include operations
+local clock_key, meta_key, deletes_key = KEYS[1], KEYS[2], KEYS[3]
+local since, kv_stem, log_stem, most = parse_clock(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
+
+local timestamp, merging = unpack(redis.call('HMGET', meta_key, 'timestamp', 'merging'))
+if merging then
+  return {}
+end
+local clock, writes = load_clock(clock_key), 0
+for actor, sequence in pairs(clock) do
+  writes = writes + sequence - (since[actor] or 0)
+end
+if writes > most then
+  return {}
+end
+
+local reply = { clock_text(clock), clock_text(load_clock(deletes_key)), timestamp or '0' }
+local seen = {}
+for actor, sequence in pairs(clock) do
+  local after = since[actor] or 0
+  if sequence > after then
+    local entries = redis.call('XRANGE', log_stem .. actor, string.format('%.0f-0', after + 1), '+')
+    if #entries < sequence - after then
+      return { 'trimmed' }
+    end
+    for _, entry in ipairs(entries) do
+      local fields = entry[2]
+      for i = 1, #fields, 2 do
+        if fields[i] == 'operations' then
+          for _, key in operations(fields[i + 1]) do
+            if not seen[key] then
+              seen[key] = true
+              reply[#reply + 1] = key
+              reply[#reply + 1] = redis.call('HGETALL', kv_stem .. key)
+            end
+          end
+        end
+      end
+    end
+  end
+end
+return reply

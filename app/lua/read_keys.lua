@@ -1,0 +1,36 @@
+--[[
+  Read several keys at one instant: a causal snapshot.
+
+  KEYS[1]  clock     hash  actor -> sequence applied here
+  KEYS[2]  meta      hash  `merging`: a snapshot that is being merged
+  KEYS[3+] kv:{key}  hash  one per key, in order
+
+  ARGV[1]  most      bytes to read in all
+
+  Returns  the clock as text, then for each key what it holds, as HGETALL gives it;
+           or nothing (an empty list) if that is more than `most`; or `merging` alone: what is
+           here is no state to read.
+
+  Atomic, so that it is one state of the node, which is causally closed (G1): what is seen of a
+  write is all of it, and whatever it depends on is seen too.
+]]
+--@include clocks
+--@include reads
+local clock_key, meta_key = KEYS[1], KEYS[2]
+local most = tonumber(ARGV[1])
+local first_kv = 3
+
+if redis.call('HEXISTS', meta_key, 'merging') == 1 then
+  return { 'merging' }
+end
+
+local names = {}
+for i = first_kv, #KEYS do
+  names[#names + 1] = KEYS[i]
+end
+local found = read_all(names, most)
+if not found then
+  return {}
+end
+table.insert(found, 1, clock_text(load_clock(clock_key)))
+return found

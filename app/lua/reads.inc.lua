@@ -1,0 +1,19 @@
+--[[
+  Reading several keys at one instant, up to a limit of bytes.
+
+  read_all(names, most): what these keys hold, each as HGETALL gives it; nothing if that is more
+  than `most` bytes in all, and then no more than that was read.
+]]
+local function read_all(names, most)
+  local found, size = {}, 0
+  for _, name in ipairs(names) do
+    for _, field in ipairs(redis.call('HKEYS', name)) do
+      size = size + redis.call('HSTRLEN', name, field)
+      if size > most then
+        return nil
+      end
+    end
+    found[#found + 1] = redis.call('HGETALL', name)
+  end
+  return found
+end

@@ -1,0 +1,86 @@
+--[[
+  Keep a part of a snapshot until all of it is here; with the last, begin to merge.
+
+  KEYS[1]  meta      hash  `node`: whose Redis this is; `actor`: who writes here;
+                           `merging`: the snapshot that is being merged, gone when it is done
+  KEYS[2]  snapshot  hash  `id`, `source`, `last`: the last part that is kept, `keys`, `total`,
+                           `begun`, `heard`: when that part came; with the cut also its `clock`,
+                           `deletes` and `timestamp`, and `mine`: the clock here
+  KEYS[3]  staging   set   the snapshots of which something may be staged
+  KEYS[4]  clock     hash  actor -> sequence applied here
+
+  ARGV[1]  node         whose Redis this must be
+  ARGV[2]  id           the snapshot
+  ARGV[3]  source       who sends it
+  ARGV[4]  name         of the part; empty if it asks to begin
+  ARGV[5]  after        the part that it follows; empty for the first
+  ARGV[6]  total        about how many keys there will be
+  ARGV[7]  now          microseconds since 1970
+  ARGV[8]  patience     microseconds of silence after which another snapshot may take its place
+  ARGV[9]  cut clock    of the last part, as text; `-` in any other
+  ARGV[10] cut deletes  ... as text
+  ARGV[11] cut timestamp
+  ARGV[12] staged stem  what the names of staged keys begin with
+  ARGV[13+] the keys: name, number of fields, then the fields with their values as in kv:{key};
+            none if the key is absent
+
+  Returns  the snapshot that is being received now, and the last part of it that is kept;
+           or actor and sequence, and `lost`: the cut covers a write of the actor who writes here
+           that is not here; nothing was changed. Or nothing (an empty list) if this Redis is not
+           the node's.
+
+  Atomic, because each part must be kept once and in order, whoever sends: a part that came late
+  would bring back an older state of its keys.
+]]
+--@include clocks
+local meta_key, snapshot_key, staging_key, clock_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local node, id, source, name, after = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local total, now, patience = ARGV[6], ARGV[7], tonumber(ARGV[8])
+local cut_clock, cut_deletes, cut_timestamp = ARGV[9], ARGV[10], ARGV[11]
+local staged_stem = ARGV[12]
+local first_key = 13
+
+local owner, author, merging = unpack(redis.call('HMGET', meta_key, 'node', 'actor', 'merging'))
+if owner ~= node then
+  return {}
+end
+local current, last, heard = unpack(redis.call('HMGET', snapshot_key, 'id', 'last', 'heard'))
+
+if name == '' then
+  local is_free = not current or (not merging and tonumber(now) - tonumber(heard) >= patience)
+  -- One whose parts may still be staged was given up: it is begun anew by another name.
+  if current ~= id and is_free and redis.call('SADD', staging_key, id) == 1 then
+    redis.call('DEL', snapshot_key)
+    redis.call('HSET', snapshot_key, 'id', id, 'source', source, 'last', '', 'keys', '0',
+      'total', total, 'begun', now, 'heard', now)
+    current, last = id, ''
+  end
+elseif current == id and last == after and not merging then
+  local clock = load_clock(clock_key)
+  local is_last = cut_clock ~= '-'
+  if is_last then
+    local seen = parse_clock(cut_clock)[author] or 0
+    if seen > (clock[author] or 0) then
+      return { author, string.format('%.0f', seen), 'lost' }
+    end
+  end
+  -- First what a full Redis refuses, before anything is changed.
+  redis.call('HSET', snapshot_key, 'last', name, 'heard', now, 'total', total)
+  last = name
+  local i, keys = first_key, 0
+  while i <= #ARGV do
+    local staged, fields = staged_stem .. ARGV[i], tonumber(ARGV[i + 1])
+    redis.call('DEL', staged)
+    for field = i + 2, i + 1 + 2 * fields, 2 do
+      redis.call('HSET', staged, ARGV[field], ARGV[field + 1])
+    end
+    i, keys = i + 2 + 2 * fields, keys + 1
+  end
+  redis.call('HINCRBY', snapshot_key, 'keys', keys)
+  if is_last then
+    redis.call('HSET', snapshot_key, 'clock', cut_clock, 'deletes', cut_deletes,
+      'timestamp', cut_timestamp, 'mine', clock_text(clock))
+    redis.call('HSET', meta_key, 'merging', id)
+  end
+end
+return { current or '', last or '' }

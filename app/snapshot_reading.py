@@ -1,0 +1,160 @@
+"""Reading a node's state as a snapshot, a part at a time, while the node goes on serving.
+
+Assumes that somebody keeps the `Sending` that it returns, and begins anew where it says that it
+must. Guarantees that what was read up to the cut, where a later reading of a key replaces an
+earlier one, is this node's state at the cut; and that about one part is held in memory.
+
+Keys are found by SCAN, and read as they are. Then what was written since is read from the logs, and
+those keys once more; when little is left, the rest and the clock are read in one step.
+
+Does not know who it is for.
+"""
+
+from dataclasses import replace
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from app import codec
+from app.errors import LogTrimmed
+from app.keys import Keys
+from app.kv_store import KVStore
+from app.redis_link import translated
+from app.scripts import Scripts
+from app.snapshot import Cut, KeyState, Sending
+
+_SCAN_COUNT: Final = 256
+_FIRST_READ: Final = 8
+"""Keys read at first. They may all be of the largest size; the next read is as large as the sizes
+seen so far allow."""
+_CUT_WRITES_MAX: Final = 128
+"""Writes that are read with the cut, in one step of Redis."""
+_DELTA_WRITES_MAX: Final = 512
+
+
+class SnapshotReader:
+    """Reads the state of one node, for one purpose at a time."""
+
+    def __init__(
+        self, redis: Redis, keys: Keys, scripts: Scripts, store: KVStore, part_max_bytes: int
+    ) -> None:
+        self._redis: Any = redis  # redis-py's types say bytes or str for every reply
+        self._keys = keys
+        self._scripts = scripts
+        self._store = store
+        self._part_max_bytes = part_max_bytes
+        self._left: list[str] = []  # of what was scanned last, what has not been read
+        self._next_cursor = 0
+        self._key_bytes = 0
+
+    async def begin(self, name: str, now_us: int) -> Sending:
+        """Nothing is read yet, of the snapshot that is to have this name.
+
+        Raises RedisUnavailable.
+        """
+        with translated():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.hget(self._keys.meta, "run")
+                pipeline.hgetall(self._keys.clock)
+                pipeline.dbsize()
+                run, entries, total = await pipeline.execute()
+        clock = codec.unpack_clock(entries)
+        at = Sending(name, (run or b"").decode(), 0, True, clock, "", 0, total, now_us, now_us)
+        self.go_back(at)
+        return at
+
+    def go_back(self, at: Sending) -> None:
+        """What was read after `at` is read again."""
+        self._left, self._next_cursor = [], at.cursor
+
+    async def read(self, at: Sending) -> tuple[Sending, list[KeyState], Cut | None] | None:
+        """What comes after `at`, and where that ends; with the last of it the cut. None: not now,
+        for the node merges a snapshot itself.
+
+        Raises LogTrimmed if it must begin anew, and RedisUnavailable.
+        """
+        with translated():
+            merging, run = await self._redis.hmget(self._keys.meta, "merging", "run")
+        if merging is not None:
+            return None
+        if run is None or run.decode() != at.run:
+            raise LogTrimmed(at.since)  # a cursor is worth nothing in another run of Redis
+        states: list[KeyState] = []
+        if at.scanning:
+            at, states = await self._scanned(at)
+        if states or at.scanning:
+            return replace(at, sent=at.sent + len(states)), states, None
+        most = self._writes_at_once(_CUT_WRITES_MAX)
+        if found := await self._scripts.read_cut(at.since, most):
+            cut, states = found
+            return replace(at, sent=at.sent + len(states)), states, cut
+        at, states = await self._written_since(at)
+        return replace(at, sent=at.sent + len(states)), states, None
+
+    async def _scanned(self, at: Sending) -> tuple[Sending, list[KeyState]]:
+        """Some keys that were not sent yet, as they are; none at the end."""
+        stem = self._keys.kv_stem
+        while not self._left:
+            if not at.scanning:
+                return at, []
+            with translated():
+                self._next_cursor, found = await self._redis.scan(
+                    at.cursor, match=f"{_escaped(stem)}*", count=_SCAN_COUNT
+                )
+            self._left = [name.decode().removeprefix(stem) for name in found]
+            if not self._left:
+                at = replace(at, cursor=self._next_cursor, scanning=self._next_cursor != 0)
+        states = await self._read(self._left)
+        self._left = self._left[len(states) :]
+        if not self._left:
+            at = replace(at, cursor=self._next_cursor, scanning=self._next_cursor != 0)
+        return at, states
+
+    async def _written_since(self, at: Sending) -> tuple[Sending, list[KeyState]]:
+        """The keys of the next writes that were not read, and up to where that is."""
+        clock = await self._store.clock()
+        names: dict[str, None] = {}
+        since, room = at.since, self._writes_at_once(_DELTA_WRITES_MAX)
+        for actor in clock.beyond(since):
+            for write in await self._store.log_after(actor, since[actor], room):
+                names.update((operation.key, None) for operation in write.operations)
+                since = since.with_dot(write.dot)
+                room -= 1
+            if room <= 0:
+                break
+        states: list[KeyState] = []
+        while len(states) < len(names):
+            states += await self._read(list(names)[len(states) :])
+        return replace(at, since=since), states
+
+    async def _read(self, names: list[str]) -> list[KeyState]:
+        """The state of the first of these keys, as many as one part holds, and at least one."""
+        states: list[KeyState] = []
+        size, count = 0, _FIRST_READ
+        while len(states) < len(names) and size < self._part_max_bytes:
+            chunk = names[len(states) : len(states) + count]
+            with translated():
+                async with self._redis.pipeline(transaction=False) as pipeline:
+                    for name in chunk:
+                        pipeline.hgetall(self._keys.kv(name))
+                    held = await pipeline.execute()
+            read = [codec.unpack_key_state(n, h) for n, h in zip(chunk, held, strict=True)]
+            states += read
+            size += sum(map(_size, read))
+            self._key_bytes = max(1, size // len(states))
+            count = 1 + (self._part_max_bytes - size) // self._key_bytes
+        return states
+
+    def _writes_at_once(self, most: int) -> int:
+        """How many writes to read, at most `most`, so that their keys make about one part."""
+        return max(1, min(most, self._part_max_bytes // max(1, self._key_bytes)))
+
+
+def _size(state: KeyState) -> int:
+    """About how many bytes `state` takes in a part."""
+    return 64 + len(state.key) + sum(64 + len(version.value) for version in state.versions)
+
+
+def _escaped(text: str) -> str:
+    """A pattern of Redis that matches just `text`."""
+    return "".join(f"\\{c}" if c in "*?[]\\" else c for c in text)

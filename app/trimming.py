@@ -1,0 +1,98 @@
+"""Keeping the logs short: what every member has goes, and more than the caps goes in any case.
+
+Assumes that the clocks on the board are what the members last said. Guarantees that no entry is
+removed that some member lacks, as far as its actor's log is within `LOG_MAX_ENTRIES` and all logs
+together are within `LOG_MAX_BYTES` (G9). A member that lacks what a cap has removed is sent a
+snapshot; no write is lost by it (G8). While a snapshot is being sent, the log that it still needs
+is kept beyond the caps, so that it comes to an end.
+
+One worker of a node does it, by a lease. Does not know who reads the logs.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection
+from typing import Final
+
+from app.board import Board
+from app.config import Config
+from app.errors import RedisUnavailable
+from app.kv_store import KVStore
+from app.log import get_logger
+from app.stability import stable
+from app.vector_clock import VectorClock
+
+log = get_logger(__name__)
+
+TRIM_LEASE = "~trim"
+"""No node can be called so."""
+_SNAPSHOT_HOLDS_US: Final = 60_000_000
+"""A snapshot that has not come on for so long does not keep the log any more."""
+
+
+class Trimmer:
+    """Trims the logs of one node."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: KVStore,
+        board: Board,
+        peers: Callable[[], Collection[str]],
+        now_us: Callable[[], int],
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._board = board
+        self._peers = peers
+        self._now_us = now_us
+        self._is_over_cap = False
+
+    async def run(self) -> None:
+        """The logs are trimmed every so often, for ever, by one worker of the node."""
+        every_s = self._config.trim_ms / 1000
+        while True:
+            try:
+                if await self._board.hold_lease(TRIM_LEASE, 3 * self._config.trim_ms):
+                    await self.trim()
+            except RedisUnavailable:
+                pass  # the listener on the board says so, once
+            await asyncio.sleep(every_s)
+
+    async def trim(self) -> None:
+        """No log holds what every member has, nor more than its cap.
+
+        Raises RedisUnavailable.
+        """
+        config = self._config
+        mine = await self._store.clock()
+        peers = list(self._peers())
+        everywhere = stable(mine, [(await self._board.peer(peer)).clock for peer in peers])
+        needed = stable(mine, [await self._needed(peer, mine) for peer in peers])
+        sizes = await self._store.log_sizes(mine)
+        total = sum(size.bytes for size in sizes.values())
+        share = min(1.0, config.log_max_bytes / max(1, total))
+        over_cap = False
+        for actor, size in sizes.items():
+            last = mine[actor]
+            through = min(everywhere[actor], last - config.log_min_entries)
+            most = min(config.log_max_entries, int(size.entries * share))
+            capped = min(needed[actor], last - most)
+            over_cap = over_cap or capped > everywhere[actor]
+            await self._store.trim_log(actor, max(through, capped), last - size.entries + 1)
+        self._warn(over_cap)
+
+    async def _needed(self, peer: str, mine: VectorClock) -> VectorClock:
+        """Up to where the log is not needed for the snapshot that is being sent to `peer`."""
+        sending = await self._board.sending(peer)
+        if sending is None or self._now_us() - sending.heard_us > _SNAPSHOT_HOLDS_US:
+            return mine
+        return sending.since
+
+    def _warn(self, over_cap: bool) -> None:
+        """Say so, once, when a cap begins to take what a member lacks."""
+        if over_cap and not self._is_over_cap:
+            log.warning(
+                "log over its cap",
+                reason="entries go that a member lacks; once back, it is sent a snapshot",
+            )
+        self._is_over_cap = over_cap

@@ -1,0 +1,83 @@
+"""What a run has left behind, and what was found in it.
+
+What it is: `Evidence`, all that is known of a run; and `Verdict`, whether one thing is as it must
+be.
+
+What it assumes and guarantees: of nodes by name, only those that answered are there. Whoever has
+looked at it has changed nothing.
+
+What it does not know: how it came about, what the nemeses did, and what must be so.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tests.chaos.conduct import Firing
+from tests.chaos.losses import Loss
+from tests.chaos.plan import Plan
+from tests.checker.history import Operation
+from tests.contents import Contents, LoggedWrite, writes_of
+
+_SHOWN_MAX = 5
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run has left behind. Of nodes by name: only those that answered."""
+
+    plan: Plan
+    #: With the final reads.
+    history: Sequence[Operation]
+    keys: Sequence[str]
+    firings: Sequence[Firing]
+    #: How long it took until all nodes had everything; None if it took too long.
+    settled_s: float | None
+    clocks: Mapping[str, Mapping[str, int]]
+    versions: Mapping[str, Contents]
+    logs: Mapping[str, Contents]
+    #: The names of what waits in each Redis.
+    pending: Mapping[str, Sequence[str]]
+    #: The disks that were lost.
+    losses: Sequence[Loss] = ()
+    #: Lines of the nodes' own logs that no run should cause.
+    complaints: Sequence[str] = ()
+    _writes: dict[str, dict[str, LoggedWrite]] = field(default_factory=dict)
+
+    def writes(self, node: str) -> Mapping[str, LoggedWrite]:
+        """The writes in the logs of the node, by dot."""
+        if node not in self._writes:
+            self._writes[node] = {w.dot: w for w in writes_of(self.logs.get(node, {}))}
+        return self._writes[node]
+
+    def acknowledged(self, kind: str) -> Iterator[Operation]:
+        """The operations of a kind that a client was told had been done."""
+        return (op for op in self.history if op.kind == kind and op.outcome == "ok")
+
+    def lost_writes(self) -> Sequence[Operation]:
+        """The writes that were acknowledged and are lost with a disk.
+
+        After a write its name is the newest that its session has seen of its actor.
+        """
+        return [op for op in self.history if op.lost and op.writes and op.outcome == "ok"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether one thing is as it must be. `looked_at` says what that rests on."""
+
+    name: str
+    looked_at: str
+    problems: Sequence[str] = ()
+
+    @property
+    def is_good(self) -> bool:
+        """Whether there is no problem."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        if self.is_good:
+            return f"good  {self.name}: {self.looked_at}"
+        shown = list(self.problems[:_SHOWN_MAX])
+        if len(self.problems) > _SHOWN_MAX:
+            shown.append(f"and {len(self.problems) - _SHOWN_MAX} more")
+        return "\n".join([f"BAD   {self.name}: {self.looked_at}", *(f"      {s}" for s in shown)])

@@ -1,0 +1,43 @@
+"""Which refusals, and which contexts, a lost disk explains."""
+
+import pytest
+
+from client import NotApplied, NotCaughtUp
+from tests.chaos.losses import Loss, Losses
+from tests.checker.history import Dot
+
+LOSSES = Losses(
+    [
+        Loss("A", "A", at_us=1000, held=5, kept=7),
+        Loss("A", "A~1", at_us=2000, held=2, kept=2),
+    ]
+)
+
+
+def refusal(*dots: str) -> NotCaughtUp:
+    missing = [{"dot": dot, "known_for_s": 1.0} for dot in dots]
+    return NotCaughtUp("not there", problem={"missing": missing})
+
+
+@pytest.mark.parametrize("dots", [("A:8",), ("A~1:3",), ("B:4", "A:9")])
+def test_a_session_that_misses_what_is_lost_can_never_be_served(dots: tuple[str, ...]) -> None:
+    assert LOSSES.explain(refusal(*dots))
+
+
+@pytest.mark.parametrize("dots", [(), ("A:7",), ("A~1:2",), ("B:9",), ("A~2:9",)])
+def test_what_is_only_late_is_waited_for(dots: tuple[str, ...]) -> None:
+    assert not LOSSES.explain(refusal(*dots))
+
+
+def test_another_refusal_has_another_reason() -> None:
+    problem = {"missing": [{"dot": "A:8", "known_for_s": 1.0}]}
+    assert not LOSSES.explain(NotApplied("no", problem=problem))
+    assert not Losses().explain(refusal("A:8"))
+
+
+def test_a_context_names_what_is_lost_beyond_what_there_is_in_the_end() -> None:
+    end = {"A": 7, "A~1": 2, "A~2": 50, "B": 9}
+    assert LOSSES.newest_in({"A": 8, "B": 3}, end) == Dot("A", 8)
+    assert LOSSES.newest_in({"A": 7, "A~1": 4}, end) == Dot("A~1", 4)
+    assert LOSSES.newest_in({"A": 7, "A~1": 2, "A~2": 51}, end) is None
+    assert LOSSES.newest_in({"A": 8}, end | {"A": 8}) is None, "it came home after all"

@@ -1,0 +1,272 @@
+"""lua/read_cut.lua, lua/stage_part.lua, lua/merge_keys.lua, lua/finish_merge.lua: a snapshot is
+read at one instant, kept part by part in one order, and merged so that nothing is lost and nothing
+that was deleted returns.
+
+That merging is by definition what it should be, tests/test_twin.py shows on random histories.
+"""
+
+from typing import Any
+
+import pytest
+
+from app.errors import LogTrimmed, Syncing
+from app.scripts import Scripts
+from app.snapshot import Cut, Kept, KeyState, Part
+from app.vector_clock import Dot, VectorClock
+from app.write import Delete, Put, Version, Write
+from tests.conftest import SERVERS, MakeStore, Store
+
+PATIENCE_US = 1000
+
+
+def clock(text: str) -> VectorClock:
+    return VectorClock.parse(text)
+
+
+def state(key: str, *dots: str, deletes: str = "") -> KeyState:
+    versions = tuple(
+        Version(Dot.parse(dot), 100 + n, "text/plain", dot.encode()) for n, dot in enumerate(dots)
+    )
+    return KeyState(key, versions, clock(deletes))
+
+
+def cut_at(text: str, deletes: str = "") -> Cut:
+    return Cut(clock(text), clock(deletes), 5_000)
+
+
+async def stage(store: Store, part: Part, source: str = "B", now_us: int = 0) -> Kept | Dot | None:
+    return await store.scripts.stage_part(store.node, source, part, now_us, PATIENCE_US)
+
+
+async def begun(store: Store, name: str = "s1") -> None:
+    assert await stage(store, Part(name, "", "", 9)) == Kept(name, "")
+
+
+async def merge(store: Store, name: str = "s1", *, twice: bool = False) -> VectorClock:
+    """Merge the whole, as the receiver does; with `twice`, begun anew after a crash."""
+    scripts, redis = store.scripts, store.redis
+    for staged in (False, False, True, True) if twice else (False, True):
+        stem = f"staged:{name}:" if staged else "kv:"
+        names = [key.decode().removeprefix(stem) for key in await redis.keys(f"{stem}*")]
+        assert await scripts.merge_keys(name, names, staged=staged)
+    return await scripts.finish_merge(name)
+
+
+async def dots(store: Store, key: str) -> list[str]:
+    """What the key holds; `deletes` if something is noted beside it."""
+    return sorted(field.decode() for field in await store.redis.hkeys(f"kv:{key}"))
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+async def test_the_cut_is_read_with_the_keys_written_since(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    for key in ("x", "y", "z"):
+        await a.store.commit([Put(key, key.encode(), "text/plain")])
+    await a.store.commit([Delete("y")])
+    found = await a.scripts.read_cut(clock("A:1"), 3)
+    assert found is not None
+    cut, states = found
+    assert cut == Cut(clock("A:4"), clock("A:4"), (await a.store.life()).timestamp)
+    held = {s.key: [str(version.dot) for version in s.versions] for s in states}
+    assert held == {"y": [], "z": ["A:3"]}
+
+
+async def test_with_more_writes_than_allowed_it_is_not_read(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    for _ in range(3):
+        await a.store.commit([Put("x", b"")])
+    assert await a.scripts.read_cut(clock(""), 2) is None
+    assert await a.scripts.read_cut(clock(""), 3) is not None
+
+
+async def test_what_the_log_has_no_more_cannot_be_read_again(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    for _ in range(3):
+        await a.store.commit([Put("x", b"")])
+    await a.store.trim_log("A", 2, 1)
+    with pytest.raises(LogTrimmed):
+        await a.scripts.read_cut(clock("A:1"), 10)
+    assert await a.scripts.read_cut(clock("A:2"), 10) is not None
+
+
+async def test_no_cut_is_read_while_a_snapshot_is_merged(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await begun(a)
+    await stage(a, Part("s1", "p1", "", 9, (), cut_at("B:1")))
+    assert await a.scripts.read_cut(clock(""), 10) is None
+
+
+# --- staging --------------------------------------------------------------------------------------
+
+
+async def test_parts_are_kept_in_one_order_and_once(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await begun(a)
+    first = Part("s1", "p1", "", 9, (state("x", "B:1"),))
+    assert await stage(a, first) == Kept("s1", "p1")
+    assert await stage(a, Part("s1", "p2", "p1", 9, (state("x", "B:2"),))) == Kept("s1", "p2")
+    assert await stage(a, first) == Kept("s1", "p2"), "a part came again, late"
+    assert await stage(a, Part("s1", "p9", "p8", 9, (state("x", "B:9"),))) == Kept("s1", "p2")
+    assert await a.redis.hkeys("staged:s1:x") == [b"B:2"]
+    assert await a.redis.hget("snapshot", "keys") == b"2"
+    assert await a.redis.keys("kv:*") == []
+
+
+async def test_a_key_that_is_gone_in_a_later_part_is_not_staged(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await begun(a)
+    await stage(a, Part("s1", "p1", "", 9, (state("x", "B:1"), state("y", "B:2"))))
+    await stage(a, Part("s1", "p2", "p1", 9, (state("x"),)))
+    assert await a.redis.keys("staged:*") == [b"staged:s1:y"]
+
+
+async def test_another_snapshot_waits_until_the_first_is_silent_for_long(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    await begun(a)
+    await stage(a, Part("s1", "p1", "", 9, (state("x", "B:1"),)), now_us=500)
+    other = Part("s2", "", "", 9)
+    assert await stage(a, other, "C", now_us=500 + PATIENCE_US - 1) == Kept("s1", "p1")
+    assert await stage(a, other, "C", now_us=500 + PATIENCE_US) == Kept("s2", "")
+    late = Part("s1", "p2", "p1", 9, (state("x", "B:2"),))
+    assert await stage(a, late) == Kept("s2", ""), "what was given up is not gone on with"
+    assert await stage(a, Part("s1", "", "", 9), now_us=10**9) == Kept("s2", "")
+    assert await a.redis.smembers("staging") == {b"s1", b"s2"}
+
+
+async def test_a_cut_beyond_what_this_node_wrote_shows_that_it_lost_writes(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    await begun(a)
+    last = Part("s1", "p1", "", 9, (state("x", "A:3"),), cut_at("A:3 B:1"))
+    assert await stage(a, last) == Dot("A", 3)
+    assert await a.redis.keys("staged:*") == []
+    assert not await a.redis.hexists("meta", "merging")
+
+
+async def test_the_redis_of_another_node_is_left_alone(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    part = Part("s1", "", "", 9)
+    assert await a.scripts.stage_part("B", "C", part, 0, PATIENCE_US) is None
+    assert not await a.redis.exists("snapshot")
+
+
+@pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
+async def test_a_full_redis_refuses_the_whole_part(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await begun(a)
+    await a.redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(Exception, match="maxmemory"):
+            await stage(a, Part("s1", "p1", "", 9, (state("x", "B:1"),)))
+    finally:
+        await a.redis.config_set("maxmemory", 0)
+    assert await a.redis.hget("snapshot", "last") == b""
+    assert await a.redis.keys("staged:*") == []
+
+
+# --- merging --------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_read_written_or_received_while_keys_are_merged(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    await a.store.commit([Put("x", b"mine")])
+    await begun(a)
+    await stage(a, Part("s1", "p1", "", 9, (state("x", "B:1"),), cut_at("B:1")))
+    write = Write(Dot("B", 2), clock("B:1"), 7, (Put("x", b""),))
+    for refused in (
+        a.store.read("x"),
+        a.store.commit([Put("x", b"")]),
+        a.buffer.receive([write]),
+        a.store.check(),
+    ):
+        with pytest.raises(Syncing):
+            await refused
+    await merge(a)
+    assert len((await a.store.read("x")).versions) == 2
+    await a.buffer.receive([write])
+    assert await a.store.clock() == clock("A:1 B:2")
+
+
+@pytest.mark.parametrize("twice", [False, True])
+async def test_a_version_survives_if_the_other_side_has_not_seen_it_go(
+    make_store: MakeStore, twice: bool
+) -> None:
+    a = await make_store("A")
+    b1 = Write(Dot("B", 1), clock(""), 1, (Put("both", b""), Put("gone-there", b"")))
+    c1 = Write(Dot("C", 1), clock(""), 1, (Put("gone-here", b""),))
+    await a.buffer.receive([b1, c1])
+    await a.store.commit([Put("mine", b"")])
+    await a.store.commit([Delete("gone-here")])
+    await begun(a)
+    keys = (
+        state("both", "B:1"),
+        state("theirs", "B:2"),
+        state("gone-here", "C:1"),
+        state("mine", "B:3"),
+    )
+    await stage(a, Part("s1", "p1", "", 9, keys, cut_at("B:4 C:1", deletes="B:4")))
+    assert await merge(a, twice=twice) == clock("A:2 B:4 C:1")
+    assert await dots(a, "both") == ["B:1"]
+    assert await dots(a, "gone-there") == []
+    assert await dots(a, "gone-here") == []
+    assert await dots(a, "mine") == ["A:1", "B:3"]
+    assert (await dots(a, "theirs"))[0] == "B:2"
+    assert await a.redis.keys("staged:*") == []
+    assert await a.redis.hgetall("deletes") == {b"A": b"2", b"B": b"4"}
+
+
+async def test_a_reader_is_told_of_deletes_that_the_other_side_saw(make_store: MakeStore) -> None:
+    """The key is absent there, by a delete that is concurrent with the version here."""
+    a = await make_store("A")
+    await a.store.commit([Put("x", b"mine")])
+    await begun(a)
+    await stage(a, Part("s1", "p1", "", 9, (), cut_at("B:7", deletes="B:7")))
+    await merge(a)
+    assert (await a.store.read("x")).context == clock("A:1 B:7")
+
+
+async def test_after_a_merge_logs_go_on_after_the_cut_and_what_waits_is_looked_at(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    early = [
+        Write(Dot("B", n), clock(f"B:{n - 1}"), n, (Put("x", b"%d" % n),)) for n in (3, 5, 6, 8)
+    ]
+    await a.buffer.receive([Write(Dot("B", 1), clock(""), 1, (Put("x", b""),)), *early])
+    await begun(a)
+    await stage(a, Part("s1", "p1", "", 9, (state("x", "B:4"),), cut_at("B:4")))
+    await merge(a)
+    assert await a.redis.hkeys("pending:B") == [b"5", b"6", b"8"]
+    received = await a.buffer.sweep()
+    assert (received.drained, received.clock) == (2, clock("B:6"))
+    assert [w.dot.sequence for w in await a.store.log_after("B", 4, 9)] == [5, 6]
+    with pytest.raises(LogTrimmed):
+        await a.store.log_after("B", 3, 9)
+
+
+async def test_merging_what_is_not_to_be_merged_changes_nothing(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await a.store.commit([Put("x", b"mine")])
+    scripts: Scripts = a.scripts
+    assert not await scripts.merge_keys("s1", ["x"], staged=False)
+    assert await scripts.finish_merge("s1") == clock("")
+    assert await dots(a, "x") == ["A:1"]
+
+
+async def test_the_timestamp_after_a_merge_is_later_than_all_that_was_merged(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    await begun(a)
+    far = Cut(clock("B:1"), clock(""), 9_000_000_000)
+    await stage(a, Part("s1", "p1", "", 9, (state("x", "B:1"),), far))
+    await merge(a)
+    committed: Any = await a.store.commit([Put("x", b"")])
+    assert committed.timestamp == 9_000_000_001

@@ -1,0 +1,209 @@
+"""A snapshot is sent in parts, whatever happens between two of them."""
+
+import random
+from dataclasses import dataclass, field
+
+from app.board import Board
+from app.snapshot import Cut, Kept, KeyState, Part
+from app.snapshot_reading import SnapshotReader
+from app.snapshot_sending import SnapshotSending
+from app.vector_clock import VectorClock
+from app.write import Delete, Put
+from tests.conftest import MakeStore, Store
+
+
+def sending_of(store: Store, part_max_bytes: int = 300, seed: int = 1) -> SnapshotSending:
+    return SnapshotSending(
+        "B",
+        "A",
+        SnapshotReader(store.redis, store.keys, store.scripts, store.store, part_max_bytes),
+        Board(store.redis, store.keys, store.scripts, "a worker"),
+        lambda: store.time_us[0],
+        random.Random(seed),
+    )
+
+
+@dataclass
+class Receiver:
+    """B, which keeps parts as the script does."""
+
+    snapshot: str = ""
+    last: str = ""
+    staged: dict[str, KeyState] = field(default_factory=dict)
+    cut: Cut | None = None
+    parts: list[Part] = field(default_factory=list)
+
+    def take(self, part: Part) -> Kept:
+        self.parts.append(part)
+        if not part.name and self.snapshot != part.snapshot:
+            self.snapshot, self.last, self.staged = part.snapshot, "", {}
+        elif part.name and (self.snapshot, self.last) == (part.snapshot, part.after):
+            self.last, self.cut = part.name, part.cut
+            for state in part.keys:
+                self.staged[state.key] = state
+        return Kept(self.snapshot, self.last)
+
+    @property
+    def keys(self) -> list[str]:
+        return sorted(key for key, state in self.staged.items() if state.versions)
+
+
+async def exchange(sending: SnapshotSending, receiver: Receiver) -> bool:
+    part = await sending.part()
+    return part is not None and await sending.take(receiver.take(part))
+
+
+async def send_all(sending: SnapshotSending, receiver: Receiver) -> None:
+    while not await exchange(sending, receiver):
+        pass
+
+
+async def put(store: Store, *keys: str, value: bytes = b"") -> None:
+    for key in keys:
+        await store.store.commit([Put(key, value, "text/plain")])
+
+
+async def assert_same(store: Store, receiver: Receiver) -> None:
+    """The receiver has what the store holds now, and the cut says when that was."""
+    held = {key.decode().removeprefix("kv:") for key in await store.redis.keys("kv:*")}
+    assert set(receiver.keys) == held
+    for key in held:
+        reading = await store.store.read(key)
+        assert receiver.staged[key].versions == reading.versions
+    assert receiver.cut is not None
+    assert receiver.cut.clock == await store.store.clock()
+
+
+KEYS = [f"key-{n}" for n in range(20)]
+
+
+async def test_all_keys_come_a_few_at_a_time(make_store: MakeStore) -> None:
+    a, b = await make_store("A"), Receiver()
+    await put(a, *KEYS)
+    await send_all(sending_of(a), b)
+    await assert_same(a, b)
+    assert len(b.parts) > 4
+    assert max(len(part.keys) for part in b.parts) < len(KEYS)
+
+
+async def test_the_state_of_a_node_without_keys_is_a_cut(make_store: MakeStore) -> None:
+    a, b = await make_store("A"), Receiver()
+    await put(a, "x")
+    await a.store.commit([Delete("x")])
+    await send_all(sending_of(a), b)
+    assert (b.keys, b.cut and b.cut.clock) == ([], VectorClock({"A": 2}))
+    assert b.cut and b.cut.deletes == VectorClock({"A": 2})
+
+
+async def test_what_is_written_meanwhile_is_in_it(make_store: MakeStore) -> None:
+    a, b = await make_store("A"), Receiver()
+    await put(a, *KEYS)
+    sending = sending_of(a)
+    for n in range(6):
+        assert not await exchange(sending, b)
+        await put(a, KEYS[n], f"new-{n}")
+        await a.store.commit([Delete(KEYS[-1 - n])])
+    await send_all(sending, b)
+    await assert_same(a, b)
+
+
+async def test_more_than_fits_the_cut_is_sent_before_it(make_store: MakeStore) -> None:
+    a, b = await make_store("A"), Receiver()
+    await put(a, *KEYS)
+    sending = sending_of(a, part_max_bytes=150)
+    for _ in range(3):
+        await exchange(sending, b)
+    await put(a, *(f"later-{n}" for n in range(300)))
+    await send_all(sending, b)
+    await assert_same(a, b)
+    assert b.parts[-1].cut and len(b.parts[-1].keys) <= 128
+
+
+async def test_a_part_is_the_same_until_it_is_there(make_store: MakeStore) -> None:
+    a, b = await make_store("A"), Receiver()
+    await put(a, *KEYS)
+    sending = sending_of(a)
+    await exchange(sending, b)
+    lost = await sending.part()
+    await put(a, *KEYS, value=b"changed")
+    assert await sending.part() == lost
+    assert lost is not None
+    b.take(lost)  # and the answer was lost: it comes again
+    assert await sending.part() == lost
+    assert not await exchange(sending, b)
+    assert await sending.part() != lost
+    await send_all(sending, b)
+    await assert_same(a, b)
+
+
+async def test_another_worker_goes_on_where_the_first_died(make_store: MakeStore) -> None:
+    a, b = await make_store("A"), Receiver()
+    await put(a, *KEYS)
+    first = sending_of(a)
+    for _ in range(4):
+        await exchange(first, b)
+    on_its_way = await first.part()  # arrives after its sender's death, amid what another sends
+    assert on_its_way is not None
+    second = sending_of(a, seed=2)
+    await exchange(second, b)
+    assert b.parts[-1] == Part(b.snapshot, "", "", b.parts[0].total), "it asks what is there"
+    part = await second.part()
+    assert part is not None and part.after == b.last
+    b.take(on_its_way)
+    assert not await second.take(b.take(part)), "it was not kept, for another came before it"
+    await send_all(second, b)
+    await assert_same(a, b)
+    assert {part.snapshot for part in b.parts} == {b.snapshot}, "nothing was begun anew"
+
+
+async def test_after_redis_was_started_again_it_begins_anew(make_store: MakeStore) -> None:
+    a, b = await make_store("A"), Receiver()
+    await put(a, *KEYS)
+    sending = sending_of(a)
+    for _ in range(3):
+        await exchange(sending, b)
+    name = b.snapshot
+    a.set_time(a.time_us[0] + 1)
+    await a.redis.hset("meta", "run", "another run")
+    await send_all(sending, b)
+    assert b.snapshot != name
+    await assert_same(a, b)
+
+
+async def test_when_the_log_was_cut_short_meanwhile_it_begins_anew(make_store: MakeStore) -> None:
+    a, b = await make_store("A"), Receiver()
+    await put(a, *KEYS)
+    sending = sending_of(a)
+    for _ in range(3):
+        await exchange(sending, b)
+    name = b.snapshot
+    await put(a, "one", "two", "three")
+    await a.store.trim_log("A", len(KEYS) + 2, 1)
+    await send_all(sending, b)
+    assert b.snapshot != name
+    await assert_same(a, b)
+
+
+async def test_nothing_is_sent_while_this_node_merges_a_snapshot_itself(
+    make_store: MakeStore,
+) -> None:
+    a, b = await make_store("A"), Receiver()
+    await put(a, *KEYS)
+    sending = sending_of(a)
+    await exchange(sending, b)
+    await a.redis.hset("meta", "merging", "s1")
+    assert await sending.part() is None
+    await a.redis.hdel("meta", "merging")
+    await send_all(sending, b)
+    await assert_same(a, b)
+
+
+async def test_who_receives_another_snapshot_is_left_alone(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await put(a, *KEYS)
+    sending = sending_of(a)
+    assert await sending.part() is not None
+    assert not await sending.take(Kept("another", "p7"))
+    assert await Board(a.redis, a.keys, a.scripts, "a worker").sending("B") is None
+    again = await sending.part()
+    assert again is not None and again.name == "", "it is asked again"

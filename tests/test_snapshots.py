@@ -1,0 +1,181 @@
+"""Nodes that were away for longer than the logs go back: they are sent a snapshot (G8, G9).
+
+What is told of them is what clients and `redis-cli` see of real processes.
+"""
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from app.local_cluster import LocalCluster
+from client import Lightcone
+from tests.contents import redis_contents, unequal
+from tests.processes import until, until_equal_clocks
+from tests.test_processes import status
+from tests.test_recovery import cut, heal
+
+pytestmark = pytest.mark.timeout(300)
+
+SHORT_LOGS = {
+    **{"LOG_MAX_ENTRIES": "20", "LOG_MIN_ENTRIES": "5", "TRIM_MS": "50"},
+    # Small parts, so that a snapshot has many.
+    **{"BATCH_MAX_BYTES": "2000", "WORKERS": "2"},
+    # And quick to find out that somebody died.
+    **{"HEARTBEAT_MS": "100", "LEASE_MS": "400", "RETRY_MAX_MS": "100"},
+}
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
+        yield session
+
+
+async def put_many(kv: Lightcone, url: str, keys: list[str], value: str) -> None:
+    session = kv.session().at(url)
+    for key in keys:
+        await session.put(key, value)
+
+
+async def log_entries(http: aiohttp.ClientSession, url: str) -> int:
+    entries = (await status(http, url))["log"]["entries"]
+    assert isinstance(entries, int)
+    return entries
+
+
+async def assert_same_keys(cluster: LocalCluster, expected: dict[str, str | None]) -> None:
+    """All nodes hold the same versions, and these values."""
+    contents = {
+        node: await redis_contents(cluster.data_dir / node / "redis.sock", "kv:*")
+        for node in cluster.names
+    }
+    assert not unequal(contents)
+    held = contents[cluster.names[0]]
+    for key, value in expected.items():
+        versions = held.get(f"kv:{key}", {})
+        values = {v.partition(b"\n")[2] for f, v in versions.items() if f != b"deletes"}
+        assert values == (set() if value is None else {value.encode()}), key
+
+
+async def test_a_node_beyond_the_cap_keeps_what_it_wrote_and_gets_what_it_missed(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    """Both sides wrote more than their logs hold, and deleted, while they were apart."""
+    async with (
+        LocalCluster(tmp_path, env=SHORT_LOGS) as cluster,
+        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+    ):
+        a, b, c = cluster.urls.values()
+        shared = [f"shared-{n}" for n in range(40)]
+        await put_many(kv, a, shared, "before")
+        await until_equal_clocks(cluster.urls)
+        await cut(http, cluster, "C", "A", "B")
+        await put_many(kv, a, [f"of-a-{n}" for n in range(60)], "a")
+        await put_many(kv, c, [f"of-c-{n}" for n in range(60)], "c")
+        for key in shared[:10]:
+            await kv.session().at(b).delete(key)
+        for key in shared[10:20]:
+            await kv.session().at(c).delete(key)
+        for url in (a, c):
+            await until(lambda url=url: _trimmed(http, url))  # type: ignore[misc]
+        await heal(http, cluster)
+        await until_equal_clocks(cluster.urls)
+        await assert_same_keys(
+            cluster,
+            {
+                **dict.fromkeys(shared[:20]),
+                **dict.fromkeys(shared[20:], "before"),
+                **{f"of-a-{n}": "a" for n in range(60)},
+                **{f"of-c-{n}": "c" for n in range(60)},
+            },
+        )
+        # From there on the logs serve again, and are short.
+        await put_many(kv, c, ["later"], "x")
+        await until_equal_clocks(cluster.urls)
+        await until(lambda: _trimmed(http, c))
+
+
+async def _trimmed(http: aiohttp.ClientSession, url: str) -> bool:
+    """No log is longer than its cap."""
+    told = await status(http, url)
+    return bool(told["log"]["entries"] <= 20 * len(told["clock"]))
+
+
+async def test_a_wiped_node_gets_all_that_the_logs_have_no_more(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with (
+        LocalCluster(tmp_path, env=SHORT_LOGS) as cluster,
+        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+    ):
+        a, _b, c = cluster.urls.values()
+        keys = [f"key-{n}" for n in range(80)]
+        await put_many(kv, a, keys, "a")
+        await put_many(kv, c, keys[:30], "c")
+        await until_equal_clocks(cluster.urls)
+        await cluster.kill("C")
+        shutil.rmtree(cluster.data_dir / "C")
+        await cluster.start("C")
+        await until_equal_clocks(cluster.urls)
+        expected = {**dict.fromkeys(keys[:30], "c"), **dict.fromkeys(keys[30:], "a")}
+        await assert_same_keys(cluster, dict(expected))
+        assert (await status(http, c))["actor"].startswith("C~")
+
+
+@pytest.mark.parametrize("victim", ["sender", "receiver"])
+async def test_killed_at_any_moment_of_a_snapshot_it_goes_on_or_begins_anew(
+    tmp_path: Path, http: aiohttp.ClientSession, victim: str
+) -> None:
+    """Ten times, with everything that the victim is made of, at moments that chance picks."""
+    rng = random.Random(victim)
+    async with (
+        LocalCluster(tmp_path, env=SHORT_LOGS, nodes=2) as cluster,
+        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+    ):
+        a, b = cluster.urls.values()
+        keys = [f"key-{n}" for n in range(300)]
+        await put_many(kv, a, keys, "a")
+        await until_equal_clocks(cluster.urls)
+        node = {"sender": "A", "receiver": "B"}[victim]
+        for kill in range(10):
+            await cut(http, cluster, "A", "B")
+            await put_many(kv, a, keys[30 * kill : 30 * kill + 30], f"a{kill}")
+            await put_many(kv, b, [f"of-b-{kill}-{n}" for n in range(3)], "b")
+            await until(lambda: _trimmed(http, a))
+            # By parts that came, or by the merge: it is killed after so many steps.
+            steps = rng.randrange(0, 12)
+            await heal(http, cluster)
+            await _until_steps(http, b, steps)
+            if rng.random() < 0.5:
+                for worker in cluster.worker_pids(node):
+                    os.kill(worker, signal.SIGKILL)
+            else:
+                await cluster.kill(node)
+                await cluster.start(node)
+            await until_equal_clocks(cluster.urls)
+        await assert_same_keys(
+            cluster,
+            {
+                **{f"key-{30 * k + n}": f"a{k}" for k in range(10) for n in range(30)},
+                **{f"of-b-{k}-{n}": "b" for k in range(10) for n in range(3)},
+            },
+        )
+
+
+async def _until_steps(http: aiohttp.ClientSession, url: str, steps: int) -> None:
+    """So many changes of the snapshot's progress were seen at the receiver, or it is done."""
+    seen: set[str] = set()
+    clock = (await status(http, url))["clock"]
+    while len(seen) <= steps:
+        told = await status(http, url)
+        seen.add(str(told["snapshot"]))
+        if told["snapshot"] is None and told["clock"] != clock and len(seen) > 1:
+            return
+        await asyncio.sleep(0.001)
