@@ -12,7 +12,7 @@ Does not know what any of it is used for.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -105,6 +105,12 @@ class Board:
             int(fields[b"skew_us"]),
         )
 
+    async def births(self) -> int:
+        """Of how many nodes' first births this one has heard."""
+        with translated():
+            count: int = await self._redis.hlen(self._keys.births)
+        return count
+
     async def post_sending(self, peer: str, sending: Sending) -> None:
         """Every worker can go on with the snapshot for `peer` from there."""
         fields = {**asdict(sending), "since": sending.since.entries_text()}
@@ -171,18 +177,26 @@ class Board:
         progress: Progress,
         fault_changed: Callable[[str], None],
         heard: Callable[[str, VectorClock], None],
+        system_changed: Callable[[], Awaitable[None]],
     ) -> None:
-        """Tell `progress` of every advance, `fault_changed` of every changed link, and `heard` of
-        what peers say, for ever."""
-        applied, faults = self._keys.applied_channel, self._keys.faults_channel
-        peers, awaited = self._keys.peers_channel, self._keys.awaited_channel
+        """Tell `progress` of every advance, `fault_changed` of every changed link, `heard` of what
+        peers say, and `system_changed` that keys of the system were, or may have been, written; for
+        ever."""
+        keys = self._keys
         said = ""
         while True:
             try:
                 with translated():
                     async with self._redis.pubsub() as channel:
-                        await channel.subscribe(applied, faults, peers, awaited)
+                        await channel.subscribe(
+                            keys.applied_channel,
+                            keys.faults_channel,
+                            keys.peers_channel,
+                            keys.awaited_channel,
+                            keys.system_channel,
+                        )
                         await self._refresh(progress)
+                        await system_changed()
                         if said:
                             log.info("redis available")
                             said = ""
@@ -190,15 +204,18 @@ class Board:
                             message = await channel.get_message(timeout=_REFRESH_S)
                             if message is None:
                                 await self._refresh(progress)
+                                await system_changed()
                             elif message["type"] == "message":
                                 text = message["data"].decode()
                                 match message["channel"].decode():
-                                    case channel_name if channel_name == applied:
+                                    case keys.applied_channel:
                                         progress.advance(VectorClock.parse(text))
-                                    case channel_name if channel_name == faults:
+                                    case keys.faults_channel:
                                         fault_changed(text)
-                                    case channel_name if channel_name == awaited:
+                                    case keys.awaited_channel:
                                         self._await(float(text))
+                                    case keys.system_channel:
+                                        await system_changed()
                                     case _:
                                         peer, _, clock = text.partition(" ")
                                         heard(peer, VectorClock.parse(clock))

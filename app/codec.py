@@ -12,8 +12,8 @@ Does not know HTTP, nor what the values mean.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -85,11 +85,11 @@ def _netstrings(packed: bytes) -> Iterator[bytes]:
 def unpack_versions(fields: Mapping[bytes, bytes]) -> list[Version]:
     """The versions in the fields of a `kv:` hash, in no order."""
     versions = []
-    for field, packed in fields.items():
-        if field != b"deletes":
+    for name, packed in fields.items():
+        if name != b"deletes":
             head, _, value = packed.partition(b"\n")
             timestamp, _, content_type = head.partition(b" ")
-            dot = Dot.parse(field.decode())
+            dot = Dot.parse(name.decode())
             versions.append(Version(dot, int(timestamp), content_type.decode(), value))
     return versions
 
@@ -131,6 +131,47 @@ def unpack_log_entry(actor: str, entry_id: bytes, fields: Mapping[bytes, bytes])
 
 
 @dataclass(frozen=True, slots=True)
+class MemberRecord:
+    """What the cluster was last told of a node: where it is reached, and whether it is a member."""
+
+    url: str
+    is_member: bool
+
+
+class _MemberForm(msgspec.Struct):
+    url: str
+    state: Literal["member", "removed"]
+
+
+def pack_member(record: MemberRecord) -> bytes:
+    """The value of the system's key for a member."""
+    state: Literal["member", "removed"] = "member" if record.is_member else "removed"
+    return msgspec.json.encode(_MemberForm(record.url, state))
+
+
+def unpack_member(packed: bytes) -> MemberRecord | None:
+    """What `pack_member` packed; None if it was something else."""
+    try:
+        form = msgspec.json.decode(packed, type=_MemberForm)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    return MemberRecord(form.url, form.state == "member")
+
+
+def pack_urls(urls: Mapping[str, str]) -> bytes:
+    """The value of the system's key for what a node's settings name: node -> URL."""
+    return msgspec.json.encode(dict(sorted(urls.items())))
+
+
+def unpack_urls(packed: bytes) -> dict[str, str]:
+    """What `pack_urls` packed; nothing if it was something else."""
+    try:
+        return msgspec.json.decode(packed, type=dict[str, str])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """A write in the pending buffer, and when it came, in microseconds since 1970."""
 
@@ -158,6 +199,8 @@ def unpack_waiting(actor: str, sequence: int, packed: bytes) -> Waiting:
 
 _Sequence = Annotated[int, msgspec.Meta(ge=1, le=SEQUENCE_MAX)]
 _Clock = dict[str, _Sequence]
+DOT_MAX: Final = 81
+"""Characters of a dot: 64 of an actor, a colon, 16 of a sequence."""
 BATCH_WRITES_MAX: Final = 10_000
 """Writes in one batch. The receiver's Redis does nothing else while it takes one, and by its bytes
 alone a batch could hold half a million, for which Redis would be away for half a minute."""
@@ -245,6 +288,8 @@ class _AnswerForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     refused: int
     now_us: int
     first_birth: _Birth = ""
+    members: dict[str, str] = {}
+    removed: Annotated[str, msgspec.Meta(max_length=DOT_MAX)] = ""
     held: _HeldForm | None = None
 
 
@@ -270,6 +315,9 @@ class Answer:
 
     `received` covers `clock` and, per actor, what waits there without a gap.
     `now_us` is the receiver's wall clock, microseconds since 1970. `first_birth` answers a batch
+    with a `birth`: the first one that the receiver heard of, which may be this one; `members`
+    names then all that the receiver knows, with the URL of each, or nothing where it knows none.
+    `removed` tells the sender that it is no member any more, by the write that removed it.
     with a `birth`: the first one that the receiver heard of, which may be this one. `held`
     answers a batch with a part of a snapshot.
     """
@@ -284,6 +332,8 @@ class Answer:
     refused: int
     now_us: int
     first_birth: str = ""
+    members: Mapping[str, str] = field(default_factory=dict)
+    removed: Dot | None = None
     held: Kept | None = None
 
 
@@ -340,6 +390,8 @@ def encode_answer(answer: Answer) -> bytes:
         answer.refused,
         answer.now_us,
         answer.first_birth,
+        dict(answer.members),
+        str(answer.removed or ""),
         None if answer.held is None else _HeldForm(answer.held.snapshot, answer.held.last),
     )
     return _encoder.encode(form)
@@ -354,6 +406,10 @@ def decode_answer(body: bytes) -> Answer:
         form = _answer_decoder.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise BadBatch(f"The answer cannot be read: {error}.") from None
+    try:
+        removed = Dot.parse(form.removed) if form.removed else None
+    except ValueError as error:
+        raise BadBatch(f"The answer cannot be read: {error}.") from None
     return Answer(
         form.node,
         _clock(form.clock),
@@ -365,6 +421,8 @@ def decode_answer(body: bytes) -> Answer:
         form.refused,
         form.now_us,
         form.first_birth,
+        form.members,
+        removed,
         None if form.held is None else Kept(form.held.snapshot, form.held.last),
     )
 

@@ -71,6 +71,11 @@ class Config(BaseSettings):
         description="The other nodes, as `B=http://host:port,C=http://host:port`. "
         "Absent: a single node.",
     )
+    advertise_url: str | None = Field(
+        None,
+        description="Where other nodes reach this one, as `http://host:port`: told to nodes that "
+        "join later and do not have it in their `PEERS`.",
+    )
     redis_url: str | None = Field(
         None,
         description="This node's own Redis (`redis://`, `rediss://` or `unix://`), or the "
@@ -275,7 +280,7 @@ class Config(BaseSettings):
     @field_validator("node_id")
     @classmethod
     def _is_node_id(cls, value: str) -> str:
-        if not NODE_ID_PATTERN.fullmatch(value):
+        if not is_node_id(value):
             raise ValueError(
                 "must be 1 to 32 letters, digits, `_` or `-`, and begin with a letter or digit"
             )
@@ -291,14 +296,19 @@ class Config(BaseSettings):
     def _are_peers(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
         checked: dict[str, str] = {}
         for node, url in value.items():
-            if not NODE_ID_PATTERN.fullmatch(node):
+            if not is_node_id(node):
                 raise ValueError(f"`{node}` is not a node id")
             if node == info.data.get("node_id"):
                 raise ValueError(f"names this node itself (`{node}`); list only the others")
-            if (url := _peer_url(node, url)) in checked.values():
+            if (url := peer_url(node, url)) in checked.values():
                 raise ValueError(f"`{node}` has the same URL as another node: {url}")
             checked[node] = url
         return checked
+
+    @field_validator("advertise_url")
+    @classmethod
+    def _is_a_url(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else peer_url(info.data.get("node_id", "this node"), value)
 
     @field_validator("redis_url")
     @classmethod
@@ -350,6 +360,11 @@ class Config(BaseSettings):
         return value
 
 
+def is_node_id(text: str) -> bool:
+    """Whether a node can be called so."""
+    return NODE_ID_PATTERN.fullmatch(text) is not None
+
+
 def parse_peers(text: str) -> dict[str, str]:
     """The peers in `B=http://host:port,C=...`. Raises ValueError that quotes the wrong part."""
     peers: dict[str, str] = {}
@@ -363,7 +378,11 @@ def parse_peers(text: str) -> dict[str, str]:
     return peers
 
 
-def _peer_url(node: str, url: str) -> str:
+def peer_url(node: str, url: str) -> str:
+    """The URL at which `node` is reached, in one form.
+
+    Raises ValueError for what cannot be one.
+    """
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

@@ -32,6 +32,11 @@ class Contexts:
         self._key = None if secret is None else secret.encode()
         self._max_bytes = max_bytes
 
+    @property
+    def are_signed(self) -> bool:
+        """Whether only nodes of this cluster can have made a token that is taken."""
+        return self._key is not None
+
     def token(self, context: VectorClock) -> str:
         """The token that says `context`."""
         text = ";".join([_VERSION, *map(str, context.dots())])

@@ -12,18 +12,23 @@
         │   ├── ForeignContext   a token of another cluster
         │   ├── BadBatch         a batch that no node of this version would send
         │   ├── BadBackup        a file that is no backup, or not the whole of one
-    │   ├── BadFault
+        │   ├── BadFault
+        │   ├── BadMember
         │   ├── BadTransaction
         │   └── BadHttp          what came is not an HTTP request
         ├── UnsupportedEncoding  a body that is compressed
         ├── UnsupportedHeader    a header that asks for what this version does not have
         ├── BadSignature         an inter-node call without the cluster's secret
-        ├── UnknownPeer          a sender that is not in PEERS
+        ├── UnknownPeer          a sender that is no member
         ├── SameNodeId           a sender that has our own NODE_ID
         ├── Misdirected          a batch meant for another node
         ├── UnknownActor         a write, or a dependency, of an actor of no member
         ├── TooLarge
         ├── NoSuchKey
+        ├── NoSuchMember
+        ├── LastMember           the member to remove has no other that its writes could go to
+        ├── NodeRemoved          this node is no member of the cluster any more
+        ├── Joining              the node is new, and has not yet what its peers had when it came
         ├── PreconditionFailed   a key holds something else than a condition wants
         ├── IdempotencyKeyReused
         ├── ReplicasMissing      a write is done, and fewer nodes hold it than was asked for
@@ -114,6 +119,10 @@ class BadFault(BadRequest):
     """The fault is not one that a link can have."""
 
 
+class BadMember(BadRequest):
+    """What is to be a member has no id or URL that a node can have."""
+
+
 class BadTransaction(BadRequest):
     """The transaction is not of the form that it has to have."""
 
@@ -156,6 +165,36 @@ class TooLarge(RequestError):
 
 class NoSuchKey(RequestError):
     """The key has no version here."""
+
+
+class NoSuchMember(RequestError):
+    """No node of that id was ever a member, as far as this one knows."""
+
+
+class LastMember(RequestError):
+    """The node knows no other member that what it holds could go to."""
+
+
+class NodeRemoved(RequestError):
+    """This node was removed from the cluster, by the write `removed`."""
+
+    def __init__(self, node: str, removed: Dot) -> None:
+        super().__init__(
+            f"This node, {node}, was removed from the cluster (by {removed}). Nothing was done. "
+            "Ask another node. What this one had not sent yet it goes on sending; when GET /status "
+            "shows no lag, it can be stopped. To take it back, POST /members at any member."
+        )
+
+
+class Joining(RequestError):
+    """The node has a new Redis, and has not yet what its peers had when it came."""
+
+    def __init__(self, lacking: int) -> None:
+        super().__init__(
+            f"This node has a new Redis, and still lacks {lacking} writes that its peers had when "
+            "it came. It gets them from the members that it reaches and that know it; GET /status "
+            "shows both. Until then it serves who asks it, from what it has."
+        )
 
 
 @dataclass(frozen=True, slots=True)

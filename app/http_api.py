@@ -18,8 +18,8 @@ from app import __version__, checks, codec, errors, metrics
 from app.backup import Backups
 from app.board import Board
 from app.buffer import PendingBuffer
-from app.codec import Answer
-from app.config import Config
+from app.codec import Answer, Batch
+from app.config import Config, is_node_id
 from app.context import Contexts
 from app.errors import listing
 from app.faults import HEALTHY, parse_fault
@@ -27,12 +27,14 @@ from app.http_backup import BackupRoutes
 from app.http_explain import ExplainRoutes
 from app.http_kv import KeyRoutes
 from app.http_lists import ListRoutes
+from app.http_members import MemberRoutes
 from app.http_session import Sessions
 from app.http_txn import TransactionRoutes
 from app.http_write import Writing
 from app.identity import Identity
 from app.kv_store import KVStore
 from app.log import get_logger
+from app.members import Member, Members
 from app.peers import SIGNATURE_HEADER, Signer
 from app.problems import problems
 from app.progress import Progress
@@ -46,6 +48,9 @@ log = get_logger(__name__)
 PENDING_SHOWN_MAX: Final = 1000
 """Waiting writes that `GET /pending` lists; the total is always exact."""
 _FAULT_MAX_BYTES: Final = 4096
+_STRANGERS_MAX: Final = 1000
+"""Nodes that may be known by their births alone: who asks may name any number of them."""
+_NO_URL: Final = "no URL of it is known here: POST /members, or add it to PEERS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class Api:
 
     config: Config
     identity: Identity
+    members: Members
     store: KVStore
     buffer: PendingBuffer
     receiving: SnapshotReceiving
@@ -69,13 +75,14 @@ class Api:
     def application(self) -> web.Application:
         """An aiohttp application with all routes."""
         app = web.Application(middlewares=[metrics.measured, problems])
-        sessions = Sessions(self.contexts, self.progress, self.store, self.buffer, self._members)
+        sessions = Sessions(self.contexts, self.progress, self.store, self.buffer, self.members)
         writing = Writing(self.config, self.store, sessions, self.replicas)
         KeyRoutes(self.config, self.store, sessions, writing).add_to(app.router)
         TransactionRoutes(self.config, self.store, sessions, writing).add_to(app.router)
         ExplainRoutes(self.store, sessions).add_to(app.router)
         ListRoutes(self.store, sessions).add_to(app.router)
         BackupRoutes(self.backups, sessions).add_to(app.router)
+        MemberRoutes(self.members, self.store, self.board, sessions).add_to(app.router)
         app.router.add_post("/replicate", self.replicate)
         app.router.add_get("/status", self.status)
         app.router.add_get("/pending", self.pending)
@@ -87,10 +94,6 @@ class Api:
             app.router.add_delete("/faults/{peer}", self.delete_fault)
         return app
 
-    def _members(self) -> set[str]:
-        """The nodes that may have written: those of the settings, and whoever has before."""
-        return {self.config.node_id, *self.config.peers, *map(node_of, self.progress.clock)}
-
     # --- nodes -----------------------------------------------------------------------------------
 
     async def replicate(self, request: web.Request) -> web.Response:
@@ -99,13 +102,15 @@ class Api:
         body = await checks.body(request, limit, "batch", "REPLICATE_MAX_BYTES")
         self.signer.check(body, request.headers.get(SIGNATURE_HEADER))
         batch = codec.decode_batch(body)
-        self._check_sender(batch.sender, batch.receiver)
+        await self._check_sender(batch)
         actors = {write.dot.actor for write in batch.writes}
         actors.update(*(write.dependencies for write in batch.writes))
-        if strangers := sorted(a for a in actors if node_of(a) not in self._members()):
+        clocks = self.progress.clock, batch.clock
+        if strangers := sorted(a for a in actors if not self.members.may_have_written(a, *clocks)):
             raise errors.UnknownActor(
                 f"The batch holds writes of, or writes that depend on, {listing(strangers)}, and "
-                "this node knows no such node. Nothing of it was applied. Add it to PEERS here."
+                "neither this node nor the sender's clock knows such a node. Nothing of it was "
+                "applied. Add it with POST /members, or to PEERS here."
             )
         self.identity.witness(batch.clock)
         self.progress.miss(batch.clock)
@@ -116,6 +121,7 @@ class Api:
         first_birth = ""
         if batch.birth:
             first_birth = await self.board.first_birth(batch.sender, batch.birth)
+        sender = self.members.known(batch.sender)
         answer = codec.encode_answer(
             Answer(
                 self.config.node_id,
@@ -128,6 +134,8 @@ class Api:
                 received.refused,
                 self.now_us(),
                 first_birth,
+                self.members.urls if batch.birth else {},
+                None if sender is None else sender.removed,
                 held,
             )
         )
@@ -135,23 +143,34 @@ class Api:
             body=answer, content_type=codec.CONTENT_TYPE, headers=self.signer.headers(answer)
         )
 
-    def _check_sender(self, sender: str, receiver: str) -> None:
-        me = self.config.node_id
+    async def _check_sender(self, batch: Batch) -> None:
+        me, sender, receiver = self.config.node_id, batch.sender, batch.receiver
         if sender == me:
             log.error("same node id", reason=f"another node, or a loop, also has NODE_ID={me}")
             raise errors.SameNodeId(
                 f"The sender says that it is {me}, and so is this node. Nothing was applied. Every "
                 "node has a NODE_ID of its own; and PEERS must not lead back to the node itself."
             )
-        if sender not in self.config.peers:
+        if self.members.known(sender) is None and not await self._may_ask(batch):
             raise errors.UnknownPeer(
-                f"This node has no peer {sender!r}. Nothing was applied. Add it to PEERS here."
+                f"This node knows no member {sender!r}. Nothing was applied. Add it with "
+                "POST /members, or to PEERS here."
             )
         if receiver != me:
             raise errors.Misdirected(
                 f"The batch is for {receiver!r}, and this is {me}. Nothing was applied. Correct "
                 f"PEERS at {sender}."
             )
+
+    async def _may_ask(self, batch: Batch) -> bool:
+        """Whether the batch is a stranger's question only, who is to be added yet.
+
+        What it is told keeps it from giving names again that it gave before; and it is remembered,
+        so that it can be told.
+        """
+        if not (batch.birth and is_node_id(batch.sender)) or batch.writes:
+            return False
+        return await self.board.births() < _STRANGERS_MAX
 
     # --- looking in ------------------------------------------------------------------------------
 
@@ -174,7 +193,8 @@ class Api:
                 "pending": {"total": sum(waiting.values()), "by_actor": waiting},
                 "log": await self._log(clock),
                 "snapshot": await self._snapshot(),
-                "peers": {peer: await self._peer(peer, clock) for peer in self.config.peers},
+                "peers": await self._peers(clock),
+                "removed": [member.node for member in self.members.all if member.removed],
                 "limits": {
                     name: value
                     for name, value in self.config.model_dump().items()
@@ -186,7 +206,7 @@ class Api:
     async def _log(self, mine: VectorClock) -> dict[str, Any]:
         """How long the logs are, and which peer holds them back most."""
         sizes = await self.store.log_sizes(mine)
-        clocks = {peer: (await self.board.peer(peer)).clock for peer in self.config.peers}
+        clocks = await self._clocks()
         return {
             "entries": sum(size.entries for size in sizes.values()),
             "bytes": sum(size.bytes for size in sizes.values()),
@@ -195,6 +215,10 @@ class Api:
                 {"peer": held.member, "writes": held.writes} for held in held_back(mine, clocks)
             ],
         }
+
+    async def _clocks(self) -> dict[str, VectorClock]:
+        """What each other member had applied when it was last heard."""
+        return {peer: (await self.board.peer(peer)).clock for peer in self.members.others}
 
     async def _snapshot(self) -> dict[str, Any] | None:
         """How far the snapshot is that this node receives."""
@@ -210,7 +234,12 @@ class Api:
             "since_s": round((self.now_us() - state.begun_us) / 1e6, 3),
         }
 
-    async def _peer(self, peer: str, mine: VectorClock) -> dict[str, Any]:
+    async def _peers(self, mine: VectorClock) -> dict[str, Any]:
+        others = self.members.others
+        return {peer: await self._peer(member, mine) for peer, member in others.items()}
+
+    async def _peer(self, member: Member, mine: VectorClock) -> dict[str, Any]:
+        peer = member.node
         report = await self.board.peer(peer)
         lacking = mine.beyond(report.clock)
         now_us = self.now_us()
@@ -223,9 +252,9 @@ class Api:
         heard = report.last_contact_us
         fault = await self.board.fault(peer) if self.config.faults else HEALTHY
         return {
-            "url": self.config.peers[peer],
+            "url": member.url or None,
             "reachable": not report.error,
-            "error": report.error or None,
+            "error": report.error or None if member.url else _NO_URL,
             "clock": report.clock.to_dict() if heard else None,
             "lag_writes": sum(s - report.clock[a] for a, s in lacking.items()),
             "lag_s": round((now_us - oldest_us) / 1e6, 3),
@@ -251,7 +280,7 @@ class Api:
                 life.since_us,
                 clock,
                 await self.buffer.counts(),
-                {peer: await self._peer(peer, clock) for peer in self.config.peers},
+                await self._peers(clock),
             )
         except errors.RedisUnavailable:
             standing = None
@@ -263,7 +292,7 @@ class Api:
         checks.known_parameters(request)
         counts = await self.buffer.counts()
         now_us = self.now_us()
-        peers = {peer: (await self.board.peer(peer)).clock for peer in self.config.peers}
+        peers = await self._clocks()
         writes = [
             {
                 "dot": str(blocked.waiting.write.dot),
@@ -284,7 +313,26 @@ class Api:
     async def readyz(self, _request: web.Request) -> web.Response:
         """This node can serve: its Redis answers, and holds its state."""
         await self.store.check()
+        self.members.check()
+        await self._check_joined()
         return web.json_response({"status": "ready"})
+
+    async def _check_joined(self) -> None:
+        """A node that began with nothing has what its peers had, but for what no member that it
+        reaches can give it. Raises Joining."""
+        lacking = (await self.store.joining()).beyond(self.progress.clock)
+        if not lacking:
+            return
+        reports = [await self.board.peer(peer) for peer in self.members.others]
+        reached = [report.clock for report in reports if not report.error]
+        mine = self.progress.clock
+        lacking = VectorClock(
+            (actor, sequence)
+            for actor, sequence in lacking.items()
+            if not reached or any(clock[actor] > mine[actor] for clock in reached)
+        )
+        if lacking:
+            raise errors.Joining(sum(s - mine[a] for a, s in lacking.items()))
 
     # --- faults ----------------------------------------------------------------------------------
 
@@ -305,9 +353,9 @@ class Api:
 
     def _linked_peer(self, request: web.Request) -> str:
         peer = request.match_info["peer"]
-        if peer not in self.config.peers:
+        if peer == self.config.node_id or self.members.known(peer) is None:
             raise errors.UnknownPeer(
-                f"This node has no peer {peer!r}: it has {listing(sorted(self.config.peers))}. "
+                f"This node has no peer {peer!r}: it has {listing(sorted(self.members.others))}. "
                 "No link was changed."
             )
         return peer

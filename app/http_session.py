@@ -7,7 +7,7 @@ its way here is waited for, as long as the request has patience.
 Does not know what the request is about.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -20,39 +20,45 @@ from app.conditions import etag
 from app.context import Contexts
 from app.errors import listing
 from app.kv_store import NOTHING, KVStore
+from app.members import Members
 from app.progress import Progress
-from app.vector_clock import VectorClock, node_of
+from app.vector_clock import VectorClock
 
 CONTEXT_HEADER: Final = "Causal-Context"
 
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """What a node has to do with the sessions of clients. `members` are the nodes that may have
-    written."""
+    """What a node has to do with the sessions of clients."""
 
     contexts: Contexts
     progress: Progress
     store: KVStore
     buffer: PendingBuffer
-    members: Callable[[], set[str]]
+    members: Members
 
     def context(self, request: web.Request) -> VectorClock:
         """What the request's session has seen. Raises BadContext, TooLarge."""
         return self.contexts.parse(",".join(request.headers.getall(CONTEXT_HEADER, [])))
 
     async def catch_up(self, request: web.Request) -> VectorClock:
-        """The request's context, once this node covers it.
+        """The request's context, once this node, which is a member, covers it.
 
-        Raises NotCaughtUp when the request's patience ends first.
+        Raises NodeRemoved, and NotCaughtUp when the request's patience ends first.
         """
+        self.members.check()
+        return await self.reach(request)
+
+    async def reach(self, request: web.Request) -> VectorClock:
+        """The same, and the node need not be a member any more."""
         patience_s = checks.patience_s(request)
         context = self.context(request)
         if context <= self.progress.clock:
             return context
-        self._refuse_strangers(context)
         missing = await self.progress.reach(context, patience_s, self.store.clock)
         if missing:
+            # Only now: the node may be new, and what names it on its way.
+            self._refuse_strangers(missing)
             # What was asked for may be here and wait: then what it waits for is the news.
             needed = await self.buffer.missing_for(missing)
             dots = dict.fromkeys([*needed.dots(), *missing.dots()])
@@ -87,6 +93,7 @@ class Sessions:
                 "?stale=true answers at once, and ?wait= would have no effect. Nothing was done. "
                 "Leave one of them out."
             )
+        self.members.check()
         context = self.context(request)
         if not context <= self.progress.clock:
             self._refuse_strangers(context)
@@ -98,10 +105,14 @@ class Sessions:
         return {CONTEXT_HEADER: self.contexts.token(context)}
 
     def _refuse_strangers(self, context: VectorClock) -> None:
-        if strangers := [actor for actor in context if node_of(actor) not in self.members()]:
+        if self.contexts.are_signed:
+            return  # then it was given by this cluster
+        clock = self.progress.clock
+        if strangers := [a for a in context if not self.members.may_have_written(a, clock)]:
             raise errors.ForeignContext(
-                f"The Causal-Context names writes of {listing(strangers)}, and this cluster has no "
-                "such node. Nothing was done. Was it given by another cluster?"
+                f"The Causal-Context names writes of {listing(strangers)}, and this node knows no "
+                "such node. Nothing was done. Was it given by another cluster? If the node has "
+                "joined just now, ask again."
             )
 
 

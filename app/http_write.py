@@ -46,7 +46,7 @@ class Writing:
         Raises, before anything is done, what `checks`, `Sessions.catch_up` and `KVStore.commit`
         raise; and ReplicasMissing when it is done, and too few nodes hold it.
         """
-        wanted = checks.count(request, "replicas", 1, 1 + len(self.config.peers))
+        wanted = checks.count(request, "replicas", 1, 1 + len(self.sessions.members.others))
         idempotency_key = checks.idempotency_key(request)
         patience_s = checks.patience_s(request)
         deadline = asyncio.get_running_loop().time() + patience_s

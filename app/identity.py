@@ -34,6 +34,9 @@ Ask = Callable[[str], Awaitable[Answer]]
 """Asks one peer where it stands, and of which birth of this node's Redis it heard first, given the
 one that it has. Raises PeerError."""
 
+Peers = Callable[[Mapping[str, str]], Mapping[str, Ask]]
+"""Who is asked: each other member, and each node of which peers have told, with its URL."""
+
 _LOOK_AGAIN_S: Final = 30.0
 """How often a worker says that it is at work; far less than `incarnation.ABSENCE_MAX_US`."""
 _ASK_S: Final = 2.0
@@ -141,7 +144,7 @@ class Identity:
             self._seen = self._seen.merge(lost)
             self.doubt()
 
-    async def keep(self, peers: Mapping[str, Ask]) -> None:
+    async def keep(self, peers: Peers) -> None:
         """It is settled who writes, and settled again whenever there is reason to, for ever."""
         while True:
             self._doubted.clear()
@@ -158,7 +161,7 @@ class Identity:
                 self._hindrance = error.cause
                 await asyncio.sleep(_RETRY_S)
 
-    async def _settle(self, peers: Mapping[str, Ask]) -> None:
+    async def _settle(self, peers: Peers) -> None:
         while True:
             # In this order: what is known now must be in the Redis that is looked at next.
             known = self._progress.clock
@@ -179,12 +182,17 @@ class Identity:
             )
             if settled.reason and run == self._run:
                 self._check_for_a_double(remembered.actor, evidence.seen)
+            joining = VectorClock() if remembered.actor else evidence.applied
             with translated(changes=True):
-                if await self._scripts.settle_actor(self._node, remembered, settled, run, now_us):
+                if await self._scripts.settle_actor(
+                    self._node, remembered, settled, run, now_us, joining
+                ):
                     break
         if settled.reason:
             metrics.INCARNATIONS.inc()
             log.error("new incarnation", actor=settled.actor, reason=settled.reason)
+        if joining:
+            log.info("begins with nothing, and catches up", until=str(joining))
         self._actor, self._run = settled.actor, run
         if not known <= remembered.clock:
             self._progress.restart(remembered.clock)
@@ -221,7 +229,7 @@ class Identity:
 
     async def _hear(
         self,
-        peers: Mapping[str, Ask],
+        peers: Peers,
         birth: str,
         redis: Remembered,
         run: str,
@@ -231,7 +239,8 @@ class Identity:
 
         Peers are asked by a worker that has seen nothing of this Redis yet, unless another one has
         settled it. If it depends on all of them they are asked for a while; in a new Redis, until
-        one has heard of this node.
+        one has heard of this node. Its settings may name few of the members then, but those name
+        the others.
         """
         if redis.actor and (run == redis.run or self._actor):
             return Evidence(known)
@@ -242,21 +251,30 @@ class Identity:
             self.serves.set()  # for peers that start beside it ask the same
         if not redis.actor:
             self._run = run  # what there is, is on disk: `claim` was a write
-        silent, remember_another = dict(peers), []
+        told: dict[str, str] = {}
+        applied = VectorClock()
+        silent = dict(peers(told))
+        asked, remember_another = set(silent), []
         while True:
             answers = await asyncio.gather(*(_answer(ask, birth) for ask in silent.values()))
             for peer, answer in zip(tuple(silent), answers, strict=True):
                 if answer is not None:
                     del silent[peer]
+                    applied = applied.merge(answer.clock)
+                    told = {**answer.members, **{n: url for n, url in told.items() if url}}
                     known = known.merge(answer.clock).merge(answer.received).merge(answer.missing)
                     if answer.first_birth != birth:
                         remember_another.append(peer)
             is_known = bool(remember_another) or incarnation.has_written(
                 self._node, known.merge(redis.clock)
             )
+            unasked = {p: ask for p, ask in peers(told).items() if p not in asked}
+            silent |= unasked
+            asked |= set(unasked)
             if not silent or loop.time() >= give_up_at or (is_known and not redis.actor):
-                return Evidence(known, tuple(silent), tuple(remember_another))
-            await asyncio.sleep(_RETRY_S)
+                return Evidence(known, tuple(silent), tuple(remember_another), applied)
+            if not unasked:
+                await asyncio.sleep(_RETRY_S)
 
 
 async def _answer(ask: Ask, birth: str) -> Answer | None:

@@ -15,7 +15,7 @@ From the incarnation numbers of SWIM (Das, Gupta, Motivala 2002) and Riak's per-
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from app.vector_clock import VectorClock, node_of
@@ -48,11 +48,13 @@ class Remembered:
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What is known outside of Redis: the writes that peers and workers have seen, the peers that
-    did not say, and those that have heard of the node when it had another Redis."""
+    did not say, and those that have heard of the node when it had another Redis. Peers have
+    `applied` so much, which a node that begins with nothing will get from them."""
 
     seen: VectorClock
     silent: tuple[str, ...] = ()
     remember_another: tuple[str, ...] = ()
+    applied: VectorClock = field(default_factory=VectorClock)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,39 @@ name of ours, since user keys live under `kv:`.
 `docs/redis.md` says what each of these holds.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from redis.asyncio import Redis
 
+from app.write import SYSTEM
+
 LAYOUT: Final = 2
 """The version of what is under these names. A node refuses a Redis with a layout it can't read."""
+
+
+_MEMBER: Final = f"{SYSTEM}member/"
+_SETTINGS: Final = f"{SYSTEM}settings/"
+
+
+def member_key(node: str) -> str:
+    """The system's key for what was said last of `node`: that it is a member, or was removed."""
+    return f"{_MEMBER}{node}"
+
+
+def settings_key(node: str) -> str:
+    """The system's key for the members that the settings of `node` name."""
+    return f"{_SETTINGS}{node}"
+
+
+def nodes_with_keys(system: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The nodes that have a `member_key` and those that have a `settings_key`, of these keys."""
+    found = sorted(system)
+    return (
+        [key.removeprefix(_MEMBER) for key in found if key.startswith(_MEMBER)],
+        [key.removeprefix(_SETTINGS) for key in found if key.startswith(_SETTINGS)],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +105,11 @@ class Keys:
         return f"{self.prefix}births"
 
     @property
+    def system(self) -> str:
+        """Set: the keys of the system that were ever written here."""
+        return f"{self.prefix}system"
+
+    @property
     def snapshot(self) -> str:
         """Hash: the snapshot that is being received here, and how far it has come."""
         return f"{self.prefix}snapshot"
@@ -117,8 +148,13 @@ class Keys:
         """Channel: the name of the peer whose link just changed."""
         return f"{self.prefix}faults-changed@{self.database}"
 
+    @property
+    def system_channel(self) -> str:
+        """Channel: the key of the system that was just written."""
+        return f"{self.prefix}system@{self.database}"
+
     def kv(self, key: str) -> str:
-        """Hash: the versions of a user key, by dot."""
+        """Hash: the versions of a key, by dot."""
         return f"{self.kv_stem}{key}"
 
     def log(self, actor: str) -> str:

@@ -321,6 +321,16 @@ class KVStore:
             raise Syncing
 
     @_in_a_settled_run
+    async def joining(self) -> VectorClock:
+        """What peers had when this node began with nothing; empty if it did not, or they had none.
+
+        Raises RedisUnavailable.
+        """
+        with translated():
+            entries = await self._redis.hget(self._keys.meta, "joining")
+        return VectorClock.parse((entries or b"").decode())
+
+    @_in_a_settled_run
     async def life(self) -> Life:
         """Who writes here, and since when.
 

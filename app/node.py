@@ -23,17 +23,19 @@ from app.board import Board
 from app.buffer import PendingBuffer
 from app.config import Config
 from app.context import Contexts
-from app.errors import InvariantError, RedisUnavailable, StartupError, Syncing
+from app.errors import InvariantError, NotReady, RedisUnavailable, StartupError, Syncing
 from app.http_api import Api
 from app.identity import Identity
 from app.keys import Keys
 from app.kv_store import KVStore
+from app.links import Links, end
 from app.log import get_logger
+from app.members import Members
 from app.peers import Exchange, HttpExchange, Signer
 from app.progress import Progress
 from app.redis_link import Admits
 from app.replicas import Replicas
-from app.replication import Link, Tools
+from app.replication import Tools
 from app.scripts import Scripts
 from app.snapshot_reading import SnapshotReader
 from app.snapshot_receiving import SnapshotReceiving
@@ -42,6 +44,8 @@ from app.trimming import Trimmer
 
 log = get_logger(__name__)
 
+_SETTINGS_LEASE = "~settings"
+"""No node can be called so."""
 _REDIS_COMES_WITHIN_S = 20.0
 """How long a node that starts waits for a Redis that starts beside it, or loads its data."""
 
@@ -129,10 +133,12 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         scripts = Scripts(redis, keys)
         progress = Progress()
         board = Board(redis, keys, scripts, name)
-        replicas = Replicas(board, config.peers)
         await redis_check.until_it_answers(redis)
         birth = new_birth(now_us(), world.rng)
         await identity.claim(scripts, config.node_id, birth)
+        members = Members(config, redis, keys, scripts)
+        await members.refresh()
+        replicas = Replicas(board, lambda: members.others)
         who = Identity(
             config.node_id,
             redis,
@@ -212,19 +218,15 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             now_us,
             config.replicate_max_bytes,
         )
-        trimmer = Trimmer(config, store, board, config.peers.keys, now_us)
+        trimmer = Trimmer(config, store, board, lambda: members.others, now_us)
         tools = Tools(
-            config, store, board, progress, who, exchange, snapshot_for, now_us, world.rng
+            config, store, board, progress, who, members, exchange, snapshot_for, now_us, world.rng
         )
-        links = {peer: Link(peer, url, tools) for peer, url in config.peers.items()}
-
-        def fault_changed(peer: str) -> None:
-            if peer in links:
-                links[peer].fault_changed()
-
+        links = Links(config.node_id, members, tools)
         api = Api(
             config,
             who,
+            members,
             store,
             buffer,
             receiving,
@@ -235,35 +237,26 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             Contexts(secret, config.context_max_bytes),
             signer,
             now_us,
-            fault_changed,
+            links.fault_changed,
         )
         background = [
-            who.keep({peer: link.ask for peer, link in links.items()}),
-            board.listen(progress, fault_changed, replicas.heard),
+            who.keep(links.asks),
+            board.listen(progress, links.fault_changed, replicas.heard, members.refresh),
             sweep(buffer, config.sweep_ms / 1000),
+            tell_settings(members, store, board, config.sweep_ms),
             receiving.keep(),
             trimmer.run(),
-            *(link.run() for link in links.values()),
         ]
         # One that fails takes the worker down with it: the supervisor starts a fresh one.
         async with asyncio.TaskGroup() as group:
+            links.begin(group.create_task)
             tasks = [group.create_task(work) for work in background]
             try:
                 await who.serves.wait()
                 yield api.application()
             finally:
-                await _end(tasks)
-
-
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    """Each task has ended."""
-    unfinished = set(tasks)
-    while unfinished:
-        for task in unfinished:
-            task.cancel()
-        # Asked again and again: in Python 3.11 `asyncio.wait_for`, which redis-py sends commands
-        # with, forgets a cancellation that comes just when it is done (python/cpython#86296).
-        _, unfinished = await asyncio.wait(unfinished, timeout=0.1)
+                await links.end()
+                await end(tasks)
 
 
 async def run_worker(config: Config, sockets: list[socket.socket], stop: asyncio.Event) -> None:
@@ -289,3 +282,20 @@ async def sweep(buffer: PendingBuffer, every_s: float) -> None:
         except (RedisUnavailable, Syncing):
             pass  # the listener on the board says so, once; after a merge there is a sweep
         await asyncio.sleep(every_s)
+
+
+async def tell_settings(members: Members, store: KVStore, board: Board, every_ms: int) -> None:
+    """The others know which members this node's settings name, once members come and go; for ever.
+
+    So one who joins and has been told of a single member learns how to reach each other one.
+    """
+    while True:
+        try:
+            if members.telling() and await board.hold_lease(_SETTINGS_LEASE, 3 * every_ms):
+                await members.refresh()
+                if telling := members.telling():
+                    await store.commit(telling)
+                    await members.refresh()
+        except (RedisUnavailable, NotReady, Syncing):
+            pass  # the listener on the board says so, once
+        await asyncio.sleep(every_ms / 1000)

@@ -49,6 +49,10 @@ class Progress:
         """From now on `listener` is called after each advance of the clock."""
         self._listeners.append(listener)
 
+    def forget(self, listener: Callable[[], None]) -> None:
+        """From now on `listener` is not called any more."""
+        self._listeners.remove(listener)
+
     def advance(self, clock: VectorClock) -> None:
         """The node has applied all that `clock` covers; whoever waited for that is awake."""
         if clock <= self._clock:

@@ -9,7 +9,7 @@ done if too few hold the write: it stands in any case.
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Final
 
@@ -24,7 +24,7 @@ _LOOK_AGAIN_S: Final = 1.0
 class Replicas:
     """What the peers of a node have applied, and the waits for more."""
 
-    def __init__(self, board: Board, peers: Collection[str]) -> None:
+    def __init__(self, board: Board, peers: Callable[[], Collection[str]]) -> None:
         self._board = board
         self._peers = peers
         self._clocks: dict[str, VectorClock] = {}
@@ -51,10 +51,14 @@ class Replicas:
         while True:
             news = self._news
             with suppress(RedisUnavailable):  # the write is done: what is not known is not counted
-                for peer in self._peers:
+                for peer in self._peers():
                     self._clocks[peer] = (await self._board.peer(peer)).clock
             while True:
-                holders = [peer for peer, clock in self._clocks.items() if clock.covers(dot)]
+                holders = [
+                    peer
+                    for peer in self._peers()
+                    if self._clocks.get(peer, VectorClock()).covers(dot)
+                ]
                 if len(holders) >= wanted or loop.time() >= deadline:
                     return sorted(holders)
                 try:

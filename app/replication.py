@@ -28,6 +28,7 @@ from app.faults import HEALTHY, Fault, FaultyLink
 from app.identity import Identity
 from app.kv_store import KVStore
 from app.log import get_logger
+from app.members import Members
 from app.peers import Exchange, PeerError
 from app.progress import Progress
 from app.relay import PeerView
@@ -55,6 +56,7 @@ class Tools:
     board: Board
     progress: Progress
     identity: Identity
+    members: Members
     exchange: Exchange
     snapshot_for: Callable[[str], SnapshotSending]
     now_us: Callable[[], int]
@@ -73,6 +75,7 @@ class Link:
         self._board = tools.board
         self._progress = tools.progress
         self._identity = tools.identity
+        self._members = tools.members
         self._exchange = tools.exchange
         self._now_us = tools.now_us
         self._rng = tools.rng
@@ -86,7 +89,10 @@ class Link:
         self._report = PeerReport()
         self._posted_at = float("-inf")
         self._wake = asyncio.Event()
-        tools.progress.on_advance(self._wake.set)
+
+    def moved(self, url: str) -> None:
+        """The peer is reached at `url` from now on."""
+        self._url = url
 
     def fault_changed(self) -> None:
         """The fault on this link is another one now."""
@@ -104,6 +110,7 @@ class Link:
     async def run(self) -> None:
         """Send to the peer whenever this worker holds the lease, for ever."""
         lease_s = self._config.lease_ms / 1000
+        self._progress.on_advance(self._wake.set)
         try:
             while True:
                 try:
@@ -119,6 +126,7 @@ class Link:
                     await self._post(error=str(error))
                     await asyncio.sleep(lease_s)
         finally:
+            self._progress.forget(self._wake.set)
             await self._release()
 
     async def _send_under_lease(self, lease_s: float) -> None:
@@ -184,6 +192,7 @@ class Link:
     async def _take(self, answer: Answer, batch: Batch) -> None:
         """Learn from the answer to `batch`."""
         self._identity.witness(answer.clock.merge(answer.received))
+        await self._members.hear(answer.removed, answer.clock)
         now = asyncio.get_running_loop().time()
         relayed = any(node_of(write.dot.actor) != self._config.node_id for write in batch.writes)
         if relayed and answer.duplicate:

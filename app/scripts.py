@@ -108,6 +108,7 @@ class Scripts:
         self._list_keys = redis.register_script(source("list_keys"))
         self._list_conflicts = redis.register_script(source("list_conflicts"))
         self._settle_actor = redis.register_script(source("settle_actor"))
+        self._note_removal = redis.register_script(source("note_removal"))
         self._hold_lease = redis.register_script(source("hold_lease"))
         self._release_lease = redis.register_script(source("release_lease"))
 
@@ -141,6 +142,7 @@ class Scripts:
                 keys.conflicts,
                 keys.requests,
                 keys.requests_order,
+                keys.system,
                 *(keys.kv(one.key) for one in touched),
                 *map(keys.kv, reads),
             ],
@@ -154,6 +156,7 @@ class Scripts:
                 request,
                 codec.fingerprint(operations, conditions) if request else "",
                 requests_max,
+                keys.system_channel,
                 *(condition.wanted for condition in conditions),
             ],
         )
@@ -216,6 +219,7 @@ class Scripts:
             pending_max,
             drain_max,
             now_us,
+            keys.system_channel,
         ]
         for write in writes:
             args += (
@@ -233,6 +237,7 @@ class Scripts:
                 keys.received,
                 keys.keys,
                 keys.conflicts,
+                keys.system,
             ],
             args=args,
         )
@@ -310,7 +315,14 @@ class Scripts:
         False: that snapshot is not being merged."""
         keys = self._keys
         reply = await self._merge_keys(
-            keys=[keys.meta, keys.snapshot, keys.deletes, keys.keys, keys.conflicts],
+            keys=[
+                keys.meta,
+                keys.snapshot,
+                keys.deletes,
+                keys.keys,
+                keys.conflicts,
+                keys.system,
+            ],
             args=[snapshot, keys.kv_stem, keys.staged_stem(snapshot), int(staged), *names],
         )
         return bool(reply)
@@ -334,7 +346,13 @@ class Scripts:
                 keys.snapshot,
                 keys.staging,
             ],
-            args=[snapshot, keys.log_stem, keys.pending_stem, keys.applied_channel],
+            args=[
+                snapshot,
+                keys.log_stem,
+                keys.pending_stem,
+                keys.applied_channel,
+                keys.system_channel,
+            ],
         )
         return VectorClock.parse(reply.decode())
 
@@ -391,7 +409,13 @@ class Scripts:
         )
 
     async def settle_actor(
-        self, node: str, before: Remembered, settled: Settled, run: str, now_us: int
+        self,
+        node: str,
+        before: Remembered,
+        settled: Settled,
+        run: str,
+        now_us: int,
+        joining: VectorClock = VectorClock(),  # noqa: B008 (immutable)
     ) -> bool:
         """Say who writes in this run of Redis (`lua/settle_actor.lua`). False: look again."""
         reply = await self._settle_actor(
@@ -404,7 +428,16 @@ class Scripts:
                 run,
                 settled.reason,
                 now_us,
+                joining.entries_text(),
             ],
+        )
+        return bool(reply)
+
+    async def note_removal(self, node: str, removed: Dot | None) -> bool:
+        """Note that `node` was told of its removal, or that it holds no more
+        (`lua/note_removal.lua`). False: Redis is not the node's."""
+        reply = await self._note_removal(
+            keys=[self._keys.meta], args=[node, str(removed or ""), self._keys.system_channel]
         )
         return bool(reply)
 

@@ -186,8 +186,10 @@ class _Supervisor:
     async def _announce(self) -> None:
         """The log says `ready` as soon as the node answers so to a client."""
         host, port = self._sockets[0].getsockname()[:2]
+        pause_s = POLL_S
         while not await is_ready({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port):
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, 1.0)  # one that joins, or was removed, may take for ever
         redis = "embedded" if self._redis else "REDIS_URL"
         shown = f"[{host}]" if ":" in host else host
         logger.info("ready", url=f"http://{shown}:{port}", redis=redis, pid=os.getpid())

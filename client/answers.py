@@ -173,7 +173,7 @@ class Fault(TypedDict, total=False):
 class PeerStatus(TypedDict):
     """A node's view of one of its peers."""
 
-    url: str
+    url: str | None
     reachable: bool
     clock: dict[str, int] | None
     lag_writes: int | None
@@ -182,6 +182,16 @@ class PeerStatus(TypedDict):
     last_contact_s: float | None
     error: str | None
     faults: Fault | None
+
+
+class Member(TypedDict):
+    """One node of the cluster, as a node knows it. `state` is `member` or `removed`."""
+
+    id: str
+    url: str | None
+    source: str
+    state: str
+    reachable: bool | None
 
 
 class Incarnation(TypedDict):
@@ -202,6 +212,7 @@ class Status(TypedDict):
     timestamp: object
     pending: PendingCount
     peers: dict[str, PeerStatus]
+    removed: list[str]
     limits: dict[str, Any]
 
 
@@ -302,6 +313,16 @@ def status(answer: Answer) -> Status:
 def pending(answer: Answer) -> Pending:
     """The answer to a question for the pending buffer."""
     return cast(Pending, answer.json())
+
+
+def members(answer: Answer) -> list[Member]:
+    """The answer to a question for the members."""
+    return cast(list[Member], answer.json()["members"])
+
+
+def member(answer: Answer) -> Member:
+    """The answer to a member that was added."""
+    return cast(Member, answer.json())
 
 
 def fault(answer: Answer) -> Fault:

@@ -27,6 +27,7 @@ from client.answers import (
     Conflict,
     Explanation,
     Fault,
+    Member,
     Pending,
     Status,
     Transacted,
@@ -345,6 +346,47 @@ class Session:
         asked = self if node is None else self.at(node)
         request = _question("ready", "/readyz", answers.nothing)
         return await asked._route.any_serves(request)
+
+    async def members(self, *, patience_s: float | None = None) -> Sequence[Member]:
+        """The nodes of the cluster, those included that were removed, as one node knows them that
+        has seen what the session has seen.
+
+        Raises BadInput, NotApplied.
+        """
+        request = Request(name="members", method="GET", path="/members", read=answers.members)
+        return await self._ask(request, patience_s)
+
+    async def add_member(self, member: str, url: str, *, patience_s: float | None = None) -> Member:
+        """The node of this id is a member, and the others reach it at this URL, once they hear.
+
+        Raises BadInput, NotApplied, OutcomeUnknown.
+        """
+        request = Request(
+            name=f"add member {member!r}",
+            method="POST",
+            path="/members",
+            read=answers.member,
+            body=json.dumps({"id": member, "url": url}).encode(),
+            headers={"Content-Type": "application/json"},
+            is_write=True,
+        )
+        return await self._ask(request, patience_s)
+
+    async def remove_member(self, member: str, *, patience_s: float | None = None) -> None:
+        """The node of this id is no member any more, for all who hear of it.
+
+        Raises BadInput, NotApplied, OutcomeUnknown.
+        """
+        if not member:
+            raise BadInput("Name the member, such as D; nothing was sent.")
+        request = Request(
+            name=f"remove member {member!r}",
+            method="DELETE",
+            path=f"/members/{_quoted(member)}",
+            read=answers.nothing,
+            is_write=True,
+        )
+        await self._ask(request, patience_s)
 
     async def set_fault(self, node: str, peer: str, **fault: Unpack[Fault]) -> Fault:
         """The link from the node at this address to the peer of this id has just these faults.

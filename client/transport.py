@@ -176,7 +176,7 @@ def _is_served(answer: Answer) -> bool:
     if answer.status == 404:
         # A key that is not there is an answer; a path that is not there is not.
         return problem_kind(_problem(answer)) == "no-such-key"
-    return answer.status in (200, 204)
+    return answer.status in (200, 201, 204)
 
 
 def _problem(answer: Answer) -> Mapping[str, Any]:
@@ -194,6 +194,8 @@ def _refusal(request: Request[Any], answer: Answer) -> LightconeError:
     outcome = problem.get("outcome")
     if problem_kind(problem) == "not-caught-up" and outcome != "unknown":
         return NotCaughtUp(detail, problem=problem)
+    if problem_kind(problem) == "node-removed" and outcome != "unknown":
+        return NotApplied(detail, problem=problem)  # any other node will serve it
     if problem_kind(problem) == "precondition-failed":
         return PreconditionFailed(detail, problem=problem)
     if problem_kind(problem) == "replicas-missing" and outcome == "applied":

@@ -109,6 +109,11 @@ class Listener:
         self.progress = Progress()
         self.board: Board | None = None
         self.changed_links: list[str] = []
+        self.looked_at_system = 0
+
+    async def look_at_system(self) -> None:
+        self.looked_at_system += 1
+
         self.heard: list[tuple[str, VectorClock]] = []
 
     def hear(self, peer: str, clock: VectorClock) -> None:
@@ -124,7 +129,12 @@ async def listening(store: Store) -> AsyncIterator[Listener]:
     listener = Listener()
     board = listener.board = worker(store, "listener")
     task = asyncio.create_task(
-        board.listen(listener.progress, listener.changed_links.append, listener.hear)
+        board.listen(
+            listener.progress,
+            listener.changed_links.append,
+            listener.hear,
+            listener.look_at_system,
+        )
     )
     try:
         await until_subscribed(store, 1)

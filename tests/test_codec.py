@@ -358,6 +358,32 @@ def test_an_answer_with_a_clock_of_what_cannot_be_actors_is_refused(name: str, a
         codec.decode_answer(msgspec.msgpack.encode(form))
 
 
+@pytest.mark.parametrize("removed", ["A", "A:0", "a b:1", "x" * 100, 7])
+def test_an_answer_that_names_no_write_as_a_removal_is_refused(removed: object) -> None:
+    form = msgspec.msgpack.decode(codec.encode_answer(ANSWER))
+    form["removed"] = removed
+    with pytest.raises(BadBatch, match="The answer cannot be read"):
+        codec.decode_answer(msgspec.msgpack.encode(form))
+
+
+def test_an_answer_that_names_members_and_a_removal_comes_back() -> None:
+    answer = replace(ANSWER, members={"A": "", "B": "http://b"}, removed=Dot("B~x1", 7))
+    assert codec.decode_answer(codec.encode_answer(answer)) == answer
+
+
+@pytest.mark.parametrize("is_member", [True, False])
+def test_a_record_of_a_member_comes_back(is_member: bool) -> None:
+    record = codec.MemberRecord("http://d:1", is_member)
+    assert codec.unpack_member(codec.pack_member(record)) == record
+    later = codec.pack_member(record).replace(b"{", b'{"weight":2,', 1)
+    assert codec.unpack_member(later) == record, "a later release may say more"
+
+
+def test_what_settings_name_comes_back() -> None:
+    urls = {"A": "", "B": "http://b"}
+    assert codec.unpack_urls(codec.pack_urls(urls)) == urls
+
+
 def test_a_key_that_is_not_utf_8_is_refused() -> None:
     body = codec.encode_batch(BATCH)
     assert body.count(b"dinner") == 1

@@ -76,6 +76,11 @@ def test_names_and_words_may_be_of_any_case(monkeypatch: pytest.MonkeyPatch) -> 
     assert (config.workers, config.log_level, config.fsync) == (3, "warning", "trust")
 
 
+def test_where_a_node_is_reached_has_one_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config_of(monkeypatch, ADVERTISE_URL="http://a:1/").advertise_url == "http://a:1"
+    assert config_of(monkeypatch, ADVERTISE_URL="").advertise_url is None
+
+
 def test_an_empty_value_means_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(monkeypatch, REDIS_URL="", PEERS="", PORT="", LOG_LEVEL="")
     assert config == Config(node_id="A")
@@ -102,6 +107,8 @@ def test_what_a_sender_may_put_into_a_batch_every_receiver_takes() -> None:
         ("NODE_ID", "a" * 33, "1 to 32"),
         ("NODE_ID", "a~1", "1 to 32"),
         ("NODE_ID", "A\n", "1 to 32"),
+        ("ADVERTISE_URL", "a:8000", "must be http://host:port"),
+        ("ADVERTISE_URL", "http://a:8000/kv", "with nothing after it"),
         ("PORT", "65536", "not `65536`"),
         ("PORT", "-1", "not `-1`"),
         ("WORKERS", "0", "not `0`"),

@@ -36,6 +36,7 @@ NO_TEST_FILE = {
     "__main__": "three lines around the server: tests/test_server.py starts it as a process",
     "checks": "what a request may look like: tests/test_http_api.py sends what may not",
     "http_backup": "two routes around backup.py: tests/test_backup.py asks them",
+    "http_members": "what members are shown and changed: tests/test_members.py asks for it",
     "http_explain": "the search in the logs: tests/test_explain.py asks for it",
     "http_kv": "what is answered about keys: tests/test_http_api.py asks it",
     "http_lists": "lists of keys: tests/test_http_api.py asks for them",

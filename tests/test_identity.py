@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -107,7 +108,7 @@ class Worker:
 
     @asynccontextmanager
     async def at_work(self, peers: Mapping[str, Ask]) -> AsyncIterator["Worker"]:
-        task = asyncio.create_task(self.identity.keep(peers))
+        task = asyncio.create_task(self.identity.keep(lambda _told: peers))
         try:
             yield self
         finally:
@@ -136,6 +137,33 @@ async def test_a_new_node_writes_under_its_own_name_when_all_peers_have_said_so(
         assert await worker.writes_as() == "A"
     async with Worker(redis).at_work({"B": silence}) as another:
         assert await another.writes_as() == "A", "it is the same run of Redis"
+
+
+@real_redis_only
+@pytest.mark.parametrize(
+    ("those", "name"),
+    [({"C": says("")}, "A"), ({"C": says("A:7")}, "A~"), ({"C": silence}, "A~")],
+    ids=["they know nothing", "they know it", "they are silent"],
+)
+async def test_a_new_node_asks_those_too_of_whom_its_peers_tell(
+    make_redis: MakeRedis, those: dict[str, Ask], name: str
+) -> None:
+    async def tells(birth: str) -> Answer:
+        return replace(await says("B:3")(birth), members={"B": "", "C": "http://c", "D": ""})
+
+    def peers(told: Mapping[str, str]) -> Mapping[str, Ask]:
+        return {"B": tells, **(those if "C" in told else {})}
+
+    worker = Worker(make_redis())
+    keeping = asyncio.create_task(worker.identity.keep(peers))
+    try:
+        assert (await worker.writes_as())[:2] == name
+        joining = "A:7 B:3" if those["C"] is not silence and name == "A~" else "B:3"
+        assert await worker.redis.hget("meta", "joining") == joining.encode()
+    finally:
+        while not keeping.done():
+            keeping.cancel()
+            await asyncio.wait([keeping], timeout=0.1)
 
 
 @real_redis_only
@@ -277,7 +305,7 @@ async def test_of_two_nodes_with_one_id_the_one_that_gave_way_stops(make_redis: 
     redis = make_redis()
     await begin(Scripts(redis, Keys()), "A")
     worker = Worker(redis)
-    keeping = asyncio.create_task(worker.identity.keep({}))
+    keeping = asyncio.create_task(worker.identity.keep(lambda _told: {}))
     await worker.writes_as()
     worker.identity.witness(VectorClock({"A~1": 1}))
     name = await worker.writes_as(lambda name: name != "A")
@@ -307,4 +335,4 @@ async def test_nobody_writes_where_writes_are_missing_in_the_middle(make_redis: 
     await identity.check_logs(scripts)
     await redis.xdel("log:A", "2-0")
     with pytest.raises(InvariantError, match=r"lost writes in the middle.* the log of A has 2"):
-        await Worker(redis).identity.keep({})
+        await Worker(redis).identity.keep(lambda _told: {})

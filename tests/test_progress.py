@@ -76,6 +76,20 @@ def test_each_listener_is_told_of_each_advance_after_it() -> None:
     assert first == second == [clock("A:1"), clock("A:1 B:1")]
 
 
+def test_who_is_forgotten_is_told_no_more() -> None:
+    progress = Progress()
+    calls: list[VectorClock] = []
+
+    def listener() -> None:
+        calls.append(progress.clock)
+
+    progress.on_advance(listener)
+    progress.advance(clock("A:1"))
+    progress.forget(listener)
+    progress.advance(clock("A:2"))
+    assert calls == [clock("A:1")]
+
+
 # --- waiting -------------------------------------------------------------------------------------
 
 

@@ -29,7 +29,7 @@ class Notices:
 
 
 def replicas_of(board: Notices) -> Replicas:
-    return Replicas(cast(Board, cast(Any, board)), ["B", "C"])
+    return Replicas(cast(Board, cast(Any, board)), lambda: ["B", "C"])
 
 
 def in_s(seconds: float) -> float:

@@ -14,6 +14,7 @@ from app.board import Board, PeerReport
 from app.codec import Answer, Batch
 from app.config import Config
 from app.faults import HEALTHY, Fault
+from app.members import Members
 from app.peers import Exchange, PeerRefused, PeerUnreachable
 from app.replication import Link, Tools
 from app.snapshot import Kept, Part
@@ -138,12 +139,14 @@ def link_to(
         "retry_max_ms": 5,
         "relay_after_ms": NEVER_MS,
     }
+    config = Config(node_id="A", peers={"B": URL}, **{**quiet, **settings})
     tools = Tools(
-        Config(node_id="A", peers={"B": URL}, **{**quiet, **settings}),
+        config,
         store.store,
         board or board_of(store, worker),
         store.progress,
         store.life,
+        Members(config, store.redis, store.keys, store.scripts),
         exchange,
         lambda peer: sending_to(store, peer),
         lambda: store.time_us[0],

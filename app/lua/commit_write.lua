@@ -11,7 +11,9 @@
   KEYS[6]  conflicts    sorted set  those with siblings
   KEYS[7]  requests     hash        Idempotency-Key -> the write that was done for it
   KEYS[8]  requests-order  list     those keys, oldest first
-  KEYS[9+] kv:{key}     hash    one per operation, in order; then one per condition; then one for
+  KEYS[9]  system       set         the keys of the system that were ever written: those that begin
+                                    with a NUL
+  KEYS[10+] kv:{key}    hash    one per operation, in order; then one per condition; then one for
                                 each key that is read
 
   ARGV[1]  actor        who writes
@@ -23,7 +25,8 @@
   ARGV[7]  request      the Idempotency-Key, empty for none
   ARGV[8]  fingerprint  of what is asked, for no other request to pass for this one
   ARGV[9]  requests_max  requests to remember
-  ARGV[10+] conditions   what each condition wants (conditions.inc.lua)
+  ARGV[10] alert        the channel where to tell the workers of a key of the system
+  ARGV[11+] conditions   what each condition wants (conditions.inc.lua)
 
   Returns  `committed`, dot, timestamp, the clock after the write as text; 1 if it was done before,
            for this very request, else 0; and then for each key that is read what it held before
@@ -54,11 +57,13 @@
 --@include reads
 local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local keys_key, conflicts_key, requests_key, order_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local system_key = KEYS[9]
 local actor, now, packed, channel = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local known, most = tonumber(ARGV[5]), tonumber(ARGV[6])
 local request, fingerprint, requests_max = ARGV[7], ARGV[8], tonumber(ARGV[9])
-local first_kv = 9
-local first_condition = 10
+local alert = ARGV[10]
+local first_kv = 10
+local first_condition = 11
 local remembered_us = 24 * 60 * 60 * 1e6
 
 local owner, last, merging =
@@ -139,6 +144,10 @@ for verb, key, content_type, value in operations(packed) do
     redis.call('HSET', deletes_key, actor, string.format('%.0f', sequence))
   end
   index_key(keys_key, conflicts_key, key, before, verb == 'put' and 1 or 0)
+  if string.byte(key) == 0 then
+    redis.call('SADD', system_key, key)
+    redis.call('PUBLISH', alert, key)
+  end
   index = index + 1
 end
 

@@ -12,6 +12,7 @@
   ARGV[2]  log stem      what the names of the logs begin with
   ARGV[3]  pending stem  ... of the pending buffer
   ARGV[4]  channel       where to tell the other workers what was applied
+  ARGV[5]  alert         ... and that keys of the system may have changed
 
   Returns  the clock, as text; empty if that snapshot is not being merged, and nothing was changed.
 
@@ -25,6 +26,7 @@
 local clock_key, meta_key, deletes_key = KEYS[1], KEYS[2], KEYS[3]
 local received_key, snapshot_key, staging_key = KEYS[4], KEYS[5], KEYS[6]
 local id, log_stem, pending_stem, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local alert = ARGV[5]
 
 local merging, timestamp = unpack(redis.call('HMGET', meta_key, 'merging', 'timestamp'))
 if merging ~= id then
@@ -65,4 +67,5 @@ redis.call('SREM', staging_key, id)
 if next(advanced) then
   redis.call('PUBLISH', channel, clock_text(advanced))
 end
+redis.call('PUBLISH', alert, '')
 return clock_text(clock)

@@ -7,6 +7,7 @@
   KEYS[3]  deletes   hash  actor -> its last delete that came to a key with versions here
   KEYS[4]  keys      sorted set  the index of keys (index.inc.lua)
   KEYS[5]  conflicts sorted set  those with siblings
+  KEYS[6]  system    set   the keys of the system that were ever written
 
   ARGV[1]  id           the snapshot
   ARGV[2]  kv stem      what the names of the user keys begin with
@@ -31,7 +32,7 @@
 --@include clocks
 --@include index
 local meta_key, snapshot_key, deletes_key = KEYS[1], KEYS[2], KEYS[3]
-local keys_key, conflicts_key = KEYS[4], KEYS[5]
+local keys_key, conflicts_key, system_key = KEYS[4], KEYS[5], KEYS[6]
 local id, kv_stem, staged_stem, takes_staged = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 local first_key = 5
 
@@ -101,6 +102,9 @@ for i = first_key, #ARGV do
   local kv, staged = kv_stem .. ARGV[i], staged_stem .. ARGV[i]
   local is_staged = redis.call('EXISTS', staged) == 1
   local versions = is_staged and new_versions(kv, staged)
+  if string.byte(ARGV[i], 1) == 0 then
+    redis.call('SADD', system_key, ARGV[i])
+  end
   if versions then
     redis.call('RENAME', staged, kv)
     index_key(keys_key, conflicts_key, ARGV[i], 0, versions)

@@ -9,6 +9,8 @@
   KEYS[4]  received      hash  actor with waiting writes -> highest sequence without a gap
   KEYS[5]  keys          sorted set  the index of keys (index.inc.lua)
   KEYS[6]  conflicts     sorted set  those with siblings
+  KEYS[7]  system        set   the keys of the system that were ever written: those that begin
+                               with a NUL
 
   ARGV[1]  node          whose Redis this must be
   ARGV[2]  kv stem       what the names of the user keys begin with
@@ -18,7 +20,8 @@
   ARGV[6]  pending_max   writes that may wait; one more that cannot be applied is refused
   ARGV[7]  drain_max     waiting writes to apply in this call
   ARGV[8]  now           microseconds since 1970
-  ARGV[9+] the writes, five each: actor, sequence, timestamp, dependencies, operations
+  ARGV[9]  alert         the channel where to tell the workers of a key of the system
+  ARGV[10+] the writes, five each: actor, sequence, timestamp, dependencies, operations
 
   Returns  applied, duplicate, pending, refused, drained: five counts;
            more: 1 if drain_max ended the drain, so that another call has more to do;
@@ -44,10 +47,11 @@
 --@include operations
 --@include index
 local clock_key, meta_key, deletes_key, received_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local keys_key, conflicts_key = KEYS[5], KEYS[6]
+local keys_key, conflicts_key, system_key = KEYS[5], KEYS[6], KEYS[7]
 local node, kv_stem, log_stem, pending_stem = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local channel, pending_max, drain_max, now = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
-local first_write, fields_per_write = 9, 5
+local alert = ARGV[9]
+local first_write, fields_per_write = 10, 5
 
 local owner, author, last, merging =
   unpack(redis.call('HMGET', meta_key, 'node', 'actor', 'timestamp', 'merging'))
@@ -153,6 +157,10 @@ local function apply(actor, sequence, stamp, dependencies_text, dependencies, pa
     'timestamp', stamp, 'dependencies', dependencies_text, 'operations', packed)
   for verb, key, content_type, value in operations(packed) do
     apply_operation(dot, actor, sequence, stamp, dependencies, verb, key, content_type, value)
+    if string.byte(key) == 0 then
+      redis.call('SADD', system_key, key)
+      redis.call('PUBLISH', alert, key)
+    end
   end
   latest = math.max(latest, tonumber(stamp))
   clock[actor], advanced[actor] = sequence, sequence

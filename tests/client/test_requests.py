@@ -5,10 +5,11 @@ from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
+from aiohttp import web
 
 from client import BadInput, Lightcone, LightconeError, Unreachable, Version
 from client.context import UNDER_WAY_MAX
-from tests.client.fake_node import FakeNode, answers, refuses
+from tests.client.fake_node import FakeNode, Misbehaviour, answers, refuses
 
 
 async def test_text_and_bytes_come_back_as_they_were(a: FakeNode) -> None:
@@ -231,3 +232,42 @@ def test_text_is_read_in_its_charset(content_type: str, value: bytes, text: str)
 def test_what_is_not_text_says_so(content_type: str) -> None:
     with pytest.raises(ValueError):
         _ = Version("k", b"\xff", content_type, "A:1", '"A:1"', 1, "http://a").text
+
+
+def says(status: int, body: Any = None) -> Misbehaviour:
+    """A node that answers so, in the session."""
+
+    async def answer(_request: web.Request) -> web.Response:
+        headers = {"Causal-Context": "lc1;A:1"}
+        if body is None:
+            return web.Response(status=status, headers=headers)
+        return web.json_response(body, status=status, headers=headers)
+
+    return answer
+
+
+async def test_members_are_added_listed_and_removed_as_part_of_the_session(a: FakeNode) -> None:
+    d = {"id": "D", "url": "http://d", "source": "learned", "state": "member", "reachable": False}
+    a.misbehaviours += [says(201, d), says(200, d), says(200, {"members": [d]}), says(204)]
+    async with Lightcone([a.url]) as kv:
+        assert await kv.add_member("D", "http://d") == d
+        assert await kv.add_member("D", "http://d") == d
+        assert await kv.members() == [d]
+        await kv.remove_member("D/..")
+        with pytest.raises(BadInput, match="Name the member"):
+            await kv.remove_member("")
+    assert [(seen.method, seen.path.partition("?")[0]) for seen in a.seen] == [
+        ("POST", "/members"),
+        ("POST", "/members"),
+        ("GET", "/members"),
+        ("DELETE", "/members/D%2F.."),
+    ]
+    assert a.seen[0].body == b'{"id": "D", "url": "http://d"}'
+    assert [seen.context for seen in a.seen] == ["", *["lc1;A:1"] * 3]
+
+
+async def test_a_node_that_was_removed_is_passed_over(a: FakeNode, b: FakeNode) -> None:
+    a.misbehaviours.append(refuses("node-removed", 410, outcome="not_applied"))
+    async with Lightcone([a.url, b.url]) as kv:
+        assert (await kv.put("lunch", "noon?")).node == b.url
+    assert len(a.seen) == 1

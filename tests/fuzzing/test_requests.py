@@ -73,7 +73,7 @@ def is_good_key(key: bytes) -> bool:
         key.decode()
     except UnicodeDecodeError:
         return False
-    return 1 <= len(key) <= 512
+    return 1 <= len(key) <= 512 and not key.startswith(b"\0")
 
 
 def is_good_context(context: str) -> bool:

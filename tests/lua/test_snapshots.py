@@ -1,6 +1,6 @@
 """lua/read_cut.lua, lua/stage_part.lua, lua/merge_keys.lua, lua/finish_merge.lua,
-lua/give_up_snapshot.lua: a snapshot is read at one instant, kept part by part in one order, and merged so that nothing is lost and nothing
-that was deleted returns.
+lua/give_up_snapshot.lua: a snapshot is read at one instant, kept part by part in one order, and
+merged so that nothing is lost and nothing that was deleted returns.
 
 That merging is by definition what it should be, tests/test_twin.py shows on random histories.
 """
