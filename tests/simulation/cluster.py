@@ -35,6 +35,7 @@ from tests.simulation.plan import (
     Crash,
     DiskLost,
     LinkChange,
+    MemberChange,
     Pause,
     Plan,
     PowerCut,
@@ -52,6 +53,11 @@ SETTLES_WITHIN_S: Final = 40.0
 CLIENT_PATIENCE_S: Final = 6.0
 _STARTED_AFTER_S: Final = 0.1
 _LAST_KEY: Final = "last"
+_TOLD_TO_WAIT: Final = {
+    f"urn:lightcone:{name}" for name in ("syncing", "node-removed", "foreign-context")
+}
+"""Refusals that say that it depends on others when the node serves again: on the end of a merge,
+on being made a member again, on hearing of the members that its clients have heard of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +96,12 @@ class _Simulation:
         self._loop = asyncio.get_running_loop()
         plan = self._plan
         self._record = record = Record(self._loop.time)
+        # What nobody but a node lacks that is no member may be trimmed.
+        changes = any(isinstance(step, MemberChange) for step in plan.steps)
         self._oracle = Oracle(
             plan.nodes,
             record,
-            plan.settings.get("log_max_entries", 10**9),
+            0 if plan.joins or changes else plan.settings.get("log_max_entries", 10**9),
             clients_only=self._clients_only,
         )
         self._network = Network(self._rng)
@@ -236,7 +244,7 @@ class _Simulation:
         settings: dict[str, Any] = dict(self._plan.settings)
         return Config(
             node_id=node,
-            peers={peer: f"http://{peer}.test" for peer in self._plan.nodes if peer != node},
+            peers={peer: _url(peer) for peer in self._plan.peers(node)},
             redis_url="redis://127.0.0.1:1",
             **settings,
         )
@@ -291,7 +299,8 @@ class _Simulation:
         await asyncio.sleep(max(0.0, at - self._loop.time()))
 
     async def _trouble(
-        self, step: LinkChange | Pause | Crash | Trouble | PowerCut | DiskLost | ClockJump
+        self,
+        step: LinkChange | Pause | Crash | Trouble | PowerCut | DiskLost | ClockJump | MemberChange,
     ) -> None:
         note = self._record.note
         match step:
@@ -299,6 +308,10 @@ class _Simulation:
                 if (source, target) not in self._plan.severed and not self._healed:
                     note("trouble", "", f"{_weather_text(weather)} {source} => {target}")
                     self._network.set_weather(source, target, weather)
+            case MemberChange(_, node, verb, member):
+                note("trouble", node, f"{verb} member {member} at {node}")
+                status = await self._change_member(node, verb, member)
+                note("trouble", node, f"{verb} member {member} at {node} -> {status}")
             case ClockJump(_, node, by_ms):
                 note("trouble", node, f"clock {node} {by_ms:+} ms")
                 self._skew_ms[node] += by_ms
@@ -351,9 +364,35 @@ class _Simulation:
             life.crash = None
             life.running.set()
 
+    async def _change_member(self, node: str, verb: str, member: str) -> int:
+        """The status that the node answers; 0 if it does not."""
+        if verb == "add":
+            asked = "POST", "/members", json.dumps({"id": member, "url": _url(member)}).encode()
+        else:
+            asked = "DELETE", f"/members/{member}", b""
+        method, path, body = asked
+        rng = self._rng(f"{verb} {member} at {node}")
+        try:
+            async with asyncio.timeout(CLIENT_PATIENCE_S):
+                reply = await self._network.ask(node, rng, method, path, {}, body)
+        except (ConnectionReset, TimeoutError):
+            return 0
+        status: int = reply.status
+        return status
+
+    async def _make_all_members(self) -> None:
+        first, *others = self._plan.nodes
+        for member in others:
+            while await self._change_member(first, "add", member) not in (200, 201):
+                if self._loop.time() > self._plan.heal_at + SETTLES_WITHIN_S:
+                    raise Violation("G6", f"{first} does not add {member} though all is healed")
+                await asyncio.sleep(0.2)
+
     async def _settle(self) -> None:
         """All nodes are equal, within a stated time."""
         oracle, plan = self._oracle, self._plan
+        if any(isinstance(step, MemberChange) for step in plan.steps):
+            await self._make_all_members()
         for node in plan.nodes:
             await self._last_write(node)
         give_up_at = self._loop.time() + SETTLES_WITHIN_S
@@ -460,7 +499,7 @@ class _Simulation:
         """Whether a node whose workers and Redis are well all the time has refused, and not for
         lack of something that the client has seen elsewhere, or for a merge that will end."""
         return (
-            answer.problem != "urn:lightcone:syncing"
+            answer.problem not in _TOLD_TO_WAIT
             and (answer.outcome == "unknown" or (answer.outcome != "ok" and not answer.carries))
             and not (self._loop.time() < _STARTED_AFTER_S or self._is_troubled)
         )
@@ -483,7 +522,7 @@ def _understood(request: Request, carries: bool, reply: Any) -> Answered:
     if status == 404:
         return Answered(request, carries, status, "ok", context=_context(reply))
     problem = json.loads(reply.body)
-    if status != 503:
+    if status != 503 and problem["type"] not in _TOLD_TO_WAIT:
         raise Violation("G10", f"{request.kind} {request.key}: {problem}")
     return Answered(request, carries, status, problem["outcome"], problem=problem["type"])
 
@@ -505,6 +544,10 @@ def _context(reply: Any) -> VectorClock:
     """What the answer's token says: oracles may look into what clients must not."""
     token: str = reply.headers["Causal-Context"]
     return VectorClock.parse(token.removeprefix("lc1").replace(";", " "))
+
+
+def _url(node: str) -> str:
+    return f"http://{node}.test"
 
 
 def _weather_text(weather: Weather) -> str:

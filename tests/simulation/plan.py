@@ -23,7 +23,7 @@ CrashWhen = Literal["before", "after", "late"]
 
 PROFILES: Final = (
     *("calm", "storm", "crash", "partition", "storage", "skew", "limits", "power", "disk", "trim"),
-    "mix",
+    *("members", "mix"),
 )
 
 
@@ -136,7 +136,19 @@ class ClockJump:
     by_ms: int
 
 
-Step = Request | LinkChange | Pause | Crash | Trouble | PowerCut | DiskLost | ClockJump
+@dataclass(frozen=True, slots=True)
+class MemberChange:
+    """A node is asked to add another one to the cluster, or to remove it."""
+
+    at: float
+    node: str
+    verb: Literal["add", "remove"]
+    member: str
+
+
+Step = (
+    Request | LinkChange | Pause | Crash | Trouble | PowerCut | DiskLost | ClockJump | MemberChange
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +162,8 @@ class Session:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One simulation. At `heal_at` all trouble ends, except the links that are `severed` for good:
-    those that remain still connect all nodes."""
+    those that remain still connect all nodes. A node that `joins` knows the first one only, and
+    nobody knows it; at `heal_at` all nodes are made members."""
 
     seed: int
     profile: str
@@ -162,6 +175,13 @@ class Plan:
     severed: tuple[tuple[str, str], ...]
     steps: tuple[Step, ...]
     heal_at: float
+    joins: str = ""
+
+    def peers(self, node: str) -> list[str]:
+        """Those that the node's settings name."""
+        if node == self.joins:
+            return [self.nodes[0]]
+        return [peer for peer in self.nodes if peer not in (node, self.joins)]
 
 
 def plan_for(seed: int, profile: str | None = None) -> Plan:
@@ -202,6 +222,12 @@ class _Planner:
             steps += self._power_cuts()
         if self._has["disk"]:
             steps.append(self._lost_disk())
+        joins = ""
+        if self._has["members"]:
+            joins = nodes[-1] if rng.random() < 0.7 else ""
+            # Whom it knows must be reached: whom it does not know it does not listen to.
+            severed = tuple(pair for pair in severed if joins not in pair)
+            steps += self._member_changes(joins)
         if self._has["skew"] or rng.random() < 0.3:
             skew = {node: rng.choice((0, 0, -3000, -50, 20, 5000, 86_400_000)) for node in nodes}
             steps += self._jumps()
@@ -218,6 +244,7 @@ class _Planner:
             severed,
             tuple(sorted(steps, key=lambda step: step.at)),
             round(self._length + 0.5, 3),
+            joins,
         )
 
     # --- the cluster -----------------------------------------------------------------------------
@@ -398,6 +425,20 @@ class _Planner:
         at = round(rng.uniform(0.3, self._length), 4)
         copied_s = round(rng.uniform(0.05, at - 0.1), 4) if rng.random() < 0.6 else 0.0
         return DiskLost(at, rng.choice(self._nodes), copied_s, self._for_s())
+
+    def _member_changes(self, joins: str) -> list[MemberChange]:
+        """One joins, and others are removed and come back; never the first, whom all can ask."""
+        rng, changes = self._rng, []
+        if joins:
+            changes.append(MemberChange(self._at(), rng.choice(self._nodes[:-1]), "add", joins))
+        for _ in range(rng.randint(0, 2)):
+            member = rng.choice(self._nodes[1:])
+            at, node = self._at(), rng.choice(self._nodes)
+            changes.append(MemberChange(at, node, "remove", member))
+            if rng.random() < 0.7:
+                at = round(at + self._for_s(), 4)
+                changes.append(MemberChange(at, rng.choice(self._nodes), "add", member))
+        return changes
 
     def _jumps(self) -> list[ClockJump]:
         rng = self._rng
