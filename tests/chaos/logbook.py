@@ -107,7 +107,7 @@ class LogReader:
             # cancellation that comes just when it is done (python/cpython#86296).
             socket_timeout=None,
         )
-        async with asyncio.timeout(_GLANCE_S), connection as redis:
+        async with contextlib.aclosing(connection) as redis, asyncio.timeout(_GLANCE_S):
             run = str((await redis.info("server"))["run_id"])
             if run != self._run:
                 # It may hold other data, and so other writes under the names that were read.

@@ -9,6 +9,7 @@ What it does not know: what is being done to the node.
 """
 
 import itertools
+from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
@@ -95,9 +96,12 @@ class Place:
         """
         # In this order: what is trimmed meanwhile only lets a log begin later.
         clock = await self.clock()
-        logs = await redis_contents(self.nodes.socket(self.node), "log:*")
+        async with self.redis() as redis:
+            first: dict[str, Any] = {
+                actor: await redis.xrange(f"log:{actor}", count=1) for actor in clock
+            }
         return {
-            actor: sequence_of(log[0][0]) if (log := logs.get(f"log:{actor}")) else sequence + 1
+            actor: sequence_of(first[actor][0][0]) if first[actor] else sequence + 1
             for actor, sequence in clock.items()
         }
 

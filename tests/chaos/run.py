@@ -44,9 +44,9 @@ from tests.contents import Contents, joined, redis_contents
 _CALM_S = 3.0
 _READS_AT_ONCE = 16
 _POLL_S = 0.1
-#: What a node logs only when it meets what nobody thought of, or doubts a guarantee.
-#: What it logs when it has merged a snapshot.
+#: What a node logs when it has merged a snapshot.
 _MERGED = "snapshot merged"
+#: What it logs only when it meets what nobody thought of, or doubts a guarantee.
 _COMPLAINTS = ("Traceback (most recent call last)", "[critical", "a guarantee is in doubt")
 
 
