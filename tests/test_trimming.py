@@ -93,7 +93,8 @@ async def test_writes_that_come_meanwhile_are_not_in_the_way(make_store: MakeSto
     board = Busy(a.redis, a.keys, a.scripts, "a worker")
     config = Config(node_id="A", log_min_entries=5)
     await Trimmer(config, a.store, board, lambda: ("B",), lambda: NOW_US).trim()
-    assert await held(a) == list(range(1, 12))
+    last = (await a.store.clock())["A"]
+    assert last > 10 and await held(a) == list(range(1, last + 1))
 
 
 async def test_a_log_over_its_cap_loses_its_beginning(make_store: MakeStore) -> None:
