@@ -287,8 +287,8 @@ class _Planner:
             "BATCH_MAX_WRITES": rng.choice((50 if self._topology == "mesh" else 200, 512)),
             # An entry stays for longer than the logbook takes to read it again, and is gone when a
             # node was cut off for some seconds: then it is sent a snapshot, of a part or of more.
-            "LOG_MIN_ENTRIES": rng.choice((50, 100)),
-            "LOG_MAX_ENTRIES": rng.choice((100, 200)),
+            "LOG_MIN_ENTRIES": rng.choice((100, 150)),
+            "LOG_MAX_ENTRIES": rng.choice((200, 300)),
             "TRIM_MS": rng.choice((100, 300)),
             "BATCH_MAX_BYTES": rng.choice((20_000, 1024 * 1024)),
             "RELAY_AFTER_MS": rng.choice((100, 300)),
