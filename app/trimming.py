@@ -79,7 +79,9 @@ class Trimmer:
             most = min(config.log_max_entries, int(size.entries * share))
             capped = min(needed[actor], last - most)
             over_cap = over_cap or capped > everywhere[actor]
-            await self._store.trim_log(actor, max(through, capped), last - size.entries + 1)
+            # Or later than that, for what came since the clock was read is counted, too.
+            begins = max(1, last - size.entries + 1)
+            await self._store.trim_log(actor, max(through, capped), begins)
         self._warn(over_cap)
 
     async def _needed(self, peer: str, mine: VectorClock) -> VectorClock:

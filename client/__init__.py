@@ -2,6 +2,7 @@
 
 from client.answers import (
     Conflict,
+    Deleted,
     ExplainedVersion,
     ExplainedWrite,
     Explanation,
@@ -33,6 +34,7 @@ from client.transaction import Transaction
 __all__ = [
     "BadInput",
     "Conflict",
+    "Deleted",
     "ExplainedVersion",
     "ExplainedWrite",
     "Explanation",

@@ -54,6 +54,19 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class Deleted:
+    """A delete that took effect: `dot` is the name of it, `node` the URL of the node that did it.
+
+    `replicas` are as for `Written`.
+    """
+
+    key: str
+    dot: str
+    node: str
+    replicas: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One version of a key. `siblings` counts the versions side by side, this one included.
 
@@ -201,6 +214,37 @@ class Incarnation(TypedDict):
     reason: str
 
 
+class HeldBack(TypedDict):
+    """How many writes a log keeps because a peer lacks them."""
+
+    peer: str
+    writes: int
+
+
+class LogStatus(TypedDict):
+    """How long all logs of a node are together, what every node has, and who lacks most."""
+
+    entries: int
+    bytes: int
+    stable: dict[str, int]
+    held_back_by: list[HeldBack]
+
+
+#: `from` is a word of Python, so this cannot be a class.
+SnapshotStatus = TypedDict(
+    "SnapshotStatus",
+    {
+        "from": str,
+        "phase": str,
+        "received_keys": int,
+        "merged_keys": int,
+        "total_keys": int,
+        "since_s": float,
+    },
+)
+"""The snapshot that a node receives."""
+
+
 class Status(TypedDict):
     """A node's view of itself and of its peers. `actor` is None until it is known who writes."""
 
@@ -211,6 +255,8 @@ class Status(TypedDict):
     clock: dict[str, int]
     timestamp: object
     pending: PendingCount
+    log: LogStatus
+    snapshot: SnapshotStatus | None
     peers: dict[str, PeerStatus]
     removed: list[str]
     limits: dict[str, Any]
@@ -245,6 +291,11 @@ def written(answer: Answer) -> Written:
         answer.headers.get("ETag", ""),
         _replicas(answer),
     )
+
+
+def deleted(key: str, answer: Answer) -> Deleted:
+    """The answer to a delete."""
+    return Deleted(key, answer.headers["Dot"], answer.node, _replicas(answer))
 
 
 def version(key: str, answer: Answer) -> Version | None:

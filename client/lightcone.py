@@ -25,6 +25,7 @@ from client import answers
 from client.answers import (
     Answer,
     Conflict,
+    Deleted,
     Explanation,
     Fault,
     Member,
@@ -218,13 +219,13 @@ class Session:
         replicas: int | None = None,
         idempotency_key: str | None = None,
         patience_s: float | None = None,
-    ) -> None:
+    ) -> Deleted:
         """The key has no version at one node, durably. It need not have had any.
 
         The rest is as for `put`.
         Raises BadInput, PreconditionFailed, NotApplied, ReplicasMissing, OutcomeUnknown.
         """
-        await self._ask(
+        return await self._ask(
             Request(
                 name=f"delete {key!r}",
                 key=key,
@@ -232,7 +233,7 @@ class Session:
                 path=_key_path(key),
                 query=_replicas(replicas),
                 headers={**_conditions(if_match, if_none_match), **_idempotency(idempotency_key)},
-                read=answers.nothing,
+                read=lambda answer: answers.deleted(key, answer),
                 is_write=True,
                 is_repeatable=idempotency_key is not None,
             ),

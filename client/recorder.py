@@ -25,7 +25,7 @@ Each line is a JSON object:
 | `value` | what was put, as text; see `value_text` |
 | `seen` | what was read: the winner with its `value` and `dot` first, then its siblings |
 | `complete` | of a `get`: true, for the ETag names all siblings, though by their dots alone |
-| `dot` | the name of a put. The answer to a delete does not tell its dot |
+| `dot` | the name of a put or a delete |
 | `dependencies` | the vector clock just before a put: that of the answer, less the put itself |
 | `outcome` | `ok`, `not_applied`, `unknown` |
 | `start`, `end` | microseconds, from a clock that only goes forward |
@@ -42,7 +42,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from client.answers import Version, Written
+from client.answers import Deleted, Version, Written
 from client.context import Context
 from client.errors import LightconeError, Outcome
 from client.transport import Request
@@ -163,6 +163,8 @@ def _told(request: Request[Any], result: object) -> dict[str, object]:
     match result:
         case Written(dot=dot, clock=clock):
             return {"dot": dot, "dependencies": _before(dot, clock)}
+        case Deleted(dot=dot):
+            return {"dot": dot}
         case Version() as winner:
             others = sorted(set(winner.etag.strip('"').split(",")) - {winner.dot})
             return {"seen": [_seen(winner), *({"dot": dot} for dot in others)], "complete": True}

@@ -80,6 +80,23 @@ async def test_the_newest_stay_although_every_member_has_them(make_store: MakeSt
     assert await held(a) == [4, 5]
 
 
+async def test_writes_that_come_meanwhile_are_not_in_the_way(make_store: MakeStore) -> None:
+    """Not even if the log has become several times as long as it was."""
+    a = await node_a(make_store, 1)
+
+    class Busy(Board):
+        async def sending(self, peer: str) -> Sending | None:
+            for _ in range(10):
+                await a.store.commit([Put("x", b"")])
+            return None
+
+    board = Busy(a.redis, a.keys, a.scripts, "a worker")
+    config = Config(node_id="A", log_min_entries=5)
+    await Trimmer(config, a.store, board, lambda: ("B",), lambda: NOW_US).trim()
+    last = (await a.store.clock())["A"]
+    assert last > 10 and await held(a) == list(range(1, last + 1))
+
+
 async def test_a_log_over_its_cap_loses_its_beginning(make_store: MakeStore) -> None:
     a = await node_a(make_store, 9, of_b=3)
     await heard(a, B="A:9 B:3")

@@ -16,7 +16,8 @@
   ARGV[5]  after        the part that it follows; empty for the first
   ARGV[6]  total        about how many keys there will be
   ARGV[7]  now          microseconds since 1970
-  ARGV[8]  patience     microseconds of silence after which another snapshot may take its place
+  ARGV[8]  patience     microseconds of silence after which another node's snapshot may take its
+                        place
   ARGV[9]  cut clock    of the last part, as text; `-` in any other
   ARGV[10] cut deletes  ... as text
   ARGV[11] cut timestamp
@@ -44,10 +45,13 @@ local owner, author, merging = unpack(redis.call('HMGET', meta_key, 'node', 'act
 if owner ~= node then
   return {}
 end
-local current, last, heard = unpack(redis.call('HMGET', snapshot_key, 'id', 'last', 'heard'))
+local current, last, heard, sender =
+  unpack(redis.call('HMGET', snapshot_key, 'id', 'last', 'heard', 'source'))
 
 if name == '' then
-  local is_free = not current or (not merging and tonumber(now) - tonumber(heard) >= patience)
+  -- A node sends one snapshot to a peer, so who asks for another goes on with the first no more.
+  local is_free = not current
+    or (not merging and (source == sender or tonumber(now) - tonumber(heard) >= patience))
   -- One whose parts may still be staged was given up: it is begun anew by another name.
   if current ~= id and is_free and redis.call('SADD', staging_key, id) == 1 then
     redis.call('DEL', snapshot_key)

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.conduct import Firing
+from tests.chaos.logbook import Logbook
 from tests.chaos.losses import Loss
 from tests.chaos.plan import Plan
 from tests.checker.history import Operation
-from tests.contents import Contents, LoggedWrite, writes_of
+from tests.contents import Contents
 
 _SHOWN_MAX = 5
 
@@ -34,31 +35,29 @@ class Evidence:
     settled_s: float | None
     clocks: Mapping[str, Mapping[str, int]]
     versions: Mapping[str, Contents]
+    #: What is left of the logs at the end.
     logs: Mapping[str, Contents]
+    #: What stood in them at any time.
+    logbook: Logbook
     #: The names of what waits in each Redis.
     pending: Mapping[str, Sequence[str]]
     #: The disks that were lost.
     losses: Sequence[Loss] = ()
     #: Lines of the nodes' own logs that no run should cause.
     complaints: Sequence[str] = ()
-    _writes: dict[str, dict[str, LoggedWrite]] = field(default_factory=dict)
+    #: How many snapshots each node has merged.
+    snapshots: Mapping[str, int] = field(default_factory=dict)
 
-    def writes(self, node: str) -> Mapping[str, LoggedWrite]:
-        """The writes in the logs of the node, by dot."""
-        if node not in self._writes:
-            self._writes[node] = {w.dot: w for w in writes_of(self.logs.get(node, {}))}
-        return self._writes[node]
-
-    def acknowledged(self, kind: str) -> Iterator[Operation]:
-        """The operations of a kind that a client was told had been done."""
-        return (op for op in self.history if op.kind == kind and op.outcome == "ok")
+    def acknowledged(self) -> Iterator[Operation]:
+        """The writes that a client was told had been done."""
+        return (op for op in self.history if op.writes and op.outcome == "ok")
 
     def lost_writes(self) -> Sequence[Operation]:
         """The writes that were acknowledged and are lost with a disk.
 
         After a write its name is the newest that its session has seen of its actor.
         """
-        return [op for op in self.history if op.lost and op.writes and op.outcome == "ok"]
+        return [op for op in self.acknowledged() if op.lost]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,19 @@ What it is: `verdicts`, one for each thing that must be so (`CHECKS`).
 
 What it assumes and guarantees: a check looks at the evidence only, and says what is wrong in words,
 or else what it has looked at, so that nothing passes for want of something to look at. Clients,
-logs and versions are held against each other; no node's word is taken for another's. Of writes that
-were acknowledged only those may be missing that no disk but a lost one had when it was lost.
+logs and versions are held against each other; no node's word is taken for another's. Logs are
+trimmed, so what stood in them is known from the logbook. Of writes that were acknowledged only
+those may be missing that no disk but a lost one had when it was lost.
 
 What it does not know: how the evidence came about, or what the nemeses did.
 
 Where the idea is from: the final reads of Jepsen, and its checkers that compose.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 
+from app.vector_clock import node_of
 from app.write import Delete, Put
 from client.recorder import value_text
 from tests.chaos.evidence import Evidence, Verdict
@@ -23,12 +25,13 @@ from tests.chaos.plan import NEMESES
 from tests.checker.__main__ import told
 from tests.checker.check import check_all
 from tests.checker.history import BadHistory, Operation
-from tests.contents import LoggedWrite, covers, unequal
+from tests.contents import LoggedWrite, covers, joined, sequence_of, unequal
 
 #: From the last healing until all nodes have everything.
 SETTLE_MAX_S = 60.0
+#: From then until the logs are trimmed. A snapshot that was given up may keep a log for a minute.
+TRIM_MAX_S = 90.0
 _EXPLAINED = 2
-
 
 Check = Callable[[Evidence], Verdict]
 
@@ -53,7 +56,7 @@ def every_strike_fired(evidence: Evidence) -> Verdict:
 
 
 def there_was_load(evidence: Evidence) -> Verdict:
-    """Every session was served, every node took writes, and siblings were seen."""
+    """Every session was served, every node took writes, siblings and snapshots were there."""
     served = [op for op in evidence.history if op.outcome == "ok" and not op.final]
     sessions = Counter(op.session for op in served)
     problems = [
@@ -69,8 +72,14 @@ def there_was_load(evidence: Evidence) -> Verdict:
     problems += [f"no {k}" for k in ("put", "delete", "get", "siblings") if not kinds[k]]
     siblings = sum(len(read.seen) > 1 for op in served for read in op.reads)
     problems += [] if siblings else ["no read has shown siblings"]
+    snapshots = sum(evidence.snapshots.values())
+    if not snapshots and "in-snapshot" not in evidence.plan.skipped:
+        problems.append("no node has merged a snapshot")
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    what = f"{counts} served in {len(sessions)} sessions; {siblings} reads showed siblings"
+    what = (
+        f"{counts} served in {len(sessions)} sessions; {siblings} reads showed siblings; "
+        f"{snapshots} snapshots were merged"
+    )
     return Verdict("there was load", what, problems)
 
 
@@ -117,13 +126,20 @@ def clients_saw_causal_order(evidence: Evidence) -> Verdict:
 
 
 def nodes_hold_the_same(evidence: Evidence) -> Verdict:
-    """The same clock, the same versions, and under each dot the same write, in every Redis (G5)."""
+    """The same clock and versions in every Redis, and in the logs what always stood there (G5)."""
     problems = []
     for what, held in (("versions", evidence.versions), ("logs", evidence.logs)):
         problems += [
             f"{what} of {node} are missing" for node in evidence.plan.nodes if not held.get(node)
         ]
-        problems += [f"{key} differs" for key in unequal(held)]
+    problems += [f"{key} differs" for key in unequal(evidence.versions)]
+    problems += [
+        f"an entry of {key} at {node} is not what was seen there before: {entry}"
+        for node, logs in evidence.logs.items()
+        for key, log in logs.items()
+        for entry in log
+        if not evidence.logbook.has(key, entry)
+    ]
     clocks = {node: dict(clock) for node, clock in evidence.clocks.items()}
     if (
         len(clocks) < len(evidence.plan.nodes)
@@ -131,39 +147,64 @@ def nodes_hold_the_same(evidence: Evidence) -> Verdict:
     ):
         problems.append(f"the clocks differ: {clocks}")
     versions = len(next(iter(evidence.versions.values()), {}))
-    writes = len(evidence.writes(evidence.plan.nodes[0]))
-    what = f"{versions} keys with versions and {writes} writes in the logs, at every node"
+    left = sum(len(log) for logs in evidence.logs.values() for log in logs.values())
+    what = f"{versions} keys with versions at every node, and {left} entries left in the logs"
     return Verdict("nodes hold the same", what, problems)
 
 
+def logs_are_short(evidence: Evidence) -> Verdict:
+    """Soon after the last write no log is longer than it need be, and none has a gap (G9)."""
+    plan = evidence.plan
+    ended = {loss.actor for loss in evidence.losses}
+    problems = []
+    trimmed = 0
+    for node, clock in evidence.clocks.items():
+        logs = evidence.logs.get(node, {})
+        problems += [f"{node} has {key}, and {clock}" for key in logs if key[4:] not in clock]
+        for actor, last in clock.items():
+            sequences = [sequence_of(id_) for id_, _ in logs.get(f"log:{actor}", [])]
+            # A merge lets the logs of others begin anew, but not that of the node itself.
+            is_own = node_of(actor) == node and actor not in ended
+            about = f"the log of {actor} at {node}"
+            if not sequences:
+                problems += [f"{about} is empty"] if is_own else []
+                continue
+            if len(sequences) > plan.log_entries_max(node):
+                problems.append(f"{about} has {len(sequences)} entries")
+            first = last - len(sequences) + 1
+            if sequences != list(range(first, last + 1)):
+                problems.append(f"{about} has gaps, or does not end at {last}: {sequences}")
+            trimmed += first - 1 if is_own else 0
+    problems += [] if trimmed else ["no node has trimmed the log of what it wrote"]
+    what = f"{trimmed} entries were trimmed by the nodes that wrote them, no log has a gap"
+    return Verdict("logs are short", what, problems)
+
+
 def nothing_acknowledged_is_lost(evidence: Evidence) -> Verdict:
-    """What a client was told had been written is in the log of every node, as it was (G3, G8)."""
+    """What a client was told had been written has been logged so, and all nodes have it (G3, G8).
+
+    Under the dot that the client was told, with the dependencies that it was told.
+    """
     problems = []
     lost = set(map(id, evidence.lost_writes()))
-    puts = [op for op in evidence.acknowledged("put") if id(op) not in lost]
-    deletes = [op for op in evidence.acknowledged("delete") if id(op) not in lost]
-    deleted = Counter(op.writes[0].key for op in deletes)
-    for node in evidence.plan.nodes:
-        writes = evidence.writes(node)
-        for op in puts:
-            logged = writes.get(str(op.dot))
-            if logged is None:
-                problems.append(f"{op.dot}, acknowledged by {op.node}, is not in the log of {node}")
-            elif not _is_put(logged, op):
-                problems.append(f"{op.dot} is another write in the log of {node}: {logged}")
-            elif logged.dependencies != op.dependencies:
-                problems.append(f"{op.dot} depends on {logged.dependencies} in the log of {node}")
-        # The answer to a delete does not tell its dot, so deletes can only be counted.
-        logged_deletes = Counter(
-            operation.key
-            for write in writes.values()
-            for operation in write.operations
-            if isinstance(operation, Delete)
-        )
-        for key, count in deleted.items():
-            if logged_deletes[key] < count:
-                problems.append(f"{node} has {logged_deletes[key]} of {count} deletes of {key}")
-    what = f"{len(puts)} puts and {deleted.total()} deletes were acknowledged"
+    kinds: Counter[str] = Counter()
+    for op in evidence.acknowledged():
+        logged = evidence.logbook.writes.get(str(op.dot))
+        if logged is not None and not _is_as_told(logged, op):
+            problems.append(f"{op.dot} is another write in the logs: {logged}")
+        if logged is not None and op.dependencies not in (None, logged.dependencies):
+            problems.append(f"{op.dot} depends on {logged.dependencies} in the logs")
+        if id(op) in lost:
+            continue
+        kinds[op.kind] += 1
+        if logged is None:
+            problems.append(f"{op.dot}, acknowledged by {op.node}, was in no log")
+        problems += [
+            f"{op.dot}, acknowledged by {op.node}, is not at {node}"
+            for node, clock in evidence.clocks.items()
+            if not covers(clock, str(op.dot))
+        ]
+    what = f"{kinds['put']} puts and {kinds['delete']} deletes were acknowledged"
     return Verdict("nothing acknowledged is lost", what, problems)
 
 
@@ -191,9 +232,8 @@ def nothing_refused_took_effect(evidence: Evidence) -> Verdict:
     }
     problems = [
         f"{refused[name].writes[0].value} on {name[0]} was refused by {refused[name].node}, "
-        f"and is {write.dot} at {node}"
-        for node in evidence.plan.nodes
-        for write in evidence.writes(node).values()
+        f"and is {write.dot}"
+        for write in evidence.logbook.writes.values()
         for name in _puts_of(write)
         if name in refused
     ]
@@ -203,38 +243,33 @@ def nothing_refused_took_effect(evidence: Evidence) -> Verdict:
 
 def dots_name_one_write(evidence: Evidence) -> Verdict:
     """No dot is given twice, no write has two, and no sequence is left out (G2, G4)."""
-    problems = []
-    given: dict[str, list[Operation]] = defaultdict(list)
-    for op in evidence.acknowledged("put"):
-        given[str(op.dot)].append(op)
+    book = evidence.logbook
+    given = Counter(str(op.dot) for op in evidence.acknowledged())
+    problems = [f"{dot} was given to {count} writes" for dot, count in given.items() if count > 1]
+    problems += book.conflicts
+    written = Counter(name for write in book.writes.values() for name in _puts_of(write))
     problems += [
-        f"{dot} was given to {len(ops)} writes" for dot, ops in given.items() if len(ops) > 1
+        f"{value} on {key} is {count} writes"
+        for (key, value), count in written.items()
+        if count > 1
     ]
-    for node in evidence.plan.nodes:
-        written = Counter(name for w in evidence.writes(node).values() for name in _puts_of(w))
-        problems += [
-            f"{value} on {key} is {count} writes in the log of {node}"
-            for (key, value), count in written.items()
-            if count > 1
-        ]
-        last = Counter(dot.rpartition(":")[0] for dot in evidence.writes(node))
-        if dict(last) != dict(evidence.clocks.get(node, {})):
-            problems.append(
-                f"{node} has so many writes: {dict(last)}, at {evidence.clocks.get(node)}"
-            )
-        problems += [
-            f"{actor}:{sequence} is not in the log of {node}"
-            for actor, count in last.items()
-            for sequence in range(1, count + 1)
-            if f"{actor}:{sequence}" not in evidence.writes(node)
-        ]
-    what = f"{len(given)} dots were given to puts, sequences have no gaps"
+    problems += [
+        f"{actor}:{sequence} was in no log"
+        for actor, last in joined(evidence.clocks.values()).items()
+        for sequence in range(1, last + 1)
+        if f"{actor}:{sequence}" not in book.writes
+    ]
+    problems += [] if book.compared else ["no write was seen in two logs"]
+    what = (
+        f"{len(given)} dots were given to clients; {len(book.writes)} writes were logged, without "
+        f"gaps, and {book.compared} times compared with the log of another node"
+    )
     return Verdict("dots name one write", what, problems)
 
 
 def timestamps_agree_with_causality(evidence: Evidence) -> Verdict:
     """However wrong wall clocks are, a write is later than all it depends on."""
-    writes = evidence.writes(evidence.plan.nodes[0])
+    writes = evidence.logbook.writes
     problems = []
     compared = 0
     for write in writes.values():
@@ -242,7 +277,7 @@ def timestamps_agree_with_causality(evidence: Evidence) -> Verdict:
             before = writes.get(f"{actor}:{sequence}")
             compared += 1
             if before is None:
-                problems.append(f"{write.dot} depends on {actor}:{sequence}, which is in no log")
+                problems.append(f"{write.dot} depends on {actor}:{sequence}, which was in no log")
             elif before.timestamp >= write.timestamp:
                 problems.append(f"{write.dot} is not later than {before.dot}, which it depends on")
     problems += [] if compared else ["no write depends on another"]
@@ -261,6 +296,7 @@ CHECKS: tuple[Check, ...] = (
     every_key_was_read_everywhere,
     clients_saw_causal_order,
     nodes_hold_the_same,
+    logs_are_short,
     nothing_acknowledged_is_lost,
     only_what_one_disk_had_is_lost,
     nothing_refused_took_effect,
@@ -278,7 +314,7 @@ def _lost_too_much(evidence: Evidence) -> Iterator[str]:
                     f"other disks had {loss.actor} up to {loss.held} when {loss.node} lost its "
                     f"own, and {node} has it up to {has}"
                 )
-        for op in evidence.acknowledged("put"):
+        for op in evidence.acknowledged():
             if op.dot and op.dot.actor == loss.actor and _began_after(op, loss):
                 yield f"{op.dot} was given by {op.node} after it had lost its disk"
 
@@ -315,8 +351,11 @@ def _lag(evidence: Evidence, node: str) -> str:
     return f"lacks {shown}" if shown else ""
 
 
-def _is_put(write: LoggedWrite, op: Operation) -> bool:
-    return _puts_of(write) == [(op.writes[0].key, op.writes[0].value)]
+def _is_as_told(write: LoggedWrite, op: Operation) -> bool:
+    [told] = op.writes
+    if told.value is None:
+        return write.operations == (Delete(told.key),)
+    return _puts_of(write) == [(told.key, told.value)]
 
 
 def _puts_of(write: LoggedWrite) -> list[tuple[str, str | None]]:

@@ -22,6 +22,7 @@ from tests.chaos.conduct import Firing
 from tests.chaos.evidence import Evidence, Verdict
 from tests.chaos.final import verdicts
 from tests.chaos.load import Tally
+from tests.chaos.logbook import Logbook
 from tests.chaos.losses import Loss
 from tests.chaos.plan import Plan, Request, SessionPlan, plan_for, requests_of
 from tests.chaos.run import Result
@@ -32,17 +33,21 @@ from tests.contents import Contents
 from tests.model import Node
 
 _ROUNDS = 12
+#: So that such few writes are trimmed.
+_SHORT_LOGS = {"LOG_MIN_ENTRIES": "4", "LOG_MAX_ENTRIES": "8"}
 
 
 def model_run(seed: int = 1, *, loses: str = "") -> Evidence:
     """The evidence of a good run, in which the disk of this node is lost half-way."""
     plan = plan_for(seed, seconds=10)
+    plan = replace(plan, settings={**plan.settings, **_SHORT_LOGS})
     asking = _Asking(plan)
     asking.go_on(_ROUNDS // 2)
     if loses:
         asking.lose_disk(loses)
     asking.go_on(_ROUNDS // 2)
     asking.spread()
+    asking.read_logs()
     nodes, history = asking.nodes, asking.history
     keys = plan.keys()
     history += [
@@ -58,9 +63,13 @@ def model_run(seed: int = 1, *, loses: str = "") -> Evidence:
         settled_s=0.5,
         clocks={name: node.clock.to_dict() for name, node in nodes.items()},
         versions={name: _versions(node, keys) for name, node in nodes.items()},
-        logs={name: _logs(node) for name, node in nodes.items()},
+        logs={
+            name: _trimmed(_logs(node), plan.log_entries_max(name)) for name, node in nodes.items()
+        },
+        logbook=asking.logbook,
         pending={name: [] for name in nodes},
         losses=asking.losses,
+        snapshots=dict.fromkeys(nodes, 1),
     )
 
 
@@ -76,6 +85,7 @@ def model_result(*more: Verdict, proof: str = "seen") -> Result:
             {"ok": 5 * at, "unknown": at},
             {node: {"A": at} for node in nodes[: 1 + at % 3]},
             dict.fromkeys(nodes, 0),
+            dict.fromkeys(nodes, 5 * at % 20),
         )
         for at in range(20)
     ]
@@ -98,6 +108,7 @@ class _Asking:
         self.nodes = {name: Node(name) for name in plan.nodes}
         self.history: list[Operation] = []
         self.losses: list[Loss] = []
+        self.logbook = Logbook()
         self._requests = {session: requests_of(plan, session) for session in plan.sessions}
         self._names = {session: session.name for session in plan.sessions}
         self._last = {session: session.home for session in plan.sessions}
@@ -123,6 +134,11 @@ class _Asking:
         for one, other in itertools.permutations(self.nodes.values(), 2):
             other.receive(one.applied)
 
+    def read_logs(self) -> None:
+        """What stands in the logs is in the book."""
+        for name, node in self.nodes.items():
+            self.logbook.note(name, _logs(node))
+
     def lose_disk(self, name: str) -> None:
         """What its own sessions did and saw last at the node is lost, and they have begun anew."""
         self.spread()
@@ -135,6 +151,7 @@ class _Asking:
             # Each has seen the whole clock, which is more than a context would tell.
             newest = Dot(name, node.clock[name])
             self._note(operation, lost=newest if newest.sequence > held else None)
+        self.read_logs()
         self.losses.append(Loss(name, name, self._now, held, held))
         self.nodes[name] = Node(f"{name}~1", applied=list(self.nodes[other].applied))
         self._names |= {session: f"{session.name}-1" for session in at_home}
@@ -155,8 +172,10 @@ def _served(session: SessionPlan, request: Request, node: Node, now: int) -> Ope
         read = _seen(node, request.key)
         return Operation(session.name, name, request.kind, (read,))
     if request.kind == "delete":
-        node.write([Delete(request.key)], now)
-        return Operation(session.name, name, "delete", (), (Wrote(request.key, None),))
+        delete = node.write([Delete(request.key)], now)
+        wrote = Wrote(request.key, None)
+        dot = Dot.parse(str(delete.dot))
+        return Operation(session.name, name, "delete", (), (wrote,), dot)
     put = Put(request.key, request.value.encode(), "text/plain")
     write = node.write([put], now)
     return Operation(
@@ -201,6 +220,10 @@ def _logs(node: Node) -> Contents:
     for write in sorted(node.applied, key=lambda write: write.dot.sequence):
         logs.setdefault(f"log:{write.dot.actor}", []).append(log_entry(write))
     return logs
+
+
+def _trimmed(logs: Contents, most: int) -> Contents:
+    return {key: log[-most:] for key, log in logs.items()}
 
 
 def log_entry(write: Write) -> tuple[bytes, dict[bytes, bytes]]:

@@ -22,6 +22,7 @@ from tests.chaos.node_nemeses import ClockJump, End, FullDisk, FullMemory, Kill,
 from tests.chaos.place import Place
 from tests.chaos.plan import NETWORK, Strike
 from tests.chaos.proxy import Network
+from tests.chaos.snapshot_nemeses import InSnapshot
 
 #: What each nemesis does, for people.
 MEANING = {
@@ -36,6 +37,7 @@ MEANING = {
     "full-disk": "a node's disk is full, so that its Redis ends, again and again",
     "lose-data": "kill -9 of a node that is cut off, or not; it starts with an empty disk",
     "old-data": "kill -9 of a node; it starts with a copy of its disk from a while before",
+    "in-snapshot": "kill -9 of a node while it sends a snapshot, or while it receives one",
     "isolate": "one node is cut off from all others",
     "one-way": "what one node sends to one other is held back",
     "bridge": "the cluster is parted in two, and one node reaches both sides",
@@ -80,6 +82,8 @@ def nemesis_for(strike: Strike, network: Network, places: Mapping[str, Place]) -
             return LoseData(network, places, strike)
         case "old-data":
             return OldData(network, places, strike)
+        case "in-snapshot":
+            return InSnapshot(network, places, strike)
         case "clock-jump":
             return ClockJump(places, strike)
     raise ValueError(f"{strike.nemesis} is no nemesis")

@@ -9,6 +9,7 @@ What it does not know: what is being done to the node.
 """
 
 import itertools
+from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
@@ -17,7 +18,7 @@ from app.local_cluster import HOST
 from app.server import is_ready
 from client import Lightcone, LightconeError, PeerStatus, Status
 from tests.chaos.nodes import ChaosNodes
-from tests.contents import redis_contents
+from tests.contents import redis_contents, sequence_of
 from tests.processes import until
 
 #: How long to wait for a node that may be dead.
@@ -87,6 +88,22 @@ class Place:
             while str(received.get(actor, 0) + 1).encode() in waiting:
                 received[actor] = received.get(actor, 0) + 1
         return received
+
+    async def log_begins(self) -> dict[str, int]:
+        """Per actor the first sequence that the node's log of it has, or will have if it is empty.
+
+        Raises RedisError.
+        """
+        # In this order: what is trimmed meanwhile only lets a log begin later.
+        clock = await self.clock()
+        async with self.redis() as redis:
+            first: dict[str, Any] = {
+                actor: await redis.xrange(f"log:{actor}", count=1) for actor in clock
+            }
+        return {
+            actor: sequence_of(first[actor][0][0]) if first[actor] else sequence + 1
+            for actor, sequence in clock.items()
+        }
 
     async def birth(self) -> str:
         """The name of the data in the node's Redis, which no other Redis has. Raises RedisError."""

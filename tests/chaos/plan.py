@@ -18,9 +18,11 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 Kind = Literal["put", "get", "siblings", "delete"]
+End = Literal["sender", "receiver"]
+ENDS: Final[tuple[End, ...]] = get_args(End)
 Wire = tuple[str, str]
 """One direction between two nodes: what the first sends to the second."""
 
@@ -39,6 +41,7 @@ PROCESSES: Final = (
     "full-disk",
     "lose-data",
     "old-data",
+    "in-snapshot",
     # Not yet, for members do not change; it gets a class for nemeses.py and a word here:
     # "change-members": start a node that nobody knew, or take one away for good.
 )
@@ -67,6 +70,8 @@ _LASTS_S: Final[Mapping[str, tuple[float, float]]] = {
     # For so long it writes what is on no other disk, or in no copy. Then there is the start.
     "lose-data": (0.3, 2.0),
     "old-data": (0.5, 3.0),
+    # For so long the victim is dead. Before that comes what it takes to need a snapshot.
+    "in-snapshot": (0.2, 1.5),
     "clock-jump": (4.0, 10.0),
     **dict.fromkeys(("isolate", "one-way", "bridge", "halves", "delay"), (3.0, 8.0)),
 }
@@ -76,6 +81,7 @@ _GAP_S: Final = (0.5, 2.0)
 _PROOF_S: Final[Mapping[str, float]] = {
     **dict.fromkeys(PROCESSES + NETWORK, 1.5),
     **dict.fromkeys(ALONE, 6),
+    "in-snapshot": 12,
     "clock-jump": 2,
 }
 
@@ -95,7 +101,7 @@ class Strike:
 
     It strikes a node, or wires, or a node whose wires are cut meanwhile. `amount` is milliseconds
     of delay, or seconds of a clock's jump; `refuses` says that a cut link refuses connections,
-    instead of being silent.
+    instead of being silent; `kills` which end of a snapshot to `node` is killed.
     """
 
     nemesis: str
@@ -105,6 +111,7 @@ class Strike:
     wires: tuple[Wire, ...] = ()
     amount: float = 0.0
     refuses: bool = False
+    kills: End | None = None
 
     @property
     def alone(self) -> bool:
@@ -115,7 +122,8 @@ class Strike:
         wires = " ".join(f"{source}>{target}" for source, target in self.wires)
         amount = f" {self.amount:+g}" if self.amount else ""
         place = " ".join(filter(None, (self.node, wires)))
-        return f"{self.nemesis} {place}{amount}{' refused' if self.refuses else ''}"
+        kills = f" kills {self.kills}" if self.kills else ""
+        return f"{self.nemesis} {place}{amount}{' refused' if self.refuses else ''}{kills}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +176,14 @@ class Plan:
     def strikes(self) -> list[Strike]:
         """All strikes, track by track."""
         return list(itertools.chain(*self.tracks))
+
+    def log_entries_max(self, node: str) -> int:
+        """How long each log of the node may be, once nobody writes.
+
+        What every other node has goes; but of those that it never reaches a node knows nothing.
+        """
+        knows_all = not any(node in wire for wire in self.severed)
+        return int(self.settings["LOG_MIN_ENTRIES" if knows_all else "LOG_MAX_ENTRIES"])
 
     def keys(self) -> list[str]:
         """Every key that a session may use."""
@@ -269,6 +285,12 @@ class _Planner:
             # a time, so that small ones would not bear the load over a slow link.
             "DRAIN_MAX": rng.choice((32, 256)),
             "BATCH_MAX_WRITES": rng.choice((50 if self._topology == "mesh" else 200, 512)),
+            # An entry stays for longer than the logbook takes to read it again, and is gone when a
+            # node was cut off for some seconds: then it is sent a snapshot, of a part or of more.
+            "LOG_MIN_ENTRIES": rng.choice((100, 150)),
+            "LOG_MAX_ENTRIES": rng.choice((200, 300)),
+            "TRIM_MS": rng.choice((100, 300)),
+            "BATCH_MAX_BYTES": rng.choice((20_000, 1024 * 1024)),
             "RELAY_AFTER_MS": rng.choice((100, 300)),
             "HEARTBEAT_MS": 300,
             "LEASE_MS": 1500,
@@ -351,6 +373,11 @@ class _Planner:
             # What is held on a silent wire arrives after all, and is not lost.
             refuses = bool(wires) and rng.random() < 0.7
             return Strike(nemesis, gap_s, lasts_s, node, wires, refuses=refuses)
+        if nemesis == "in-snapshot":
+            node = rng.choice(self._nodes)
+            wires = self._wires_to(node, [peer for peer in self._nodes if peer != node])
+            kills = rng.choice(ENDS)
+            return Strike(nemesis, gap_s, lasts_s, node, wires, refuses=True, kills=kills)
         if nemesis in PROCESSES:
             return Strike(nemesis, gap_s, lasts_s, rng.choice(self._nodes))
         wires = self._wires(nemesis)
@@ -372,7 +399,11 @@ class _Planner:
         """To all peers that it reaches, as often as not; else to some of them, or to none."""
         peers = [peer for peer in self._nodes if peer != node and (node, peer) not in self._severed]
         count = len(peers) if self._rng.random() < 0.5 else self._rng.randrange(len(peers))
-        return tuple(_between([node], self._rng.sample(peers, count)))
+        return self._wires_to(node, self._rng.sample(peers, count))
+
+    def _wires_to(self, node: str, peers: Sequence[str]) -> tuple[Wire, ...]:
+        """To those of the peers that the node reaches, and back."""
+        return tuple(wire for wire in _between([node], peers) if wire not in self._severed)
 
     def _choice(self, nemesis: str) -> list[Wire]:
         along = self._rng.sample(self._nodes, len(self._nodes))

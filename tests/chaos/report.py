@@ -69,6 +69,7 @@ def _cards(result: Result) -> Iterator[str]:
         (f"{tally.writes['unknown']:,}", "writes in doubt"),
         (f"{result.lost_writes:,}", "writes lost with a disk"),
         (f"{result.tally.begun_anew:,}", "sessions that had seen those, begun anew"),
+        (f"{result.snapshots:,}", "snapshots merged"),
         (f"{fired} of {len(result.firings)}", "strikes fired"),
         (f"{behind:,.0f}", "writes that a node lacked at most"),
         (f"{sum(v.is_good for v in result.verdicts)} of {len(result.verdicts)}", "checks passed"),
@@ -102,6 +103,10 @@ def _charts(result: Result) -> str:
     delay = [Series(node, peaks(timeline.delays_s(node)), f"c{n}") for n, node in nodes]
     pending = [
         Series(node, peaks([(s.at_s, s.pending.get(node)) for s in timeline.samples]), f"c{n}")
+        for n, node in nodes
+    ]
+    logged = [
+        Series(node, peaks([(s.at_s, s.logged.get(node)) for s in timeline.samples]), f"c{n}")
         for n, node in nodes
     ]
     written = timeline.written()
@@ -153,6 +158,15 @@ def _charts(result: Result) -> str:
             ),
             _panel(
                 "Waiting", "Writes in the pending buffer of each node.", pending, bands, end_s, 130
+            ),
+            _panel(
+                "Logs",
+                "Writes in all logs of each node. What every node has is trimmed, and more than "
+                "the cap in any case.",
+                logged,
+                bands,
+                end_s,
+                130,
             ),
             _panel(
                 "Clocks",

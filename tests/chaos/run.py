@@ -16,6 +16,7 @@ import itertools
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,9 @@ from app.context import Contexts
 from client import Lightcone, LightconeError
 from tests.chaos.conduct import Conductor, Firing
 from tests.chaos.evidence import Evidence, Verdict
-from tests.chaos.final import SETTLE_MAX_S, verdicts
+from tests.chaos.final import SETTLE_MAX_S, TRIM_MAX_S, verdicts
 from tests.chaos.load import Load, Tally
+from tests.chaos.logbook import Logbook, LogReader
 from tests.chaos.nemeses import nemesis_for
 from tests.chaos.nodes import ChaosNodes
 from tests.chaos.place import Place, probe_key
@@ -42,7 +44,9 @@ from tests.contents import Contents, joined, redis_contents
 _CALM_S = 3.0
 _READS_AT_ONCE = 16
 _POLL_S = 0.1
-#: What a node logs only when it meets what nobody thought of, or doubts a guarantee.
+#: What a node logs when it has merged a snapshot.
+_MERGED = "snapshot merged"
+#: What it logs only when it meets what nobody thought of, or doubts a guarantee.
 _COMPLAINTS = ("Traceback (most recent call last)", "[critical", "a guarantee is in doubt")
 
 
@@ -61,6 +65,8 @@ class Result:
     history: Path
     #: Acknowledged writes that only one disk had, which was lost.
     lost_writes: int = 0
+    #: How many were merged, by all nodes.
+    snapshots: int = 0
 
     @property
     def is_good(self) -> bool:
@@ -83,6 +89,7 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
     began = time.monotonic()
     timeline = Timeline(plan.nodes)
     requests, finals = directory / "requests.jsonl", directory / "final-reads.jsonl"
+    logbook = Logbook()
     async with ChaosNodes(directory / "nodes", plan) as nodes:
         watcher.tell(f"ready: {', '.join(f'{n} {url}' for n, url in nodes.urls.items())}")
         async with Lightcone(list(nodes.urls.values()), record=requests) as kv:
@@ -92,10 +99,15 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
                 looking = [
                     group.create_task(timeline.take(kv, nodes.urls, load.tally)),
                     group.create_task(_show(watcher, load.tally, conductor)),
+                    *(
+                        group.create_task(LogReader(logbook, node, nodes.socket(node)).keep())
+                        for node in plan.nodes
+                    ),
                 ]
                 await _under_load(load, conductor, plan)
                 watcher.tell("everything is healed; waiting for the nodes to agree")
                 settled_s = await _settled_s(kv, nodes.urls)
+                await _until_logs_are_short(nodes)
                 for task in looking:
                     task.cancel()
         keys = [*plan.keys(), *map(probe_key, plan.nodes)]
@@ -105,6 +117,9 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
         log_files = {node: nodes.data_dir / f"{node}.log" for node in plan.nodes}
         names = {url: node for node, url in nodes.urls.items()}
     watcher.tell("checking")
+    for node, contents in held.items():
+        if contents is not None:
+            logbook.note(node, contents.logs)
     history = directory / "history.jsonl"
     there = {node: contents for node, contents in held.items() if contents is not None}
     end = joined(contents.clock for contents in there.values())
@@ -127,8 +142,12 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
         clocks={node: contents.clock for node, contents in there.items()},
         versions={node: contents.versions for node, contents in there.items()},
         logs={node: contents.logs for node, contents in there.items()},
+        logbook=logbook,
         pending={node: contents.pending for node, contents in there.items()},
-        complaints=await asyncio.to_thread(_complaints, log_files),
+        complaints=await asyncio.to_thread(_told, log_files, _COMPLAINTS),
+        snapshots=Counter(
+            line.partition(":")[0] for line in await asyncio.to_thread(_told, log_files, (_MERGED,))
+        ),
     )
     judged = await asyncio.to_thread(verdicts, evidence)
     return Result(
@@ -141,6 +160,7 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
         redis={node: contents.redis for node, contents in there.items()},
         history=history,
         lost_writes=len(evidence.lost_writes()),
+        snapshots=sum(evidence.snapshots.values()),
     )
 
 
@@ -178,6 +198,19 @@ async def _settled_s(kv: Lightcone, urls: Mapping[str, str]) -> float | None:
             return loop.time() - began
         await asyncio.sleep(_POLL_S)
     return None
+
+
+async def _until_logs_are_short(nodes: ChaosNodes) -> None:
+    """All nodes have trimmed their logs; or they had the time, and what is left is judged."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    longest = {node: nodes.plan.log_entries_max(node) for node in nodes.names}
+    while loop.time() - began < TRIM_MAX_S:
+        with contextlib.suppress(RedisError, OSError):
+            logs = {node: await redis_contents(nodes.socket(node), "log:*") for node in nodes.names}
+            if all(len(log) <= longest[node] for node in logs for log in logs[node].values()):
+                return
+        await asyncio.sleep(_POLL_S)
 
 
 async def _read_all(urls: Mapping[str, str], keys: Sequence[str], record: Path) -> None:
@@ -252,10 +285,11 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _complaints(log_files: Mapping[str, Path]) -> list[str]:
+def _told(log_files: Mapping[str, Path], what: Sequence[str]) -> list[str]:
+    """The lines of the nodes' own logs that tell any of this."""
     return [
         f"{node}: {line.strip()}"
         for node, path in log_files.items()
         for line in path.read_text(errors="replace").splitlines()
-        if any(complaint in line for complaint in _COMPLAINTS)
+        if any(text in line for text in what)
     ]

@@ -91,7 +91,8 @@ def test_every_strike_is_at_a_node_or_at_wires_that_are_not_severed(nodes: int) 
     for seed in SEEDS:
         plan = plan_for(seed, nodes=nodes)
         for strike in plan.strikes():
-            if strike.nemesis == "lose-data":
+            assert (strike.nemesis == "in-snapshot") == bool(strike.kills)
+            if strike.nemesis in ("lose-data", "in-snapshot"):
                 assert all(strike.node in wire for wire in strike.wires), strike
             else:
                 assert bool(strike.node) != bool(strike.wires), strike
@@ -118,6 +119,32 @@ def test_a_node_that_loses_its_disk_is_cut_off_from_all_from_some_or_from_none()
         if strike.nemesis == "lose-data"
     }
     assert cut_off == {0, 2, 4}
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_a_node_that_needs_a_snapshot_is_cut_off_from_all_that_it_reaches(topology: str) -> None:
+    kills = set()
+    for seed in SEEDS:
+        plan = plan_for(seed, nodes=4, topology=topology)
+        [strike] = [s for s in plan.strikes() if s.nemesis == "in-snapshot"]
+        kills.add(strike.kills)
+        peers = {b for a, b in itertools.permutations(plan.nodes, 2) if a == strike.node}
+        reached = {peer for peer in peers if (strike.node, peer) not in plan.severed}
+        assert reached and {b for a, b in strike.wires if a == strike.node} == reached
+    assert kills == {"sender", "receiver"}
+
+
+def test_a_log_is_short_in_the_end_where_a_node_hears_of_all_others() -> None:
+    for seed in SEEDS:
+        mesh, line = (plan_for(seed, topology=topology) for topology in ("mesh", "line"))
+        assert {str(mesh.log_entries_max(node)) for node in mesh.nodes} == {
+            mesh.settings["LOG_MIN_ENTRIES"]
+        }
+        ends = {node for wire in line.severed for node in wire}
+        assert len(ends) == 2
+        for node in line.nodes:
+            name = "LOG_MAX_ENTRIES" if node in ends else "LOG_MIN_ENTRIES"
+            assert str(line.log_entries_max(node)) == line.settings[name]
 
 
 def test_what_this_machine_lacks_is_left_out_and_the_reason_is_kept() -> None:

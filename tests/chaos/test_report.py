@@ -51,7 +51,7 @@ def test_the_report_is_one_page_that_fetches_nothing(path: Path) -> None:
     write_report(model_result(), path)
     page = Page(path.read_text())
     assert not page.open and not page.fetched
-    assert "script" not in page.tags and page.tags.count("svg") == 7
+    assert "script" not in page.tags and page.tags.count("svg") == 8
     assert "url(" not in path.read_text() and "@import" not in path.read_text()
 
 

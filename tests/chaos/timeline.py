@@ -28,13 +28,15 @@ _GLANCE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One moment: counts since the begin, and by node its clock and how many writes wait there."""
+    """One moment: counts since the begin; by node its clock, how many writes wait there, and how
+    many its logs hold."""
 
     at_s: float
     reads: Mapping[str, int]
     writes: Mapping[str, int]
     clocks: Mapping[str, Clock]
     pending: Mapping[str, int]
+    logged: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -69,6 +71,7 @@ class Timeline:
                     writes,
                     {node: status["clock"] for node, status in told.items() if status},
                     {node: status["pending"]["total"] for node, status in told.items() if status},
+                    {node: status["log"]["entries"] for node, status in told.items() if status},
                 )
             )
             await asyncio.sleep(max(0.0, began + at_s + PERIOD_S - loop.time()))

@@ -185,7 +185,8 @@ class FakeNode:
     async def _write(self, request: web.Request, key: str, context: Clock) -> web.Response:
         sequence = self.clock[self.name] = self.clock.get(self.name, 0) + 1
         dot = f"{self.name}:{sequence}"
-        headers = {"Causal-Context": token(self._join(context, {self.name: sequence}))}
+        context = self._join(context, {self.name: sequence})
+        headers = {"Causal-Context": token(context), "Dot": dot}
         if request.method == "DELETE":
             self.stored.pop(key, None)
             return web.Response(status=204, headers=headers)

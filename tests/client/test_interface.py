@@ -54,7 +54,7 @@ async def test_a_write_is_done_only_if_the_key_holds_what_is_wanted(kv: Lightcon
     second = await kv.put("lunch", "one?", if_match=first.etag)
     with pytest.raises(PreconditionFailed):
         await kv.delete("lunch", if_match=first.etag)
-    await kv.delete("lunch", if_match=second.etag)
+    assert (await kv.delete("lunch", if_match=second.etag)).dot == "A:3"
     with pytest.raises(PreconditionFailed) as refusal:
         await kv.put("lunch", "two?", if_match="*")
     assert refusal.value.keys == {"lunch": None}

@@ -62,6 +62,13 @@ async def test_each_kind_of_operation_is_a_line_that_the_checker_can_read(
     assert {(line["node"], line["outcome"]) for line in recorded(path)} == {(a.url, "ok")}
 
 
+async def test_a_delete_tells_its_dot(a: FakeNode, path: Path) -> None:
+    async with Lightcone([a.url], record=path) as kv:
+        await kv.put("lunch", "noon?")
+        await kv.delete("lunch")
+    assert [line["dot"] for line in recorded(path)] == ["A:1", "A:2"]
+
+
 async def test_a_put_tells_its_dot_and_what_it_depends_on(
     a: FakeNode, b: FakeNode, path: Path
 ) -> None:

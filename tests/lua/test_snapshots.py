@@ -137,6 +137,25 @@ async def test_another_snapshot_waits_until_the_first_is_silent_for_long(
     assert await a.redis.smembers("staging") == {b"s1", b"s2"}
 
 
+async def test_a_sender_that_begins_anew_does_not_wait_for_itself(make_store: MakeStore) -> None:
+    """It does not go on with the first, so nothing would come of waiting for that."""
+    a = await make_store("A")
+    await begun(a)
+    await stage(a, Part("s1", "p1", "", 9, (state("x", "B:1"),)))
+    assert await stage(a, Part("s2", "", "", 9)) == Kept("s2", "")
+    assert await stage(a, Part("s1", "p2", "p1", 9, (state("x", "B:2"),))) == Kept("s2", "")
+    assert await stage(a, Part("s1", "", "", 9)) == Kept("s2", ""), "the question came again, late"
+
+
+async def test_a_merge_is_not_given_up_for_the_next_snapshot_of_its_sender(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    await begun(a)
+    await stage(a, Part("s1", "p1", "", 9, (state("x", "B:1"),), cut_at("B:1")))
+    assert await stage(a, Part("s2", "", "", 9)) == Kept("s1", "p1")
+
+
 async def test_a_cut_beyond_what_this_node_wrote_shows_that_it_lost_writes(
     make_store: MakeStore,
 ) -> None:
