@@ -391,7 +391,7 @@ class _Simulation:
     async def _settle(self) -> None:
         """All nodes are equal, within a stated time."""
         oracle, plan = self._oracle, self._plan
-        if any(isinstance(step, MemberChange) for step in plan.steps):
+        if plan.joins or any(isinstance(step, MemberChange) for step in plan.steps):
             await self._make_all_members()
         for node in plan.nodes:
             await self._last_write(node)

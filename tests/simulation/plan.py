@@ -225,8 +225,9 @@ class _Planner:
         joins = ""
         if self._has["members"]:
             joins = nodes[-1] if rng.random() < 0.7 else ""
-            # Whom it knows must be reached: whom it does not know it does not listen to.
-            severed = tuple(pair for pair in severed if joins not in pair)
+            # A node does not listen to one that it does not know, and hears of it only from those
+            # that it knows: if they cannot reach it, nobody bridges that.
+            severed = () if joins else severed
             steps += self._member_changes(joins)
         if self._has["skew"] or rng.random() < 0.3:
             skew = {node: rng.choice((0, 0, -3000, -50, 20, 5000, 86_400_000)) for node in nodes}
