@@ -170,6 +170,14 @@ class Fault(TypedDict, total=False):
     no_relay: bool
 
 
+class SentSnapshot(TypedDict):
+    """How far a snapshot is that a node sends to a peer."""
+
+    sent_keys: int
+    total_keys: int
+    since_s: float
+
+
 class PeerStatus(TypedDict):
     """A node's view of one of its peers."""
 
@@ -180,6 +188,7 @@ class PeerStatus(TypedDict):
     lag_s: float
     skew_ms: float | None
     last_contact_s: float | None
+    snapshot: SentSnapshot | None
     error: str | None
     faults: Fault | None
 
@@ -201,6 +210,36 @@ class Incarnation(TypedDict):
     reason: str
 
 
+class HeldBack(TypedDict):
+    """A peer that lacks writes, so that logs must keep them."""
+
+    peer: str
+    writes: int
+
+
+class LogStatus(TypedDict):
+    """What the logs of a node hold, and who holds them back."""
+
+    entries: int
+    bytes: int
+    stable: dict[str, int]
+    held_back_by: list[HeldBack]
+
+
+#: How far a snapshot is that a node receives; `from` is no name for a field in Python.
+ReceivedSnapshot = TypedDict(
+    "ReceivedSnapshot",
+    {
+        "from": str,
+        "phase": str,
+        "received_keys": int,
+        "merged_keys": int,
+        "total_keys": int,
+        "since_s": float,
+    },
+)
+
+
 class Status(TypedDict):
     """A node's view of itself and of its peers. `actor` is None until it is known who writes."""
 
@@ -211,6 +250,8 @@ class Status(TypedDict):
     clock: dict[str, int]
     timestamp: object
     pending: PendingCount
+    log: LogStatus
+    snapshot: ReceivedSnapshot | None
     peers: dict[str, PeerStatus]
     removed: list[str]
     limits: dict[str, Any]
