@@ -14,6 +14,7 @@ from client.cli_command import command, flowing
 from client.cli_explain import conflicts, explain
 from client.cli_faults import heal, set_fault
 from client.cli_keys import delete, get, ls, put
+from client.cli_members import add, list_members, remove
 from client.cli_nodes import pending, ready, status
 from client.cli_txn import txn
 
@@ -62,12 +63,23 @@ def made(*, completion: bool) -> typer.Typer:
     app.command("status", rich_help_panel=_NODES)(command(status, in_session=False))
     app.command("pending", rich_help_panel=_NODES)(command(pending, in_session=False))
     app.command("ready", rich_help_panel=_NODES)(command(ready, in_session=False))
+    app.add_typer(_members(), name="members", rich_help_panel=_NODES)
     app.add_typer(_faults(), name="fault", rich_help_panel=_NODES)
     app.command("backup", rich_help_panel=_BACKUPS)(command(backup, in_session=False))
     app.command("restore", rich_help_panel=_BACKUPS)(
         command(restore, in_session=False, writes=True)
     )
     return app
+
+
+def _members() -> typer.Typer:
+    members = typer.Typer(
+        help="List, add and remove the nodes of the cluster.", no_args_is_help=True
+    )
+    members.command("list")(command(list_members))
+    members.command("add")(command(add, writes=True))
+    members.command("remove")(command(remove, writes=True))
+    return members
 
 
 def _faults() -> typer.Typer:

@@ -12,6 +12,7 @@ Where the idea is from: the tree of `client/errors.py`, a code a branch; 70, 130
 Unix programs have long ended with.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -98,7 +99,7 @@ def told(error: LightconeError | LocalTrouble) -> Failure:
             advice = "The request itself is done. Mend that before the next one."
         return Failure(str(error), error.outcome, advice, Code.LOCAL, "local-trouble")
     advice, code = _advice(error)
-    kind = error.kind or type(error).__name__
+    kind = error.kind or re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__).lower()
     return Failure(str(error), error.outcome, advice, code, kind, error.problem)
 
 
