@@ -43,6 +43,7 @@ async def backup(
     try:
         with Bar(call.screen, f"Backup of {node}") as bar:
             made = await backups.backup(node, file, bar.told)
+            bar.told(made)
     except OSError as error:
         raise LocalTrouble(f"{file} cannot be written: {error.strerror}.") from None
     document = {"node": node, "file": str(file), "bytes": made.bytes, "keys": made.keys}

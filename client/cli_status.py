@@ -58,7 +58,9 @@ def _add_link(links: Table, name: str, seen: PeerStatus) -> None:
 
 def _remarks(seen: PeerStatus) -> Text:
     """What else is to be said of a link: its error, its fault, the snapshot on its way."""
-    said = [seen["error"]] if seen["error"] else []
+    is_cut = seen["faults"] is not None and seen["faults"].get("cut", False)
+    # A link that is cut has an error that says just this.
+    said = [seen["error"]] if seen["error"] and not is_cut else []
     if seen["faults"]:
         faults = ", ".join(
             name if value is True else f"{name} {value}"
