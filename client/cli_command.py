@@ -118,6 +118,12 @@ class _Options:
         # `A=http://...` is how the nodes themselves are told of each other.
         return [url.partition("=")[2] if "=" in url.partition("://")[0] else url for url in given]
 
+    @property
+    def is_of_two_sessions(self) -> bool:
+        # The variable is for commands that say nothing else.
+        is_said = self.session not in (None, os.environ.get("LIGHTCONE_SESSION"))
+        return is_said and self.session_file is not None
+
     def file(self) -> SessionFile | None:
         if self.session_file is not None:
             return SessionFile(self.session_file)
@@ -171,11 +177,15 @@ def _end(
     except (LightconeError, LocalTrouble) as error:
         return screen.fail(told(error))
     except KeyboardInterrupt:
-        return screen.fail(interrupted(writes=writes))
-    except BrokenPipeError:
+        # What only looks has nothing to tell of its end.
+        return screen.fail(interrupted()) if writes else Code.INTERRUPTED
+    except OSError as error:
         # Nothing more can be said there, not even by Python as it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Code.CLOSED
+        if isinstance(error, BrokenPipeError):
+            return Code.CLOSED
+        trouble = LocalTrouble(f"The output cannot be written: {error.strerror}.", "applied")
+        return screen.fail(told(trouble), with_document=False)
     except Exception as error:
         if os.environ.get("LIGHTCONE_DEBUG"):
             raise
@@ -186,7 +196,7 @@ async def _carry_out(
     run: Callable[..., Awaitable[Result]], options: _Options, own: dict[str, Any], screen: Screen
 ) -> tuple[Result, LocalTrouble | None]:
     """The result, and what hindered the session from being kept."""
-    if options.session is not None and options.session_file is not None:
+    if options.is_of_two_sessions:
         raise BadInput("Give --session or --session-file, not both. Nothing was sent.")
     file = options.file()
     trouble: LocalTrouble | None = None

@@ -146,11 +146,11 @@ def _advice(error: LightconeError) -> tuple[str, Code]:
     return "Read before you repeat it.", Code.UNKNOWN
 
 
-def interrupted(*, writes: bool) -> Failure:
-    """The failure that a Ctrl-C is."""
-    outcome = "unknown" if writes else "not_applied"
-    advice = "Read before you repeat it." if writes else "It is safe to repeat."
-    return Failure("Interrupted.", outcome, advice, Code.INTERRUPTED, "interrupted")
+def interrupted() -> Failure:
+    """The failure of a write that a Ctrl-C ended."""
+    return Failure(
+        "Interrupted.", "unknown", "Read before you repeat it.", Code.INTERRUPTED, "interrupted"
+    )
 
 
 def unexpected(error: BaseException, *, writes: bool) -> Failure:

@@ -102,10 +102,25 @@ class Screen:
         return code
 
 
+class _Console(Console):
+    """A console that says of its own stream that it is closed, and ends no process."""
+
+    def on_broken_pipe(self) -> None:
+        if self.stderr:
+            self.quiet = True
+        else:
+            raise BrokenPipeError
+
+
 def _console(stream: IO[str]) -> Console:
     # COLUMNS is how people say how wide they want it.
     is_free = not stream.isatty() and "COLUMNS" not in os.environ
-    return Console(file=stream, highlight=False, width=UNWRAPPED if is_free else None)
+    return _Console(
+        file=stream,
+        stderr=stream is sys.stderr,
+        highlight=False,
+        width=UNWRAPPED if is_free else None,
+    )
 
 
 def clean(text: str, keep: str = "") -> str:

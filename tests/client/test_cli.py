@@ -348,6 +348,10 @@ async def test_a_session_goes_on_from_command_to_command(
     assert (await run("get", "x", "--session", "ann", *at(b))).stdout == "1"
     assert (await run("get", "x", "--session", "bob", *at(b))).stdout == "1"
     assert b.seen[-1].context == ""
+    other = tmp_path / "other"
+    given = ("get", "x", "--session-file", str(other), *at(b))
+    assert (await run(*given, LIGHTCONE_SESSION="ann")).stdout == "1"
+    assert other.exists() and b.seen[-1].context == ""
 
 
 async def test_a_refusal_is_part_of_the_session(run: Run, node: Client, tmp_path: Path) -> None:
@@ -543,6 +547,31 @@ async def process(*arguments: str) -> asyncio.subprocess.Process:
     )
 
 
+async def test_output_that_cannot_be_written_is_told(a: FakeNode) -> None:
+    command = f"{sys.executable} -m client put x 1 --node {a.url} > /dev/full"
+    running = await asyncio.create_subprocess_shell(
+        command, cwd=ROOT, stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await running.communicate()
+    assert running.returncode == Code.LOCAL
+    assert b"No space left" in err and b"itself is done" in err and b"Exception" not in err
+    assert a.stored["x"].value == b"1"
+
+
+async def test_output_that_nobody_reads_ends_the_command_quietly(a: FakeNode) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "client", "put", "x", "1", *at(a)),
+        cwd=ROOT,
+        stdout=writer,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(writer)
+    _, err = await running.communicate()
+    assert (running.returncode, err) == (Code.CLOSED, b"")
+
+
 async def test_an_interrupted_write_says_that_its_outcome_is_unknown(
     a: FakeNode, until: Callable[..., Awaitable[None]]
 ) -> None:
@@ -555,6 +584,17 @@ async def test_an_interrupted_write_says_that_its_outcome_is_unknown(
     holds.release()
     assert (running.returncode, out) == (Code.INTERRUPTED, b"")
     assert b"may or may not" in err and b"Traceback" not in err
+
+
+async def test_a_status_is_watched_until_it_is_interrupted(
+    a: FakeNode, until: Callable[..., Awaitable[None]]
+) -> None:
+    running = await process("status", "--watch", "--interval", "0.1", *at(a))
+    await until(lambda: len(a.seen) > 3)
+    running.send_signal(signal.SIGINT)
+    out, err = await running.communicate()
+    assert (running.returncode, err) == (Code.INTERRUPTED, b"")
+    assert a.url in out.decode()
 
 
 @pytest.mark.timeout(180)
