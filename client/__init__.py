@@ -31,6 +31,8 @@ from client.errors import (
 from client.lightcone import Lightcone, Session
 from client.transaction import Transaction
 
+__version__ = "0.1.0"
+
 __all__ = [
     "BadInput",
     "Conflict",

@@ -183,6 +183,14 @@ class Fault(TypedDict, total=False):
     no_relay: bool
 
 
+class SentSnapshot(TypedDict):
+    """How far a snapshot is that a node sends to a peer."""
+
+    sent_keys: int
+    total_keys: int
+    since_s: float
+
+
 class PeerStatus(TypedDict):
     """A node's view of one of its peers."""
 
@@ -193,6 +201,7 @@ class PeerStatus(TypedDict):
     lag_s: float
     skew_ms: float | None
     last_contact_s: float | None
+    snapshot: SentSnapshot | None
     error: str | None
     faults: Fault | None
 

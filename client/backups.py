@@ -80,13 +80,15 @@ async def restore(node: str, file: Path, told: Told = lambda _: None) -> Restore
             http.post(f"{node}/restore", data=_sent(file, whole, told), headers=headers) as answer,
         ):
             body = await _json(answer)
+            if answer.status == 200:
+                return Restored(int(body["keys"]), {a: int(n) for a, n in body["cut"].items()})
     except aiohttp.ClientConnectorError as error:
         raise NotApplied(f"{node} cannot be reached: {error}") from error
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise OutcomeUnknown(f"the answer of {node} was lost: {error!r}") from error
-    if answer.status != 200:
-        raise _refused(node, answer.status, body)
-    return Restored(int(body["keys"]), {a: int(n) for a, n in body["cut"].items()})
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise OutcomeUnknown(f"{node} answered, but not as a node does: {error!r}") from error
+    raise _refused(node, answer.status, body)
 
 
 def check(file: Path) -> Progress:

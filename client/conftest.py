@@ -1,7 +1,7 @@
 """The stage for the scenario's steps, when pytest runs them.
 
-The cluster is one of its own for the whole module, or the running one that LIGHTCONE_NODES names
-(`A=http://...,B=...`); LIGHTCONE_KILL and LIGHTCONE_START are then the commands for the crash step.
+The cluster is one of its own for the whole module, or the running one that SCENARIO_NODES names
+(`A=http://...,B=...`); SCENARIO_KILL and SCENARIO_START are then the commands for the crash step.
 """
 
 import os
@@ -18,8 +18,8 @@ from client.test_scenario import named_nodes
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three nodes or more, ready."""
-    if running := os.environ.get("LIGHTCONE_NODES"):
-        kill, start = (os.environ.get(f"LIGHTCONE_{verb}", "") for verb in ("KILL", "START"))
+    if running := os.environ.get("SCENARIO_NODES"):
+        kill, start = (os.environ.get(f"SCENARIO_{verb}", "") for verb in ("KILL", "START"))
         yield RunningCluster(named_nodes(running.split(",")), kill, start)
     else:
         # A directory of pytest's, which is kept for a while in case a step fails.

@@ -133,7 +133,7 @@ class FakeNode:
         if path.startswith("faults/"):
             return self._serve_fault(request.method, path.removeprefix("faults/"))
         if path == "status":
-            return web.json_response({"node": self.name, "clock": self.clock, "peers": {}})
+            return web.json_response(self._status())
         if path == "pending":
             return web.json_response({"total": 0, "writes": []})
         if path == "readyz":
@@ -193,6 +193,14 @@ class FakeNode:
         self.stored[key] = Stored(await request.read(), request.headers["Content-Type"], dot)
         body = {"key": key, "dot": dot, "clock": self.clock}
         return web.json_response(body, headers=headers)
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            **{"node": self.name, "actor": self.name, "incarnation": None, "version": "fake"},
+            **{"clock": self.clock, "timestamp": 0, "pending": {"total": 0, "by_actor": {}}},
+            "log": {"entries": 0, "bytes": 0, "stable": {}, "held_back_by": []},
+            **{"snapshot": None, "peers": {}, "removed": [], "limits": {}},
+        }
 
     def _serve_fault(self, method: str, peer: str) -> web.Response:
         if method == "DELETE":

@@ -1,0 +1,141 @@
+"""The commands about nodes: status, pending, ready. Each asks all nodes, side by side.
+
+What it assumes and guarantees: a node that does not answer is a line of the answer, not the end of
+it; the command fails only if none answers. What it does not know: how a status is shown.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.live import Live
+from rich.text import Text
+
+from client.answers import Pending
+from client.cli_command import Call
+from client.cli_errors import Code
+from client.cli_output import Result, clean, clock, duration, row, table
+from client.cli_status import shown
+from client.errors import BadInput, LightconeError
+
+Answered = TypeVar("Answered")
+
+
+async def status(
+    call: Call,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Ask again and again, until Ctrl-C.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="How often, with --watch.")
+    ] = 1.0,
+) -> Result:
+    """Show where the nodes stand, and how far each sees its peers.
+
+    Ends with 3 if no node answers.
+    """
+    if not watch:
+        answers = await each(call, call.kv.status)
+        return Result(_document(answers), shown(answers))
+    if call.screen.as_json:
+        raise BadInput("--watch is for people: --json gives one document. Nothing was sent.")
+    with Live(
+        console=call.screen.out, auto_refresh=False, screen=call.screen.out.is_terminal
+    ) as live:
+        while True:
+            live.update(shown(await asked(call, call.kv.status)), refresh=True)
+            await asyncio.sleep(interval)
+
+
+async def pending(call: Call) -> Result:
+    """List the writes that came too early to the nodes, and what each waits for.
+
+    Ends with 3 if no node answers.
+    """
+    answers = await each(call, call.kv.pending)
+    made = table("at", "write", "keys", "after", "waits for", "could come from", "since#")
+    for node, answer in answers.items():
+        if isinstance(answer, LightconeError):
+            row(made, node, Text(clean(str(answer)), style="red"))
+            continue
+        for one in answer["writes"]:
+            sources = one["could_come_from"].items()
+            row(
+                made,
+                node,
+                one["dot"],
+                " ".join(one["keys"]),
+                clock(one["dependencies"]),
+                Text(clean(" ".join(one["waiting_for"])), style="yellow"),
+                "\n".join(f"{dot} from {', '.join(nodes) or 'nobody'}" for dot, nodes in sources),
+                duration(one["waiting_s"]),
+            )
+    return Result(_document(answers), made if made.row_count else None, _unlisted(answers))
+
+
+async def ready(
+    call: Call,
+    any_of: Annotated[
+        bool, typer.Option("--any", help="One node that is ready is enough.")
+    ] = False,
+) -> Result:
+    """Tell which nodes can serve.
+
+    Ends with 0 if all can, else with 1.
+    """
+    oks = dict(
+        zip(call.kv.nodes, await asyncio.gather(*map(call.kv.ready, call.kv.nodes)), strict=True)
+    )
+    made = table("node", "")
+    for node, ok in oks.items():
+        row(made, node, Text("ready", style="green") if ok else Text("not ready", style="red"))
+    is_enough = any(oks.values()) if any_of else all(oks.values())
+    document = {"ready": is_enough, "nodes": oks}
+    return Result(document, made, code=Code.DONE if is_enough else Code.NO)
+
+
+async def asked(
+    call: Call, question: Callable[[str], Awaitable[Answered]]
+) -> dict[str, Answered | LightconeError]:
+    """What each node answers to the question, or why it does not."""
+
+    async def one(node: str) -> Answered | LightconeError:
+        try:
+            return await question(node)
+        except LightconeError as error:
+            return error
+
+    nodes = call.kv.nodes
+    return dict(zip(nodes, await asyncio.gather(*map(one, nodes)), strict=True))
+
+
+async def each(
+    call: Call, question: Callable[[str], Awaitable[Answered]]
+) -> dict[str, Answered | LightconeError]:
+    """The same, but if no node answers, the error of the first is raised."""
+    answers = await asked(call, question)
+    errors = [answer for answer in answers.values() if isinstance(answer, LightconeError)]
+    if len(errors) == len(answers):
+        raise errors[0]
+    return answers
+
+
+def _document(answers: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "nodes": {
+            node: {"error": str(answer)} if isinstance(answer, LightconeError) else answer
+            for node, answer in answers.items()
+        }
+    }
+
+
+def _unlisted(answers: dict[str, Pending | LightconeError]) -> str:
+    told = {n: a for n, a in answers.items() if not isinstance(a, LightconeError)}
+    if not any(answer["total"] for answer in told.values()):
+        return "No writes wait."
+    return "\n".join(
+        f"{node}: {answer['total'] - len(answer['writes'])} more wait."
+        for node, answer in told.items()
+        if answer["total"] > len(answer["writes"])
+    )

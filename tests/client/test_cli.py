@@ -1,0 +1,651 @@
+"""The command line: what is on stdout, what on stderr, and with which code it ends."""
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from redis import Redis as BlockingRedis
+from typer.testing import CliRunner, Result
+
+import app
+import client
+from app import codec
+from app.codec import Batch
+from app.local_cluster import LocalCluster
+from app.vector_clock import VectorClock
+from app.write import Put
+from client.cli import made
+from client.cli_errors import Code
+from client.cli_output import Result as Said
+from client.cli_output import Screen, clean
+from tests.client.fake_node import FakeNode, Holds, answers, breaks_off, refuses
+from tests.model import Node
+from tests.one_node import Client, node_a
+
+ROOT = Path(__file__).parents[2]
+NOWHERE = "http://127.0.0.1:1"
+
+Run = Callable[..., Awaitable[Result]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs a command, beside the event loop of the test, in which the nodes are."""
+
+    async def run(*arguments: str, stdin: bytes = b"", **variables: str) -> Result:
+        # Nothing of the machine that the tests run on: neither its nodes nor its sessions.
+        environment: dict[str, str | None] = {
+            "LIGHTCONE_NODES": None,
+            "LIGHTCONE_SESSION": None,
+            "LIGHTCONE_DEBUG": None,
+            "XDG_STATE_HOME": str(tmp_path / "state"),
+            **variables,
+        }
+        runner = CliRunner(env=environment)
+        return await asyncio.to_thread(
+            runner.invoke, made(completion=False), arguments, input=stdin
+        )
+
+    return run
+
+
+@pytest.fixture
+async def node(redis_socket: Path) -> AsyncIterator[Client]:
+    """A real node A, alone, and empty."""
+    with BlockingRedis(unix_socket_path=str(redis_socket)) as redis:
+        redis.flushall()
+    async with node_a(f"unix://{redis_socket}?db=4") as node:
+        yield node
+
+
+def at(node: Client | FakeNode) -> tuple[str, str]:
+    """The option that names the node."""
+    return ("--node", node.url if isinstance(node, FakeNode) else str(node.make_url("/")))
+
+
+async def replicate(node: Client, key: str, value: bytes) -> None:
+    """The node has a write of B to the key, concurrent with all of its own."""
+    write = Node("B").write([Put(key, value, "image/x")], 9_000_000_000_000_000)
+    batch = codec.encode_batch(Batch("B", "A", VectorClock(), (write,)))
+    assert (await node.post("/replicate", data=batch)).status == 200
+
+
+def document(result: Result, code: int = 0) -> dict[str, Any]:
+    """The one document on stdout."""
+    assert result.exit_code == code, result.output
+    said = json.loads(result.stdout)
+    assert isinstance(said, dict)
+    return said
+
+
+# --- get, put, del --------------------------------------------------------------------------------
+
+
+async def test_a_value_comes_out_byte_for_byte(run: Run, a: FakeNode) -> None:
+    value = bytes(range(256)) + b"\r\n"
+    assert (await run("put", "x", "-", *at(a), stdin=value)).exit_code == 0
+    result = await run("get", "x", *at(a))
+    assert (result.exit_code, result.stdout_bytes, result.stderr) == (0, value, "")
+    assert a.stored["x"].content_type == "application/octet-stream"
+
+
+async def test_a_put_says_the_name_of_the_write(run: Run, a: FakeNode) -> None:
+    result = await run("put", "lunch", "noon?", *at(a))
+    assert (result.exit_code, result.stdout) == (0, f"A:1 at {a.url}\n")
+    assert a.stored["lunch"].content_type == "text/plain; charset=utf-8"
+    said = document(await run("put", "lunch", "one?", "--content-type", "text/x", "--json", *at(a)))
+    assert (said["dot"], said["context"]) == ("A:2", "lc1;A:2")
+    assert a.stored["lunch"].content_type == "text/x"
+
+
+async def test_a_value_may_be_a_file_and_go_to_one(run: Run, a: FakeNode, tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.write_bytes(b"\xff\x00")
+    assert (await run("put", "x", "--file", str(source), *at(a))).exit_code == 0
+    result = await run("get", "x", "-o", str(target), *at(a))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert target.read_bytes() == b"\xff\x00"
+    assert sorted(os.listdir(tmp_path)) == ["in", "out"]
+
+
+async def test_values_are_text_or_base64_for_programs(run: Run, node: Client) -> None:
+    await run("put", "text", "né", *at(node))
+    await run("put", "bytes", "-", *at(node), stdin=b"\xff\xfe")
+    said = document(await run("get", "text", "--json", *at(node)))
+    assert (said["found"], said["text"], said["siblings"]) == (True, "né", 1)
+    said = document(await run("get", "bytes", "--json", *at(node)))
+    assert base64.b64decode(said["base64"]) == b"\xff\xfe"
+
+
+async def test_a_key_without_a_value_is_a_no(run: Run, a: FakeNode) -> None:
+    result = await run("get", "nothing", *at(a))
+    assert (result.exit_code, result.stdout) == (Code.NO, "")
+    assert "has no value" in result.stderr
+    said = document(await run("get", "nothing", "--json", *at(a)), Code.NO)
+    assert said["found"] is False
+    assert (await run("get", "nothing", "--siblings", *at(a))).exit_code == Code.NO
+
+
+async def test_siblings_are_told_of_and_shown(run: Run, node: Client) -> None:
+    await run("put", "menu", "soup", *at(node))
+    await replicate(node, "menu", b"\xff\xff")
+    result = await run("get", "menu", *at(node))
+    assert result.stdout_bytes == b"\xff\xff"
+    assert "2 versions side by side" in result.stderr
+    result = await run("get", "menu", "--siblings", *at(node))
+    first, second = result.stdout.splitlines()[2:4]
+    assert first.split()[:3] == ["wins", "B:1", "image/x"] and "2 B of binary" in first
+    assert second.split()[0] == "A:1" and second.rstrip().endswith("soup")
+    said = document(await run("get", "menu", "--siblings", "--json", *at(node)))
+    assert [one["dot"] for one in said["siblings"]] == ["B:1", "A:1"]
+    assert said["etag"] == '"A:1,B:1"'
+
+
+async def test_a_delete_takes_the_value_away(run: Run, node: Client) -> None:
+    await run("put", "x", "1", *at(node))
+    assert (await run("del", "x", *at(node))).exit_code == 0
+    assert document(await run("del", "x", "--json", *at(node)))["deleted"] is True
+    assert (await run("get", "x", *at(node))).exit_code == Code.NO
+
+
+async def test_conditions_hold_or_nothing_is_done(run: Run, node: Client) -> None:
+    assert (await run("put", "x", "1", "--if-none-match", *at(node))).exit_code == 0
+    result = await run("put", "x", "2", "--if-none-match", *at(node))
+    assert (result.exit_code, result.stdout) == (Code.PRECONDITION_FAILED, "")
+    assert 'x has the ETag "A:1"' in result.stderr and "Nothing was changed" in result.stderr
+    assert (await run("put", "x", "2", "--if-match", "A:1", *at(node))).exit_code == 0
+    assert (await run("del", "x", "--if-match", '"A:1"', *at(node))).exit_code == (
+        Code.PRECONDITION_FAILED
+    )
+    said = document(await run("put", "y", "1", "--if-match", "*", "--json", *at(node)), 5)
+    assert (said["error"]["kind"], said["error"]["outcome"]) == (
+        "precondition-failed",
+        "not_applied",
+    )
+    assert (await run("get", "x", *at(node))).stdout == "2"
+
+
+async def test_a_write_that_too_few_nodes_hold_stands(run: Run, node: Client) -> None:
+    result = await run("put", "x", "1", "--replicas", "2", "--wait", "0.1", *at(node))
+    assert result.exit_code == Code.REPLICAS_MISSING
+    assert "A:1 is held by A" in result.stderr and "stands" in result.stderr
+    assert (await run("get", "x", *at(node))).stdout == "1"
+
+
+async def test_a_stale_read_says_so(run: Run, node: Client, tmp_path: Path) -> None:
+    await run("put", "x", "1", *at(node))
+    file = tmp_path / "ahead"
+    file.write_text("lc1;B:7\n")
+    session = ("--session-file", str(file), "--wait", "0")
+    result = await run("get", "x", *session, *at(node))
+    assert result.exit_code == Code.NOT_APPLIED and "B:7" in result.stderr
+    result = await run("get", "x", "--stale", *session, *at(node))
+    assert (result.exit_code, result.stdout) == (0, "1")
+    assert "Stale" in result.stderr
+    assert file.read_text() == "lc1;B:7\n"
+
+
+# --- lists, transactions, explanations ------------------------------------------------------------
+
+
+async def test_keys_are_listed_one_a_line(run: Run, node: Client) -> None:
+    for key in ("b", "a/2", "a/1", "line\nbreak \x1b[31m[bold]"):
+        await run("put", key, "x", *at(node))
+    result = await run("ls", *at(node))
+    assert result.stdout == "a/1\na/2\nb\nline\\nbreak \\x1b[31m[bold]\n"
+    assert (await run("ls", "a/", *at(node))).stdout == "a/1\na/2\n"
+    result = await run("ls", "--limit", "2", *at(node))
+    assert result.stdout == "a/1\na/2\n" and "more than 2" in result.stderr
+    said = document(await run("ls", "--limit", "4", "--json", *at(node)))
+    assert (said["keys"][3], said["more"]) == ("line\nbreak \x1b[31m[bold]", False)
+    result = await run("ls", "zzz", *at(node))
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+OPS = b'{"ops": [{"get": "stock"}, {"put": "order", "value": "1", "if": null}, {"delete": "cart"}]}'
+
+
+async def test_a_transaction_is_done_as_one(run: Run, node: Client, tmp_path: Path) -> None:
+    await run("put", "stock", "3", *at(node))
+    result = await run("txn", "-", *at(node), stdin=OPS)
+    assert result.exit_code == 0 and "Done as A:2" in result.stdout
+    said = document(
+        await run("txn", "-", "--json", *at(node), stdin=b'[{"get": "order"}, {"get": "none"}]')
+    )
+    assert (said["dot"], said["read"]["order"][0]["text"], said["read"]["none"]) == (None, "1", [])
+    file = tmp_path / "ops.json"
+    file.write_bytes(OPS)
+    result = await run("txn", str(file), *at(node))
+    assert result.exit_code == Code.PRECONDITION_FAILED and "order has the ETag" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "not JSON"),
+        ("1", "a list"),
+        ('{"ops": [1]}', "a list"),
+        ('{"ops": [], "more": 1}', "a list"),
+        ('[{"take": "x"}]', "ops[0]"),
+        ('[{"get": "x"}, {"get": "x", "put": "x"}]', "ops[1]"),
+        ('[{"get": "x", "value": "1"}]', "'value'"),
+        ('[{"put": "x"}]', "'value' or 'base64'"),
+        ('[{"put": "x", "value": 1}]', "'value' is no text"),
+        ('[{"put": "x", "value": null}]', "'value' is no text"),
+        ('[{"put": "x", "base64": "?"}]', "'base64'"),
+        ('[{"put": "x", "value": "1", "if": 1}]', "'if' is no text"),
+        ("\xff", "not JSON"),
+    ],
+)
+async def test_a_bad_transaction_is_refused(run: Run, a: FakeNode, text: str, said: str) -> None:
+    result = await run("txn", "-", *at(a), stdin=text.encode("latin-1"))
+    assert (result.exit_code, result.stdout) == (Code.BAD_INPUT, "")
+    assert said in result.stderr
+    assert a.seen == []
+
+
+async def test_a_conflict_is_listed_explained_and_settled(run: Run, node: Client) -> None:
+    await run("put", "menu", "soup", *at(node))
+    await replicate(node, "menu", b"salad")
+    result = await run("conflicts", *at(node))
+    assert result.stdout.splitlines()[2].split() == ["menu", "2", '"A:1,B:1"']
+    said = document(await run("conflicts", "me", "--json", *at(node)))
+    assert said["conflicts"] == [{"key": "menu", "etag": '"A:1,B:1"', "siblings": 2}]
+    result = await run("explain", "menu", *at(node))
+    assert result.stdout.startswith("menu is B:1. ")
+    assert "all writes ever made" in result.stdout
+    [winner] = [line for line in result.stdout.splitlines() if line.startswith("wins")]
+    assert winner.split()[1] == "B:1" and winner.rstrip().endswith("A:1")
+    said = document(await run("explain", "menu", "--json", *at(node)))
+    assert (said["winner"], said["complete"]) == ("B:1", True)
+    assert (await run("put", "menu", "both", "--if-match", "A:1,B:1", *at(node))).exit_code == 0
+    result = await run("conflicts", *at(node))
+    assert (result.exit_code, result.stdout) == (0, "") and "No conflicts" in result.stderr
+    assert "has no value" in (await run("explain", "nothing", *at(node))).stdout
+
+
+# --- nodes ----------------------------------------------------------------------------------------
+
+
+async def test_the_status_of_all_nodes_is_shown(run: Run, node: Client) -> None:
+    await run("put", "x", "1", *at(node))
+    result = await run("status", *at(node), "--node", NOWHERE)
+    assert result.exit_code == 0
+    assert "A:1" in result.stdout and "A → B" in result.stdout and "unreachable" in result.stdout
+    assert f"{NOWHERE} cannot be reached" in result.stdout
+    said = document(await run("status", "--json", *at(node), "--node", NOWHERE))
+    assert said["nodes"][at(node)[1].rstrip("/")]["clock"] == {"A": 1}
+    assert "cannot be reached" in said["nodes"][NOWHERE]["error"]
+
+
+async def test_writes_that_wait_are_listed(run: Run, node: Client) -> None:
+    result = await run("pending", *at(node))
+    assert (result.exit_code, result.stdout) == (0, "") and "No writes wait" in result.stderr
+    origin = Node("B")
+    origin.write([Put("question", b"?", "text/plain")], 1)
+    late = origin.write([Put("answer", b"!", "text/plain")], 2)
+    batch = codec.encode_batch(Batch("B", "A", VectorClock(), (late,)))
+    assert (await node.post("/replicate", data=batch)).status == 200
+    [line] = (await run("pending", *at(node))).stdout.splitlines()[2:]
+    assert line.split()[1:5] == ["B:2", "answer", "B:1", "B:1"]
+    said = document(await run("pending", "--json", *at(node)))
+    [waiting] = said["nodes"].values()
+    assert waiting["writes"][0]["waiting_for"] == ["B:1"]
+
+
+async def test_readiness_is_an_exit_code(run: Run, a: FakeNode) -> None:
+    assert (await run("ready", *at(a))).exit_code == 0
+    result = await run("ready", *at(a), "--node", NOWHERE)
+    assert result.exit_code == Code.NO and "not ready" in result.stdout
+    said = document(await run("ready", "--any", "--json", *at(a), "--node", NOWHERE))
+    assert said == {"ready": True, "nodes": {a.url: True, NOWHERE: False}}
+
+
+async def test_a_node_is_added_and_removed(run: Run, node: Client) -> None:
+    added = await run("members", "add", "D", "http://127.0.0.1:4", *at(node))
+    assert added.exit_code == 0, added.stderr
+    assert "D is a member" in added.stdout
+    said = document(await run("members", "list", "--json", *at(node)))
+    assert [one["id"] for one in said["members"]] == ["A", "B", "C", "D"]
+    assert (await run("members", "remove", "D", *at(node))).exit_code == 0
+    assert "removed" in (await run("members", "list", *at(node))).stdout
+    assert (await run("members", "remove", "Q", *at(node))).exit_code == Code.BAD_INPUT
+    assert (await run("members", "add", "E", "nowhere", *at(node))).exit_code == Code.BAD_INPUT
+
+
+async def test_links_are_broken_and_healed(run: Run, a: FakeNode) -> None:
+    result = await run("fault", "set", "A", "B", "--cut", "--delay-ms", "5", *at(a))
+    assert result.stdout == "The link from A to B has: delay_ms 5, cut\n"
+    assert a.faults["B"]["cut"] is True
+    assert (await run("fault", "heal", a.url, "B", *at(a))).exit_code == 0
+    assert a.faults == {}
+    assert document(await run("fault", "heal", "--all", "--json", *at(a))) == {"healed": []}
+    result = await run("fault", "set", "Q", "B", "--cut", *at(a))
+    assert result.exit_code == Code.BAD_INPUT and "are A" in result.stderr
+
+
+# --- sessions -------------------------------------------------------------------------------------
+
+
+async def test_a_session_goes_on_from_command_to_command(
+    run: Run, a: FakeNode, b: FakeNode, tmp_path: Path
+) -> None:
+    assert (await run("put", "x", "1", "--session", "ann", *at(a))).exit_code == 0
+    file = tmp_path / "state" / "lightcone" / "sessions" / "ann"
+    assert file.read_text() == "lc1;A:1\n"
+    assert file.stat().st_mode & 0o777 == 0o600
+    result = await run("get", "x", *at(b), "--wait", "0", LIGHTCONE_SESSION="ann")
+    assert result.exit_code == Code.NOT_APPLIED and "A:1" in result.stderr
+    await b.learn(a)
+    assert (await run("get", "x", "--session", "ann", *at(b))).stdout == "1"
+    assert (await run("get", "x", "--session", "bob", *at(b))).stdout == "1"
+    assert b.seen[-1].context == ""
+    other = tmp_path / "other"
+    given = ("get", "x", "--session-file", str(other), *at(b))
+    assert (await run(*given, LIGHTCONE_SESSION="ann")).stdout == "1"
+    assert other.exists() and b.seen[-1].context == ""
+
+
+async def test_a_refusal_is_part_of_the_session(run: Run, node: Client, tmp_path: Path) -> None:
+    await run("put", "x", "1", *at(node))
+    file = tmp_path / "session"
+    result = await run("put", "x", "2", "--if-none-match", "--session-file", str(file), *at(node))
+    assert result.exit_code == Code.PRECONDITION_FAILED
+    assert file.read_text() == "lc1;A:1\n"
+
+
+async def test_a_session_that_cannot_be_kept_is_said_after_the_result(
+    run: Run, a: FakeNode, tmp_path: Path
+) -> None:
+    file = tmp_path / "session"
+
+    async def take_away(request: Any) -> Any:
+        file.mkdir()
+        return await a._serve(request)
+
+    a.misbehaviours.append(take_away)
+    result = await run("put", "x", "1", "--session-file", str(file), *at(a))
+    assert (result.exit_code, result.stdout) == (Code.LOCAL, f"A:1 at {a.url}\n")
+    assert "The request itself is done" in result.stderr
+
+
+@pytest.mark.parametrize("held", [b"\xff", b"one\ntwo"])
+async def test_a_file_that_is_no_session_is_refused(
+    run: Run, a: FakeNode, tmp_path: Path, held: bytes
+) -> None:
+    file = tmp_path / "session"
+    file.write_bytes(held)
+    result = await run("get", "x", "--session-file", str(file), *at(a))
+    assert result.exit_code == Code.BAD_INPUT and "holds no context" in result.stderr
+    assert (file.read_bytes(), a.seen) == (held, [])
+
+
+# --- backups --------------------------------------------------------------------------------------
+
+
+async def test_a_backup_is_made_and_put_back(run: Run, node: Client, tmp_path: Path) -> None:
+    await run("put", "x", "1", *at(node))
+    file = tmp_path / "a.backup"
+    result = await run("backup", str(file), *at(node))
+    assert result.exit_code == 0 and "1 keys" in result.stdout
+    result = await run("backup", str(file), *at(node))
+    assert result.exit_code == Code.BAD_INPUT and "--force" in result.stderr
+    said = document(await run("backup", str(file), "--force", "--json", *at(node)))
+    assert (said["keys"], said["bytes"]) == (1, file.stat().st_size)
+    said = document(await run("restore", str(file), "--json", *at(node)))
+    assert (said["keys"], said["cut"]) == (1, {"A": 1})
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    result = await run("restore", str(file), *at(node))
+    assert result.exit_code == Code.BAD_INPUT and "cut short" in result.stderr
+    result = await run("backup", str(tmp_path / "none" / "x"), *at(node))
+    assert result.exit_code == Code.LOCAL
+    file.write_bytes(whole)
+    assert (await run("restore", str(file), "--node", NOWHERE)).exit_code == Code.NOT_APPLIED
+
+
+async def test_what_answers_a_restore_may_be_no_node(
+    run: Run, node: Client, a: FakeNode, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.backup"
+    await run("backup", str(file), *at(node))
+    a.misbehaviours.append(answers(502, "<html>"))
+    result = await run("restore", str(file), *at(a))
+    assert result.exit_code == Code.UNKNOWN and "may or may not" in result.stderr
+
+
+# --- failures -------------------------------------------------------------------------------------
+
+
+async def test_a_write_with_an_unknown_outcome_says_so(run: Run, a: FakeNode) -> None:
+    a.misbehaviours.append(breaks_off)
+    result = await run("put", "x", "1", *at(a))
+    assert (result.exit_code, result.stdout) == (Code.UNKNOWN, "")
+    assert "may or may not" in result.stderr and "Read before" in result.stderr
+    a.misbehaviours.append(refuses("internal", 500, outcome="unknown"))
+    said = document(await run("del", "x", "--json", *at(a)), Code.UNKNOWN)
+    assert (said["error"]["outcome"], said["error"]["problem"]["status"]) == ("unknown", 500)
+
+
+async def test_a_node_that_is_not_there_changes_nothing(run: Run) -> None:
+    result = await run("put", "x", "1", "--node", NOWHERE, "--timeout", "0.5")
+    assert result.exit_code == Code.NOT_APPLIED
+    assert "Nothing was changed" in result.stderr and "--node" in result.stderr
+    assert (await run("status", "--node", NOWHERE, "--timeout", "0.5")).exit_code == 3
+
+
+BAD = [
+    *(["get"], ["get", ""], ["get", "x", "--wait", "-1"], ["get", "k" * 513]),
+    *(["get", "x", "--node", "nonsense"], ["get", "x", "--node", ""], ["get", "x", "--nonsense"]),
+    *(["get", "x", "--siblings", "--stale"], ["get", "x", "--session", "../x"]),
+    ["get", "x", "--session", "a", "--session-file", "b"],
+    *(["put", "x"], ["put", "x", "1", "--file", "y"], ["put", "x", "--file", "/nonexistent"]),
+    *(
+        ["put", "x", "1", "--if-match", "*", "--if-none-match"],
+        ["put", "x", "1", "--replicas", "n"],
+    ),
+    *(["put", "x", "1", "--content-type", "\n"], ["del"], ["del", ""], ["ls", "--limit", "0"]),
+    *(
+        ["txn"],
+        ["txn", "/nonexistent"],
+        ["explain"],
+        ["explain", ""],
+        ["conflicts", "--limit", "x"],
+    ),
+    *(["status", "x"], ["status", "--watch", "--json"], ["pending", "--session", "x"]),
+    *(["ready", "--timeout", "0"], ["backup"], ["restore", "/nonexistent"], ["nonsense"]),
+    *(["fault", "set", "A", "B"], ["fault", "set", "A"], ["fault", "heal"], ["fault", "heal", "A"]),
+    *(["fault", "set", "A", "B", "--drop", "2"], ["fault", "heal", "A", "B", "--all"]),
+    *(["members", "add", "D"], ["members", "remove", ""], ["members", "nonsense"]),
+]
+
+
+@pytest.mark.parametrize("arguments", BAD, ids=" ".join)
+async def test_bad_input_is_refused_before_anything_is_sent(
+    run: Run, a: FakeNode, arguments: list[str]
+) -> None:
+    nodes = () if "--node" in arguments else at(a)
+    result = await run(*arguments, *nodes)
+    assert result.exit_code == Code.BAD_INPUT, result.output
+    assert "--json" in arguments or result.stdout == ""
+    assert result.stderr.strip() and "Traceback" not in result.stderr
+    assert a.seen == [] and a.stored == {}
+
+
+async def test_what_nobody_expects_is_told_without_a_traceback(
+    run: Run, a: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_(*_: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr("client.answers.written", break_)
+    result = await run("put", "x", "1", *at(a))
+    assert (result.exit_code, result.stdout) == (Code.INTERNAL, "")
+    assert "ZeroDivisionError: oh" in result.stderr and "may or may not" in result.stderr
+    assert "Traceback" not in result.stderr
+    result = await run("put", "x", "1", *at(a), LIGHTCONE_DEBUG="1")
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+async def test_nodes_may_come_from_the_environment(run: Run, a: FakeNode) -> None:
+    both = f"X={NOWHERE}, A={a.url}"
+    assert (await run("put", "x", "1", LIGHTCONE_NODES=both)).exit_code == 0
+    assert (await run("get", "x", LIGHTCONE_NODES=a.url)).stdout == "1"
+
+
+# --- terminals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [b"\x1b[31mred", b"\xff\xfe", b"a\x00b"])
+def test_a_value_that_would_speak_to_the_terminal_is_not_shown(
+    value: bytes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert Screen(as_json=False).show(Said({}, value)) == Code.BAD_INPUT
+    shown = capsys.readouterr()
+    assert shown.out == "" and "-o FILE" in shown.err
+
+
+def test_a_value_on_a_terminal_ends_its_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for value in (b"noon?", "né\n".encode()):
+        assert Screen(as_json=False).show(Said({}, value)) == Code.DONE
+    assert capsys.readouterr().out == "noon?\nné\n"
+
+
+def test_nothing_that_comes_from_a_node_can_move_the_cursor() -> None:
+    assert clean("a\x1b[2J\r\u202eb\udcff[bold]") == "a\\x1b[2J\\r\\u202eb\\udcff[bold]"
+    assert clean("a\nb\x07", keep="\n") == "a\nb\\x07"
+
+
+# --- processes, and documents ---------------------------------------------------------------------
+
+
+def interruptible() -> None:
+    """SIGINT does what it does by default, also where the tests run with it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+async def process(*arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "client", *arguments),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=interruptible,
+    )
+
+
+async def test_output_that_cannot_be_written_is_told(a: FakeNode) -> None:
+    command = f"{sys.executable} -m client put x 1 --node {a.url} > /dev/full"
+    running = await asyncio.create_subprocess_shell(
+        command, cwd=ROOT, stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await running.communicate()
+    assert running.returncode == Code.LOCAL
+    assert b"No space left" in err and b"itself is done" in err and b"Exception" not in err
+    assert a.stored["x"].value == b"1"
+
+
+async def test_output_that_nobody_reads_ends_the_command_quietly(a: FakeNode) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "client", "put", "x", "1", *at(a)),
+        cwd=ROOT,
+        stdout=writer,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(writer)
+    _, err = await running.communicate()
+    assert (running.returncode, err) == (Code.CLOSED, b"")
+
+
+async def test_an_interrupted_write_says_that_its_outcome_is_unknown(
+    a: FakeNode, until: Callable[..., Awaitable[None]]
+) -> None:
+    holds = Holds(a)
+    a.misbehaviours.append(holds)
+    running = await process("put", "x", "1", "--timeout", "60", *at(a))
+    await until(lambda: len(a.seen) == 1)
+    running.send_signal(signal.SIGINT)
+    out, err = await running.communicate()
+    holds.release()
+    assert (running.returncode, out) == (Code.INTERRUPTED, b"")
+    assert b"may or may not" in err and b"Traceback" not in err
+
+
+async def test_a_status_is_watched_until_it_is_interrupted(
+    a: FakeNode, until: Callable[..., Awaitable[None]]
+) -> None:
+    running = await process("status", "--watch", "--interval", "0.1", *at(a))
+    await until(lambda: len(a.seen) > 3)
+    running.send_signal(signal.SIGINT)
+    out, err = await running.communicate()
+    assert (running.returncode, err) == (Code.INTERRUPTED, b"")
+    assert a.url in out.decode()
+
+
+@pytest.mark.timeout(180)
+async def test_a_script_talks_to_real_nodes(tmp_path: Path) -> None:
+    async with LocalCluster(tmp_path, nodes=2) as cluster:
+        first, second = cluster.urls.values()
+        session = ("--session-file", str(tmp_path / "session"), "--wait", "20", "--timeout", "30")
+
+        async def run(*arguments: str, code: int = 0) -> Any:
+            running = await process(*arguments, "--json", "--timeout", "30")
+            out, err = await running.communicate()
+            assert running.returncode == code, err
+            return json.loads(out)
+
+        assert (await run("put", "lunch", "noon?", "--node", first, *session))["dot"] == "A:1"
+        assert (await run("get", "lunch", "--node", second, *session))["text"] == "noon?"
+        refused = await run("put", "lunch", "x", "--if-none-match", "--node", second, code=5)
+        assert refused["error"]["exit_code"] == 5
+        assert (await run("get", "none", "--node", first, code=1))["found"] is False
+        assert (await run("get", "", "--node", first, code=2))["error"]["outcome"] == "not_applied"
+        both = ("--node", first, "--node", second)
+        await run("fault", "set", "A", "B", "--cut", *both)
+        status = (await run("status", *both))["nodes"]
+        assert {node["node"] for node in status.values()} == {"A", "B"}
+        assert (await run("fault", "heal", "--all", *both))["healed"] == [
+            {"node": first, "peer": "B"}
+        ]
+        assert (await run("ready", *both))["ready"] is True
+
+
+def commands() -> list[str]:
+    found = []
+    for name, command in typer.main.get_command(made(completion=False)).commands.items():  # type: ignore[attr-defined]
+        below = getattr(command, "commands", None)
+        found += [name] if below is None else [f"{name} {one}" for one in below]
+    return found
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_documented_and_has_a_help(command: str) -> None:
+    assert f"`{command}" in (ROOT / "docs" / "cli.md").read_text()
+    result = CliRunner().invoke(made(completion=False), [*command.split(), "--help"])
+    assert result.exit_code == 0 and "--json" in result.stdout
+
+
+@pytest.mark.parametrize("code", list(Code))
+def test_every_exit_code_is_documented(code: Code) -> None:
+    assert f"| {int(code)} |" in (ROOT / "docs" / "cli.md").read_text()
+
+
+def test_the_client_is_of_the_version_of_the_node() -> None:
+    assert client.__version__ == app.__version__
+    result = CliRunner().invoke(made(completion=False), ["--version"])
+    assert result.stdout == f"lightcone {app.__version__}\n"
