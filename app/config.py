@@ -125,8 +125,8 @@ class Config(BaseSettings):
     )
     idempotency_max: Count = Field(
         1_000_000,
-        description="Writes. So many with an Idempotency-Key are remembered, about 300 bytes each, for "
-        "24 hours; beyond that the oldest is forgotten sooner.",
+        description="Writes. So many with an Idempotency-Key are remembered, about 300 bytes each, "
+        "for 24 hours; beyond that the oldest is forgotten sooner.",
     )
     batch_max_writes: int = Field(
         512,
