@@ -33,6 +33,7 @@ from app.http_write import Writing
 from app.identity import Identity
 from app.kv_store import KVStore
 from app.log import get_logger
+from app.losses import Losses
 from app.peers import SIGNATURE_HEADER, Signer
 from app.problems import problems
 from app.progress import Progress
@@ -61,6 +62,7 @@ class Api:
     progress: Progress
     board: Board
     replicas: Replicas
+    losses: Losses
     contexts: Contexts
     signer: Signer
     now_us: Callable[[], int]
@@ -69,7 +71,9 @@ class Api:
     def application(self) -> web.Application:
         """An aiohttp application with all routes."""
         app = web.Application(middlewares=[metrics.measured, problems])
-        sessions = Sessions(self.contexts, self.progress, self.store, self.buffer, self._members)
+        sessions = Sessions(
+            self.contexts, self.progress, self.store, self.buffer, self.losses, self._members
+        )
         writing = Writing(self.config, self.store, sessions, self.replicas)
         KeyRoutes(self.config, self.store, sessions, writing).add_to(app.router)
         TransactionRoutes(self.config, self.store, sessions, writing).add_to(app.router)

@@ -2,7 +2,8 @@
 
 Assumes that `progress.py` is never ahead of Redis. Guarantees that a request with a causal context
 is served only from a state that covers it (G7), and that no peer is asked for that (G6): what is on
-its way here is waited for, as long as the request has patience.
+its way here is waited for, as long as the request has patience. What will never come is said to be
+lost, with the context to go on with: whether a session does is its client's decision.
 
 Does not know what the request is about.
 """
@@ -14,12 +15,13 @@ from typing import Final
 
 from aiohttp import web
 
-from app import checks, errors
+from app import checks, errors, lost
 from app.buffer import PendingBuffer
 from app.conditions import etag
 from app.context import Contexts
 from app.errors import listing
 from app.kv_store import NOTHING, KVStore
+from app.losses import Losses
 from app.progress import Progress
 from app.vector_clock import VectorClock, node_of
 
@@ -35,6 +37,7 @@ class Sessions:
     progress: Progress
     store: KVStore
     buffer: PendingBuffer
+    losses: Losses
     members: Callable[[], set[str]]
 
     def context(self, request: web.Request) -> VectorClock:
@@ -44,7 +47,7 @@ class Sessions:
     async def catch_up(self, request: web.Request) -> VectorClock:
         """The request's context, once this node covers it.
 
-        Raises NotCaughtUp when the request's patience ends first.
+        When the request's patience ends first, raises NotCaughtUp; or Lost, if it would never.
         """
         patience_s = checks.patience_s(request)
         context = self.context(request)
@@ -53,6 +56,10 @@ class Sessions:
         self._refuse_strangers(context)
         missing = await self.progress.reach(context, patience_s, self.store.clock)
         if missing:
+            if losses := await self.losses.among(missing):
+                error = errors.Lost(losses)
+                error.headers = self.headers(lost.without(context, losses))
+                raise error
             # What was asked for may be here and wait: then what it waits for is the news.
             needed = await self.buffer.missing_for(missing)
             dots = dict.fromkeys([*needed.dots(), *missing.dots()])
@@ -78,7 +85,7 @@ class Sessions:
     async def reader(self, request: web.Request) -> "Reader":
         """Who asked, once this node covers its context; at once, with `?stale=true`.
 
-        Raises NotCaughtUp, BadParameter.
+        Raises NotCaughtUp, Lost, BadParameter.
         """
         if not checks.flag(request, "stale"):
             return Reader(self, await self.catch_up(request))

@@ -29,6 +29,7 @@ from app.identity import Identity
 from app.keys import Keys
 from app.kv_store import KVStore
 from app.log import get_logger
+from app.losses import Losses
 from app.peers import Exchange, HttpExchange, Signer
 from app.progress import Progress
 from app.redis_link import Admits
@@ -213,6 +214,15 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             config.replicate_max_bytes,
         )
         trimmer = Trimmer(config, store, board, config.peers.keys, now_us)
+        losses = Losses(
+            config.node_id,
+            config.peers.keys,
+            board,
+            buffer,
+            progress,
+            config.heartbeat_ms * 1000,
+            now_us,
+        )
         tools = Tools(
             config, store, board, progress, who, exchange, snapshot_for, now_us, world.rng
         )
@@ -232,6 +242,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             progress,
             board,
             replicas,
+            losses,
             Contexts(secret, config.context_max_bytes),
             signer,
             now_us,

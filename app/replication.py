@@ -189,7 +189,13 @@ class Link:
         if relayed and answer.duplicate:
             self._view.found_duplicates(now)
         self._view.learn(answer.clock, answer.received, self._progress.clock, now)
-        await self._post(error="", clock=answer.clock, last_contact_us=self._now_us())
+        self._report = replace(
+            self._report,
+            clock=answer.clock,
+            received=answer.received,
+            last_contact_us=self._now_us(),
+        )
+        await self._post(error="")
         if answer.refused:
             # The peer's buffer is full of writes that wait for others: our log keeps them for it.
             log.warning("peer is full", peer=self._peer, refused=answer.refused)
@@ -263,17 +269,10 @@ class Link:
         longest_ms = min(self._config.retry_min_ms << min(failures, 20), self._config.retry_max_ms)
         return longest_ms / 1000 * self._rng.uniform(0.5, 1)
 
-    async def _post(
-        self, *, error: str, clock: VectorClock | None = None, last_contact_us: int | None = None
-    ) -> None:
+    async def _post(self, *, error: str) -> None:
         """Say what is known of the peer, where that is news."""
         before, now = self._report, asyncio.get_running_loop().time()
-        self._report = replace(
-            before,
-            error=error,
-            clock=before.clock if clock is None else clock,
-            last_contact_us=before.last_contact_us if last_contact_us is None else last_contact_us,
-        )
+        self._report = replace(before, error=error)
         came_or_went = bool(error) != bool(before.error)
         if came_or_went:
             if error:

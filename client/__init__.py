@@ -18,6 +18,8 @@ from client.answers import (
 from client.errors import (
     BadInput,
     LightconeError,
+    Lost,
+    LostWrites,
     Missing,
     NotApplied,
     NotCaughtUp,
@@ -38,6 +40,8 @@ __all__ = [
     "Fault",
     "Lightcone",
     "LightconeError",
+    "Lost",
+    "LostWrites",
     "Missing",
     "NotApplied",
     "NotCaughtUp",

@@ -25,6 +25,7 @@ from client.context import HEADER
 from client.errors import (
     BadInput,
     LightconeError,
+    Lost,
     NotApplied,
     NotCaughtUp,
     OutcomeUnknown,
@@ -194,6 +195,8 @@ def _refusal(request: Request[Any], answer: Answer) -> LightconeError:
     outcome = problem.get("outcome")
     if problem_kind(problem) == "not-caught-up" and outcome != "unknown":
         return NotCaughtUp(detail, problem=problem)
+    if problem_kind(problem) == "lost":
+        return Lost(detail, problem=problem)
     if problem_kind(problem) == "precondition-failed":
         return PreconditionFailed(detail, problem=problem)
     if problem_kind(problem) == "replicas-missing" and outcome == "applied":

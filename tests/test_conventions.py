@@ -26,7 +26,7 @@ INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 
 PURE = (
     *("vector_clock", "write", "context", "incarnation", "relay", "codec", "errors"),
-    *("snapshot", "stability"),
+    *("snapshot", "stability", "lost"),
     *("conditions", "transactions", "explain"),
 )
 EFFECTS = {"asyncio", "time", "random", "datetime", "os", "socket", "threading", "redis", "aiohttp"}

@@ -24,6 +24,7 @@ import structlog
 from app import progress, snapshot_receiving
 from app.config import Config
 from app.errors import LightconeError, RedisUnavailable
+from app.lost import Loss
 from app.node import World, worker
 from app.vector_clock import Dot, VectorClock, node_of
 from tests.simulation import loop, storage
@@ -483,6 +484,17 @@ def _understood(request: Request, carries: bool, reply: Any) -> Answered:
     if status == 404:
         return Answered(request, carries, status, "ok", context=_context(reply))
     problem = json.loads(reply.body)
+    if status == 410:
+        lost = tuple(Loss(**loss) for loss in problem["lost"])
+        return Answered(
+            request,
+            carries,
+            status,
+            problem["outcome"],
+            context=_context(reply),
+            problem=problem["type"],
+            lost=lost,
+        )
     if status != 503:
         raise Violation("G10", f"{request.kind} {request.key}: {problem}")
     return Answered(request, carries, status, problem["outcome"], problem=problem["type"])
