@@ -396,4 +396,14 @@ MUTATIONS: Final = (
         "self._scripts.read_cut(await self._store.clock(), most)",
         profile="trim",
     ),
+    # --- what is lost ----------------------------------------------------------------------------
+    Mutation(
+        "lost although a member has it",
+        "G8",
+        "app/lost.py",
+        "        if standing.received.merge(standing.clock).covers(dot):",
+        "        if False:",
+        also=("app/lost.py", "max(held, default=0)", "min(held, default=0)"),
+        profile="disk",
+    ),
 )
