@@ -19,7 +19,7 @@ from app.write import (
     DEFAULT_CONTENT_TYPE,
     KEY_MAX_BYTES,
     content_type_problem,
-    key_problem,
+    user_key_problem,
 )
 
 WAIT_DEFAULT_S: Final = 1.0
@@ -38,7 +38,7 @@ def key(request: web.Request) -> str:
         name = unquote_to_bytes(encoded).decode()
     except UnicodeDecodeError:
         raise errors.BadKey("The key is not UTF-8. Nothing was done.") from None
-    if problem := key_problem(name):
+    if problem := user_key_problem(name):
         raise errors.BadKey(f"The key cannot be used: {problem}. Nothing was done.")
     return name
 

@@ -32,6 +32,7 @@
         ├── Busy                 what is asked for is under way already
         ├── Syncing              the node is merging a snapshot
         ├── NotCaughtUp          the patience ended before the missing writes came
+        ├── NotLost              what is to be declared lost is not, as far as is known
         ├── Lost                 what is missing is lost, and will never come
         └── RedisUnavailable     Redis is down, full, read-only, loading, slow or not ours
 
@@ -255,6 +256,13 @@ class Lost(RequestError):
             "on without them, use the Causal-Context of this answer instead."
         )
         self.losses = tuple(losses)
+
+
+class NotLost(RequestError):
+    """Writes are to be declared lost, and a node has them or may have them."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"Nothing was declared lost: {why}.")
 
 
 class RedisUnavailable(RequestError):

@@ -27,6 +27,7 @@ from app.http_backup import BackupRoutes
 from app.http_explain import ExplainRoutes
 from app.http_kv import KeyRoutes
 from app.http_lists import ListRoutes
+from app.http_lost import LostRoutes
 from app.http_session import Sessions
 from app.http_txn import TransactionRoutes
 from app.http_write import Writing
@@ -39,7 +40,7 @@ from app.problems import problems
 from app.progress import Progress
 from app.replicas import Replicas
 from app.snapshot_receiving import SnapshotReceiving
-from app.stability import held_back, stable
+from app.stability import held_back, stable, writes_beyond
 from app.vector_clock import Dot, VectorClock, node_of
 
 log = get_logger(__name__)
@@ -79,6 +80,7 @@ class Api:
         TransactionRoutes(self.config, self.store, sessions, writing).add_to(app.router)
         ExplainRoutes(self.store, sessions).add_to(app.router)
         ListRoutes(self.store, sessions).add_to(app.router)
+        LostRoutes(self.store, self.buffer, self.losses, sessions).add_to(app.router)
         BackupRoutes(self.backups, sessions).add_to(app.router)
         app.router.add_post("/replicate", self.replicate)
         app.router.add_get("/status", self.status)
@@ -221,8 +223,8 @@ class Api:
         oldest_us = now_us
         for actor in lacking:
             with suppress(errors.LogTrimmed):
-                [write] = await self.store.log_after(actor, report.clock[actor], 1)
-                oldest_us = min(oldest_us, write.timestamp)
+                for write in await self.store.log_after(actor, report.clock[actor], 1):
+                    oldest_us = min(oldest_us, write.timestamp)
         sending = await self.board.sending(peer)
         heard = report.last_contact_us
         fault = await self.board.fault(peer) if self.config.faults else HEALTHY
@@ -231,7 +233,7 @@ class Api:
             "reachable": not report.error,
             "error": report.error or None,
             "clock": report.clock.to_dict() if heard else None,
-            "lag_writes": sum(s - report.clock[a] for a, s in lacking.items()),
+            "lag_writes": writes_beyond(mine, report.clock),
             "lag_s": round((now_us - oldest_us) / 1e6, 3),
             "skew_ms": report.skew_us / 1000 if heard else None,
             "last_contact_s": round((now_us - heard) / 1e6, 3) if heard else None,

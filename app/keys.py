@@ -12,8 +12,15 @@ from typing import Any, Final, Self
 
 from redis.asyncio import Redis
 
+from app.write import SYSTEM
+
 LAYOUT: Final = 2
 """The version of what is under these names. A node refuses a Redis with a layout it can't read."""
+
+
+def end_key(actor: str) -> str:
+    """The system's key for the last write of `actor` that is not lost (lua/ends.inc.lua)."""
+    return f"{SYSTEM}end/{actor}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ from app.progress import Progress
 from app.vector_clock import Dot, VectorClock
 
 _HEARTBEATS: Final = 3
-"""What a peer said longer ago than so many heartbeats is not counted on."""
+_LATE_US: Final = 1_000_000
+"""What a peer said longer ago than so many heartbeats, and this for a machine that is slow and a
+link that posts now and then, is not counted on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class Losses:
         for peer in self.peers():
             report = await self.board.peer(peer)
             age_us = self.now_us() - report.last_contact_us
-            is_new = not report.error and 0 <= age_us <= _HEARTBEATS * self.heartbeat_us
+            most_us = _HEARTBEATS * self.heartbeat_us + _LATE_US
+            is_new = not report.error and 0 <= age_us <= most_us
             members[peer] = Standing(report.clock, report.received) if is_new else None
         here = await self.buffer.sweep()
         members[self.node] = Standing(here.clock, here.received)

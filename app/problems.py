@@ -38,6 +38,7 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.SameNodeId: 409,
     errors.ForeignBackup: 409,
     errors.Busy: 409,
+    errors.NotLost: 409,
     errors.Lost: 410,
     errors.PreconditionFailed: 412,
     errors.TooLarge: 413,

@@ -247,6 +247,8 @@ class Link:
         while len(found) < most and size < self._config.batch_max_bytes:
             count = min(count, most - len(found))
             writes = await self._store.log_after(actor, after + len(found), count)
+            if not writes:
+                break
             found += writes
             size += sum(map(_size, writes))
             count = 1 + (self._config.batch_max_bytes - size) * len(found) // max(size, 1)

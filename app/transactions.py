@@ -16,7 +16,7 @@ import msgspec
 
 from app.conditions import Condition, parse_tags
 from app.errors import BadTransaction, TooLarge
-from app.write import Delete, Operation, Put, content_type_problem, key_problem
+from app.write import Delete, Operation, Put, content_type_problem, user_key_problem
 
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
 BYTES_TYPE: Final = "application/octet-stream"
@@ -111,7 +111,7 @@ def _step(where: str, op: _Op) -> Step:
     if len(named) != 1:
         raise _bad(f"{where} is to have one of get, put and delete, and has {len(named)}")
     [step] = named
-    if problem := key_problem(step.key):
+    if problem := user_key_problem(step.key):
         raise _bad(f"{where}: {problem}")
     if step.verb != "put" and (op.value, op.base64, op.content_type) != (UNSET,) * 3:
         raise _bad(f"{where}: a value, and its type, are for put, and this is a {step.verb}")

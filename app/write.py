@@ -18,6 +18,8 @@ from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock, is_actor
 
 KEY_MAX_BYTES: Final = 512
 CONTENT_TYPE_MAX_BYTES: Final = 255
+SYSTEM: Final = "\0"
+"""Keys that begin with it are the system's own: clients can neither read nor write them."""
 OPERATIONS_MAX: Final = 1000
 """Operations in one write. A script hands them to Redis in one piece; Lua unpacks about 8,000."""
 TIMESTAMP_MAX: Final = 2**53 - 1
@@ -82,6 +84,13 @@ def key_problem(key: str) -> str | None:
     if not 1 <= size <= KEY_MAX_BYTES:
         return f"a key is 1 to {KEY_MAX_BYTES} bytes of UTF-8, and this one has {size}"
     return None
+
+
+def user_key_problem(key: str) -> str | None:
+    """What is wrong with `key` in a request of a client, or None."""
+    if key.startswith(SYSTEM):
+        return "keys that begin with a NUL character are reserved for the system"
+    return key_problem(key)
 
 
 def content_type_problem(content_type: str) -> str | None:

@@ -37,6 +37,7 @@ NO_TEST_FILE = {
     "checks": "what a request may look like: tests/test_http_api.py sends what may not",
     "http_explain": "the search in the logs: tests/test_explain.py asks for it",
     "http_kv": "what is answered about keys: tests/test_http_api.py asks it",
+    "http_lost": "one route: tests/test_losses.py asks it",
     "http_lists": "lists of keys: tests/test_http_api.py asks for them",
     "http_shapes": "one form: tests/test_http_api.py reads it",
     "http_write": "what writing requests share: tests/test_http_api.py makes them",

@@ -3,12 +3,14 @@
 What is told of them is what clients and `redis-cli` see of real processes (G4, G8).
 """
 
+import asyncio
 import itertools
 import os
 import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -225,6 +227,64 @@ async def test_who_has_seen_what_was_lost_with_a_disk_is_told_so_and_goes_on(
             assert kept.text == "kept"
         acknowledged[(await session.at(b).put("x", "anew")).dot] = ("x", "anew")
         await assert_whole(http, cluster, acknowledged)
+
+
+async def test_a_write_that_waits_for_what_was_lost_with_two_disks_is_delivered_when_told(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with (
+        LocalCluster(tmp_path) as cluster,
+        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+    ):
+        a, b, c = cluster.urls.values()
+        await put(kv, a, "x", "kept")
+        await until_equal_clocks(cluster.urls)
+        await cut(http, cluster, "A", "C")
+        async with http.put(f"{b}/faults/C", json={"no_relay": True}) as response:
+            assert response.status == 200
+        session = kv.session()
+        await session.at(a).put("x", "lost")
+        await session.at(b).get("x")
+        assert (await session.at(b).put("y", "waits")).dot == "B:1"
+
+        async def pending() -> Any:
+            async with http.get(f"{c}/pending") as response:
+                return (await response.json())["writes"]
+
+        while not (waiting := await pending()):
+            await asyncio.sleep(0.05)
+        assert [(one["dot"], one["waiting_for"]) for one in waiting] == [("B:1", ["A:2"])]
+        for name in "AB":
+            await cluster.kill(name)
+        for name in "AB":
+            shutil.rmtree(cluster.data_dir / name)
+
+        async def declare() -> int:
+            async with http.post(f"{c}/lost", json={"dots": ["A:2"]}) as response:
+                return response.status
+
+        assert await declare() == 409, "as long as one is away"
+        for name in "AB":
+            await cluster.start(name)
+        await heal(http, cluster)
+        acknowledged = {
+            await put(kv, a, "z", "again"): ("z", "again"),
+            await put(kv, b, "z", "too"): ("z", "too"),
+            "A:1": ("x", "kept"),
+            "B:1": ("y", "waits"),
+        }
+        assert len(await pending()) == 1
+        while await declare() != 200:
+            await asyncio.sleep(0.1)
+        await assert_whole(http, cluster, acknowledged)
+        for url in (a, b, c):
+            assert await pending() == []
+            read = await session.at(url).get("x")
+            assert read is not None
+            assert read.text == "kept"
+        await cluster.kill("C")
+        await cluster.start("C")  # its logs are whole
+        assert (await put(kv, c, "z", "last")).startswith("C:")
 
 
 def _no_sockets(directory: str, names: list[str]) -> list[str]:
