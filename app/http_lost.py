@@ -57,7 +57,8 @@ class LostRoutes:
             if clock[loss.actor] != loss.after:
                 raise errors.NotLost(
                     f"the last of {loss.actor} that a node has is {loss.actor}:{loss.after}, and "
-                    "it is not applied here yet. Ask again soon, or ask another node"
+                    "it is not applied here yet. Ask again soon, or ask another node; if it waits "
+                    "(GET /pending), for something that is lost itself, declare that first"
                 )
             found.append(loss)
         if found:

@@ -228,10 +228,10 @@ class Link:
         if self._needs_snapshot:
             return []
         try:
-            logs = [
-                await self._read_log(actor, self._view.received[actor], last)
-                for actor, last in self._view.lacks(mine, relay=relay).items()
-            ]
+            logs = []
+            for actor, last in self._view.lacks(mine, relay=relay).items():
+                end = await self._store.log_end(actor, last)
+                logs.append(await self._read_log(actor, self._view.received[actor], end))
         except LogTrimmed:
             self._needs_snapshot = True
             return []
@@ -247,8 +247,6 @@ class Link:
         while len(found) < most and size < self._config.batch_max_bytes:
             count = min(count, most - len(found))
             writes = await self._store.log_after(actor, after + len(found), count)
-            if not writes:
-                break
             found += writes
             size += sum(map(_size, writes))
             count = 1 + (self._config.batch_max_bytes - size) * len(found) // max(size, 1)

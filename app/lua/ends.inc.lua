@@ -11,7 +11,10 @@ local closed = 2 ^ 53 - 1
 -- Of whom a put declares the end, and which; nothing if it does not.
 local function declared_end(verb, key, value)
   if verb == 'put' and string.byte(key) == 0 and string.sub(key, 2, 5) == 'end/' then
-    return string.sub(key, 6), tonumber(string.match(value, '^%d+$')) or closed
+    local after = string.match(value, '^%d+$')
+    if after then
+      return string.sub(key, 6), tonumber(after)
+    end
   end
 end
 

@@ -337,8 +337,8 @@ MUTATIONS: Final = (
         "sending begins one too far",
         "G8",
         "app/replication.py",
-        "self._read_log(actor, self._view.received[actor], last)",
-        "self._read_log(actor, self._view.received[actor] + 1, last)",
+        "self._read_log(actor, self._view.received[actor], end)",
+        "self._read_log(actor, self._view.received[actor] + 1, end)",
     ),
     Mutation(
         "lease without expiry",
