@@ -40,12 +40,14 @@ class PeerReport:
     """What the link to a peer knows of it. Times are microseconds since 1970, 0 for never.
 
     `error` is empty while the peer is reachable. `skew_us` is by how much its wall clock is ahead.
+    `received` is what it holds of each actor without a gap, applied (`clock`) or waiting.
     """
 
     clock: VectorClock = field(default_factory=VectorClock)
     error: str = "no exchange with it yet"
     last_contact_us: int = 0
     skew_us: int = 0
+    received: VectorClock = field(default_factory=VectorClock)
 
 
 class Board:
@@ -71,9 +73,10 @@ class Board:
     async def post_peer(self, peer: str, report: PeerReport) -> None:
         """Every worker can say this of `peer`."""
         clock = report.clock.entries_text()
+        clocks = {"clock": clock, "received": report.received.entries_text()}
         with translated():
             async with self._redis.pipeline(transaction=False) as pipeline:
-                pipeline.hset(self._keys.peer(peer), mapping={**asdict(report), "clock": clock})
+                pipeline.hset(self._keys.peer(peer), mapping={**asdict(report), **clocks})
                 pipeline.publish(self._keys.peers_channel, f"{peer} {clock}")
                 await pipeline.execute()
 
@@ -103,6 +106,7 @@ class Board:
             fields[b"error"].decode(),
             int(fields[b"last_contact_us"]),
             int(fields[b"skew_us"]),
+            VectorClock.parse(fields.get(b"received", b"").decode()),
         )
 
     async def births(self) -> int:

@@ -22,11 +22,14 @@ from app.codec import Waiting
 from app.errors import RedisUnavailable
 from app.identity import NOT_OURS, Identity
 from app.keys import Keys
+from app.log import get_logger
 from app.progress import Progress
 from app.redis_link import translated
 from app.scripts import Received, Scripts
 from app.vector_clock import Dot, VectorClock
 from app.write import Write
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,12 @@ class PendingBuffer:
             raise RedisUnavailable(NOT_OURS)
         self._progress.advance(received.clock)
         self._progress.miss(received.missing)
+        if received.survivors:
+            log.error(
+                "declared lost, and here",
+                writes=str(received.survivors),
+                reason="this node has writes that nobody else will have; empty its Redis",
+            )
         return received
 
 

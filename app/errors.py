@@ -37,6 +37,8 @@
         ├── Busy                 what is asked for is under way already
         ├── Syncing              the node is merging a snapshot
         ├── NotCaughtUp          the patience ended before the missing writes came
+        ├── NotLost              what is to be declared lost is not, as far as is known
+        ├── Lost                 what is missing is lost, and will never come
         └── RedisUnavailable     Redis is down, full, read-only, loading, slow or not ours
 
 `outcome` follows Maelstrom's definite and indefinite errors: `not_applied` is a promise that the
@@ -48,6 +50,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from app.lost import Loss
 from app.vector_clock import Dot, VectorClock
 
 Outcome = Literal["not_applied", "unknown", "applied"]
@@ -280,6 +283,25 @@ class NotCaughtUp(RequestError):
             "done. Ask again, with more ?wait=, or ask the node that wrote it."
         )
         self.missing = dict(missing)
+
+
+class Lost(RequestError):
+    """The causal context names writes that are lost: no node has them, and none ever will."""
+
+    def __init__(self, losses: Sequence[Loss]) -> None:
+        super().__init__(
+            f"The Causal-Context names writes that were lost with a node's disk before any other "
+            f"node had them: {listing(losses)}. Nothing was done. What they did is undone. To go "
+            "on without them, use the Causal-Context of this answer instead."
+        )
+        self.losses = tuple(losses)
+
+
+class NotLost(RequestError):
+    """Writes are to be declared lost, and a node has them or may have them."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"Nothing was declared lost: {why}.")
 
 
 class RedisUnavailable(RequestError):

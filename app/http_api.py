@@ -27,6 +27,7 @@ from app.http_backup import BackupRoutes
 from app.http_explain import ExplainRoutes
 from app.http_kv import KeyRoutes
 from app.http_lists import ListRoutes
+from app.http_lost import LostRoutes
 from app.http_members import MemberRoutes
 from app.http_session import Sessions
 from app.http_txn import TransactionRoutes
@@ -34,13 +35,14 @@ from app.http_write import Writing
 from app.identity import Identity
 from app.kv_store import KVStore
 from app.log import get_logger
+from app.losses import Losses
 from app.members import Member, Members
 from app.peers import SIGNATURE_HEADER, Signer
 from app.problems import problems
 from app.progress import Progress
 from app.replicas import Replicas
 from app.snapshot_receiving import SnapshotReceiving
-from app.stability import held_back, stable
+from app.stability import held_back, stable, writes_beyond
 from app.vector_clock import Dot, VectorClock, node_of
 
 log = get_logger(__name__)
@@ -67,6 +69,7 @@ class Api:
     progress: Progress
     board: Board
     replicas: Replicas
+    losses: Losses
     contexts: Contexts
     signer: Signer
     now_us: Callable[[], int]
@@ -75,12 +78,15 @@ class Api:
     def application(self) -> web.Application:
         """An aiohttp application with all routes."""
         app = web.Application(middlewares=[metrics.measured, problems])
-        sessions = Sessions(self.contexts, self.progress, self.store, self.buffer, self.members)
+        sessions = Sessions(
+            self.contexts, self.progress, self.store, self.buffer, self.losses, self.members
+        )
         writing = Writing(self.config, self.store, sessions, self.replicas)
         KeyRoutes(self.config, self.store, sessions, writing).add_to(app.router)
         TransactionRoutes(self.config, self.store, sessions, writing).add_to(app.router)
         ExplainRoutes(self.store, sessions).add_to(app.router)
         ListRoutes(self.store, sessions).add_to(app.router)
+        LostRoutes(self.store, self.buffer, self.losses, sessions).add_to(app.router)
         BackupRoutes(self.backups, sessions).add_to(app.router)
         MemberRoutes(self.members, self.store, self.board, sessions).add_to(app.router)
         app.router.add_post("/replicate", self.replicate)
@@ -246,8 +252,8 @@ class Api:
         oldest_us = now_us
         for actor in lacking:
             with suppress(errors.LogTrimmed):
-                [write] = await self.store.log_after(actor, report.clock[actor], 1)
-                oldest_us = min(oldest_us, write.timestamp)
+                for write in await self.store.log_after(actor, report.clock[actor], 1):
+                    oldest_us = min(oldest_us, write.timestamp)
         sending = await self.board.sending(peer)
         heard = report.last_contact_us
         fault = await self.board.fault(peer) if self.config.faults else HEALTHY
@@ -256,7 +262,7 @@ class Api:
             "reachable": not report.error,
             "error": report.error or None if member.url else _NO_URL,
             "clock": report.clock.to_dict() if heard else None,
-            "lag_writes": sum(s - report.clock[a] for a, s in lacking.items()),
+            "lag_writes": writes_beyond(mine, report.clock),
             "lag_s": round((now_us - oldest_us) / 1e6, 3),
             "skew_ms": report.skew_us / 1000 if heard else None,
             "last_contact_s": round((now_us - heard) / 1e6, 3) if heard else None,

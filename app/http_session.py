@@ -2,7 +2,8 @@
 
 Assumes that `progress.py` is never ahead of Redis. Guarantees that a request with a causal context
 is served only from a state that covers it (G7), and that no peer is asked for that (G6): what is on
-its way here is waited for, as long as the request has patience.
+its way here is waited for, as long as the request has patience. What will never come is said to be
+lost, with the context to go on with: whether a session does is its client's decision.
 
 Does not know what the request is about.
 """
@@ -14,12 +15,13 @@ from typing import Final
 
 from aiohttp import web
 
-from app import checks, errors
+from app import checks, errors, lost
 from app.buffer import PendingBuffer
 from app.conditions import etag
 from app.context import Contexts
 from app.errors import listing
 from app.kv_store import NOTHING, KVStore
+from app.losses import Losses
 from app.members import Members
 from app.progress import Progress
 from app.vector_clock import VectorClock
@@ -35,6 +37,7 @@ class Sessions:
     progress: Progress
     store: KVStore
     buffer: PendingBuffer
+    losses: Losses
     members: Members
 
     def context(self, request: web.Request) -> VectorClock:
@@ -44,7 +47,8 @@ class Sessions:
     async def catch_up(self, request: web.Request) -> VectorClock:
         """The request's context, once this node, which is a member, covers it.
 
-        Raises NodeRemoved, and NotCaughtUp when the request's patience ends first.
+        Raises NodeRemoved; and when the request's patience ends first NotCaughtUp, or Lost, if it
+        would never.
         """
         self.members.check()
         return await self.reach(request)
@@ -59,6 +63,10 @@ class Sessions:
         if missing:
             # Only now: the node may be new, and what names it on its way.
             self._refuse_strangers(missing)
+            if losses := await self.losses.among(missing):
+                error = errors.Lost(losses)
+                error.headers = self.headers(lost.without(context, losses))
+                raise error
             # What was asked for may be here and wait: then what it waits for is the news.
             needed = await self.buffer.missing_for(missing)
             dots = dict.fromkeys([*needed.dots(), *missing.dots()])
@@ -84,7 +92,7 @@ class Sessions:
     async def reader(self, request: web.Request) -> "Reader":
         """Who asked, once this node covers its context; at once, with `?stale=true`.
 
-        Raises NotCaughtUp, BadParameter.
+        Raises NotCaughtUp, Lost, BadParameter.
         """
         if not checks.flag(request, "stale"):
             return Reader(self, await self.catch_up(request))

@@ -42,6 +42,11 @@ def nodes_with_keys(system: Iterable[str]) -> tuple[list[str], list[str]]:
     )
 
 
+def end_key(actor: str) -> str:
+    """The system's key for the last write of `actor` that is not lost (lua/ends.inc.lua)."""
+    return f"{SYSTEM}end/{actor}"
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """Names of keys and channels, each a method or property of the thing it names."""

@@ -20,17 +20,18 @@ from app.errors import (
     Held,
     IdempotencyKeyReused,
     LogTrimmed,
+    NotLost,
     PreconditionFailed,
     RedisUnavailable,
     Syncing,
     TooLarge,
 )
 from app.identity import NOT_OURS, Identity
-from app.keys import Keys
+from app.keys import Keys, end_key
 from app.progress import Progress
 from app.redis_link import translated
-from app.scripts import Committed, Failed, Reused, Scripts, TooMuch
-from app.vector_clock import Dot, VectorClock
+from app.scripts import Committed, Failed, Moved, Reused, Scripts, TooMuch
+from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import Operation, Version, Write, winner_first
 
 NOTHING: Final = VectorClock()
@@ -193,6 +194,8 @@ class KVStore:
             raise PreconditionFailed(committed.held)
         if isinstance(committed, TooMuch):
             raise _too_much(most)
+        if isinstance(committed, Moved):
+            raise NotLost("more of that actor has come here just now; look again")
         if isinstance(committed, Reused):
             raise IdempotencyKeyReused(
                 "This Idempotency-Key came before, with a request for something else. Nothing was "
@@ -349,8 +352,8 @@ class KVStore:
 
     @_in_a_settled_run
     async def log_after(self, actor: str, sequence: int, count: int) -> list[Write]:
-        """The writes of `actor` after `sequence`, in order, at most `count`; the first of them has
-        been applied here.
+        """The writes of `actor` after `sequence`, in order, at most `count`; the first of them is
+        covered by the clock here. None, if all that follows was declared lost.
 
         Raises RedisUnavailable; LogTrimmed if the log does not go back that far.
         """
@@ -359,9 +362,24 @@ class KVStore:
                 self._keys.log(actor), min=f"{sequence + 1}-0", count=count
             )
         writes = [codec.unpack_log_entry(actor, id_, fields) for id_, fields in entries]
+        if not writes and sequence >= await self.log_end(actor, SEQUENCE_MAX):
+            return []
         if not writes or writes[0].dot.sequence != sequence + 1:
             raise LogTrimmed(Dot(actor, sequence + 1))
         return writes
+
+    async def log_end(self, actor: str, sequence: int) -> int:
+        """Up to where the log of `actor` goes, which has this entry in the clock.
+
+        Twin of `log_end` in lua/ends.inc.lua. Raises RedisUnavailable.
+        """
+        if sequence < SEQUENCE_MAX:
+            return sequence
+        with translated():
+            fields = await self._redis.hgetall(self._keys.kv(end_key(actor)))
+        values = [version.value for version in codec.unpack_versions(fields)]
+        ends = [int(value) for value in values if value.isdigit()]
+        return min(ends, default=SEQUENCE_MAX)
 
     async def log_sizes(self, actors: Iterable[str]) -> dict[str, LogSize]:
         """How large the logs of these actors are.

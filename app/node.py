@@ -30,6 +30,7 @@ from app.keys import Keys
 from app.kv_store import KVStore
 from app.links import Links, end
 from app.log import get_logger
+from app.losses import Losses
 from app.members import Members
 from app.peers import Exchange, HttpExchange, Signer
 from app.progress import Progress
@@ -219,6 +220,15 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             config.replicate_max_bytes,
         )
         trimmer = Trimmer(config, store, board, lambda: members.others, now_us)
+        losses = Losses(
+            config.node_id,
+            lambda: members.others,
+            board,
+            buffer,
+            progress,
+            config.heartbeat_ms * 1000,
+            now_us,
+        )
         tools = Tools(
             config, store, board, progress, who, members, exchange, snapshot_for, now_us, world.rng
         )
@@ -234,6 +244,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             progress,
             board,
             replicas,
+            losses,
             Contexts(secret, config.context_max_bytes),
             signer,
             now_us,

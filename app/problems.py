@@ -1,15 +1,16 @@
 """What an error looks like in HTTP: a problem (RFC 9457) that says what became of the request.
 
 Assumes that whatever goes wrong in a handler is raised. Guarantees that every failure is answered
-with `type`, `title`, `status`, `detail` and `outcome`, a wait that failed also with `missing`, and
-a condition that failed with `keys` (G10). An error that nobody foresaw is logged, and answered as
-`internal`.
+with `type`, `title`, `status`, `detail` and `outcome`, a wait that failed also with `missing`, one
+that would never end with `lost`, and a condition that failed with `keys` (G10). An error that
+nobody foresaw is logged, and answered as `internal`.
 
 Does not know what the requests are about.
 """
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Any, Final
 
 from aiohttp import web
@@ -41,6 +42,8 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.Busy: 409,
     errors.LastMember: 409,
     errors.NodeRemoved: 410,
+    errors.NotLost: 409,
+    errors.Lost: 410,
     errors.PreconditionFailed: 412,
     errors.TooLarge: 413,
     errors.UnsupportedEncoding: 415,
@@ -68,6 +71,8 @@ def problem(error: RequestError, headers: dict[str, str] | None = None) -> web.R
             {"dot": str(dot), "known_for_s": round(known_for_s, 3)}
             for dot, known_for_s in error.missing.items()
         ]
+    if isinstance(error, errors.Lost):
+        fields["lost"] = [asdict(loss) for loss in error.losses]
     if isinstance(error, errors.PreconditionFailed):
         fields["keys"] = [
             {

@@ -198,7 +198,13 @@ class Link:
         if relayed and answer.duplicate:
             self._view.found_duplicates(now)
         self._view.learn(answer.clock, answer.received, self._progress.clock, now)
-        await self._post(error="", clock=answer.clock, last_contact_us=self._now_us())
+        self._report = replace(
+            self._report,
+            clock=answer.clock,
+            received=answer.received,
+            last_contact_us=self._now_us(),
+        )
+        await self._post(error="")
         if answer.refused:
             # The peer's buffer is full of writes that wait for others: our log keeps them for it.
             log.warning("peer is full", peer=self._peer, refused=answer.refused)
@@ -231,10 +237,10 @@ class Link:
         if self._needs_snapshot:
             return []
         try:
-            logs = [
-                await self._read_log(actor, self._view.received[actor], last)
-                for actor, last in self._view.lacks(mine, relay=relay).items()
-            ]
+            logs = []
+            for actor, last in self._view.lacks(mine, relay=relay).items():
+                end = await self._store.log_end(actor, last)
+                logs.append(await self._read_log(actor, self._view.received[actor], end))
         except LogTrimmed:
             self._needs_snapshot = True
             return []
@@ -272,17 +278,10 @@ class Link:
         longest_ms = min(self._config.retry_min_ms << min(failures, 20), self._config.retry_max_ms)
         return longest_ms / 1000 * self._rng.uniform(0.5, 1)
 
-    async def _post(
-        self, *, error: str, clock: VectorClock | None = None, last_contact_us: int | None = None
-    ) -> None:
+    async def _post(self, *, error: str) -> None:
         """Say what is known of the peer, where that is news."""
         before, now = self._report, asyncio.get_running_loop().time()
-        self._report = replace(
-            before,
-            error=error,
-            clock=before.clock if clock is None else clock,
-            last_contact_us=before.last_contact_us if last_contact_us is None else last_contact_us,
-        )
+        self._report = replace(before, error=error)
         came_or_went = bool(error) != bool(before.error)
         if came_or_went:
             if error:

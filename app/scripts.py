@@ -65,6 +65,11 @@ class Reused:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """Nothing was done: an actor whose end was to be declared has another one here."""
+
+
+@dataclass(frozen=True, slots=True)
 class TooMuch:
     """Nothing was done: what was to be read is more than the limit."""
 
@@ -76,7 +81,8 @@ class Received:
     Each write of the batch is in one of the first four counts. `drained` counts writes that had
     waited and were applied; `more` says that others can be. `received` holds, for each actor with
     waiting writes, the highest sequence received without a gap. `missing` names what waiting
-    writes wait for.
+    writes wait for. `survivors` are writes that are here, though all after an earlier one of their
+    actor was just declared lost.
     """
 
     applied: int
@@ -88,6 +94,7 @@ class Received:
     clock: VectorClock
     received: VectorClock
     missing: VectorClock
+    survivors: VectorClock = VectorClock()  # noqa: RUF009 (immutable)
 
 
 class Scripts:
@@ -123,7 +130,7 @@ class Scripts:
         most: int = 2**30,
         request: str = "",
         requests_max: int = 1,
-    ) -> Committed | Failed | TooMuch | Reused | None:
+    ) -> Committed | Failed | TooMuch | Reused | Moved | None:
         """Commit a local write (`lua/commit_write.lua`), unless a condition fails or the keys
         `reads` hold more than `most` bytes; once for each `request`. None: Redis is not the
         actor's, or no longer has its write `known`.
@@ -178,6 +185,8 @@ class Scripts:
             return TooMuch()
         if reply[0] == b"reused":
             return Reused()
+        if reply[0] == b"moved":
+            return Moved()
         dot, timestamp, clock_text, replayed = reply[1:5]
         return Committed(
             Dot.parse(dot.decode()),
@@ -248,10 +257,8 @@ class Scripts:
         if len(reply) == 2:
             return Dot(reply[0].decode(), int(reply[1]))
         applied, duplicate, pending, refused, drained, more = map(int, reply[:6])
-        clock, received, missing = (VectorClock.parse(text.decode()) for text in reply[6:])
-        return Received(
-            applied, duplicate, pending, refused, drained, bool(more), clock, received, missing
-        )
+        clocks = (VectorClock.parse(text.decode()) for text in reply[6:])
+        return Received(applied, duplicate, pending, refused, drained, bool(more), *clocks)
 
     async def read_cut(self, since: VectorClock, most: int) -> tuple[Cut, list[KeyState]] | None:
         """The keys written since that clock, and the cut at which they are so
@@ -399,7 +406,9 @@ class Scripts:
 
     async def find_hole(self) -> str:
         """What is missing in the middle of a log (`lua/find_hole.lua`); empty if nothing is."""
-        reply = await self._find_hole(keys=[self._keys.clock], args=[self._keys.log_stem])
+        reply = await self._find_hole(
+            keys=[self._keys.clock], args=[self._keys.log_stem, self._keys.kv_stem]
+        )
         if not reply:
             return ""
         name, sequence, first, last = (text.decode() for text in (*reply[:2], *reply[3:]))

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
-from app.vector_clock import VectorClock
+from app.vector_clock import SEQUENCE_MAX, VectorClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,13 @@ def stable(mine: VectorClock, others: Iterable[VectorClock]) -> VectorClock:
 
 def held_back(mine: VectorClock, others: Mapping[str, VectorClock]) -> list[HeldBack]:
     """The members that lack something of `mine`, whoever lacks most first."""
-    lacking = [
-        HeldBack(member, sum(last - clock[actor] for actor, last in mine.beyond(clock).items()))
-        for member, clock in others.items()
-    ]
+    lacking = [HeldBack(member, writes_beyond(mine, clock)) for member, clock in others.items()]
     return sorted((h for h in lacking if h.writes), key=lambda h: (-h.writes, h.member))
+
+
+def writes_beyond(mine: VectorClock, clock: VectorClock) -> int:
+    """How many writes of `mine` a member with this clock lacks. What is declared lost is none."""
+    return sum(s - clock[actor] for actor, s in mine.beyond(clock).items() if s < SEQUENCE_MAX)
 
 
 def _both(one: VectorClock, other: VectorClock) -> VectorClock:

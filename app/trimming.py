@@ -74,7 +74,7 @@ class Trimmer:
         share = min(1.0, config.log_max_bytes / max(1, total))
         over_cap = False
         for actor, size in sizes.items():
-            last = mine[actor]
+            last = await self._store.log_end(actor, mine[actor])
             through = min(everywhere[actor], last - config.log_min_entries)
             most = min(config.log_max_entries, int(size.entries * share))
             capped = min(needed[actor], last - most)

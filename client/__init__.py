@@ -20,6 +20,8 @@ from client.answers import (
 from client.errors import (
     BadInput,
     LightconeError,
+    Lost,
+    LostWrites,
     Missing,
     NotApplied,
     NotCaughtUp,
@@ -43,6 +45,8 @@ __all__ = [
     "Fault",
     "Lightcone",
     "LightconeError",
+    "Lost",
+    "LostWrites",
     "Member",
     "Missing",
     "NotApplied",

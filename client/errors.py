@@ -2,6 +2,7 @@
 
     LightconeError
     ├── BadInput            the request is wrong; it took no effect, and repeating it is useless
+    ├── Lost                the session has seen writes that are lost; the request took no effect
     ├── PreconditionFailed  a key holds something else than was wanted; the request took no effect
     ├── ReplicasMissing     a write took effect, and fewer nodes hold it than was asked for
     ├── NotApplied          the request took no effect; it is safe to repeat
@@ -73,6 +74,23 @@ class PreconditionFailed(LightconeError):
         return {str(one["key"]): one["etag"] for one in listed} if isinstance(listed, list) else {}
 
 
+class Lost(LightconeError):
+    """Raised when the session has seen writes that no node has, nor ever will: a disk was lost.
+
+    `writes` says which. No node serves the session until it goes on without them, which is for you
+    to decide, since what they did is undone: `session.go_on(error)`, after what had to be done
+    about them, is done. The request took no effect, and may then be made again.
+    """
+
+    #: What the session had seen when the request was made, as tokens.
+    carried: tuple[str, ...] = ()
+
+    @property
+    def writes(self) -> "Sequence[LostWrites]":
+        listed = self.problem.get("lost")
+        return tuple(LostWrites(**one) for one in listed) if isinstance(listed, list) else ()
+
+
 class ReplicasMissing(LightconeError):
     """Raised when a write is done, and fewer nodes than asked for were heard to hold it in time.
 
@@ -113,6 +131,15 @@ class OutcomeUnknown(LightconeError):
     """Raised when a write was sent and no clear answer came, so that it may have taken effect."""
 
     outcome = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class LostWrites:
+    """Of an actor all writes after `after` are lost; the session has seen those up to `through`."""
+
+    actor: str
+    after: int
+    through: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from client.context import HEADER, UNDER_WAY_MAX, Context
 from client.errors import (
     BadInput,
     LightconeError,
+    Lost,
     NotApplied,
     NotCaughtUp,
     OutcomeUnknown,
@@ -157,7 +158,7 @@ class Route:
                 return await self._try(request, node, context, wait_s, budget_s)
             except OutcomeUnknown as error:
                 unknown = unknown or error
-            except NotApplied as error:
+            except (NotApplied, Lost) as error:
                 if unknown is None:
                     raise
                 if isinstance(error, NotCaughtUp):
@@ -187,7 +188,9 @@ class Route:
         except LightconeError as error:
             error.node = node
             self._note(node, error)
-            if request.in_session and error.context:
+            if isinstance(error, Lost):
+                error.carried = carried  # to go on is for the caller to decide
+            elif request.in_session and error.context:
                 context.answered(carried, error.context)
             raise
         self._resting.answered(node)
@@ -200,7 +203,7 @@ class Route:
         """Remembers what the error says of the node, for the order in which to ask."""
         if isinstance(error, NotCaughtUp):
             self._behind.failed(node)
-        if isinstance(error, BadInput | NotCaughtUp | PreconditionFailed | ReplicasMissing):
+        if isinstance(error, _OF_A_WELL_NODE):
             self._resting.answered(node)
         else:
             self._resting.failed(node)
@@ -219,4 +222,5 @@ def _most_telling(request: Request[Any], failures: dict[str, NotApplied]) -> Not
     return error
 
 
-_TELLING = (NotCaughtUp, NotApplied, Unreachable)
+_TELLING = (NotCaughtUp, NotApplied, Unreachable)  #: What a node says that is well.
+_OF_A_WELL_NODE = (BadInput, Lost, NotCaughtUp, PreconditionFailed, ReplicasMissing)

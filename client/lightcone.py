@@ -36,7 +36,7 @@ from client.answers import (
     Written,
 )
 from client.context import Context
-from client.errors import BadInput
+from client.errors import BadInput, Lost
 from client.failover import Route
 from client.nodes import Resting, node_urls
 from client.recorder import Recorder
@@ -59,7 +59,10 @@ PAGE = 1000
 
 
 class Session:
-    """One reader and writer. Made by `Lightcone`, `session` and `at`."""
+    """One reader and writer. Made by `Lightcone`, `session` and `at`.
+
+    Whatever it asks raises Lost once it has seen a write that no node has any more; see `go_on`.
+    """
 
     def __init__(
         self,
@@ -128,6 +131,14 @@ class Session:
             timeout_s=self._timeout_s,
             patience_s=self._patience_s,
         )
+
+    def go_on(self, error: Lost) -> None:
+        """The session goes on without the writes that are lost: it has not seen them any more.
+
+        What else it has seen stays. What the lost writes did is undone, and what they had replaced
+        or deleted may be shown again.
+        """
+        self._context.answered(error.carried, error.context)
 
     async def put(
         self,

@@ -25,6 +25,7 @@ from client.context import HEADER
 from client.errors import (
     BadInput,
     LightconeError,
+    Lost,
     NotApplied,
     NotCaughtUp,
     OutcomeUnknown,
@@ -196,6 +197,8 @@ def _refusal(request: Request[Any], answer: Answer) -> LightconeError:
         return NotCaughtUp(detail, problem=problem)
     if problem_kind(problem) == "node-removed" and outcome != "unknown":
         return NotApplied(detail, problem=problem)  # any other node will serve it
+    if problem_kind(problem) == "lost":
+        return Lost(detail, problem=problem)
     if problem_kind(problem) == "precondition-failed":
         return PreconditionFailed(detail, problem=problem)
     if problem_kind(problem) == "replicas-missing" and outcome == "applied":

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from app.conditions import Condition
-from app.vector_clock import Dot, VectorClock
+from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import Operation, Put, Version, Write, winner_first
 
+_ENDS = "\0end/"
 Outcome = Literal["applied", "duplicate", "pending", "refused"]
 
 
@@ -33,6 +34,10 @@ class Node:
         clock = VectorClock()
         for write in self.applied:
             clock = clock.with_dot(write.dot)
+            for operation in write.operations:
+                if operation.key.startswith(_ENDS):  # all that comes after is declared lost
+                    ended = operation.key.removeprefix(_ENDS)
+                    clock = clock.with_dot(Dot(ended, SEQUENCE_MAX))
         return clock
 
     @property
@@ -112,6 +117,7 @@ class Node:
             write = deliverable[0]
             del self.pending[write.dot]
             self.applied.append(write)
+        self.pending = {dot: w for dot, w in self.pending.items() if not self.clock.covers(dot)}
         return outcomes
 
     def merge(self, others: Iterable[Write]) -> None:

@@ -74,7 +74,8 @@ async def test_a_peer_of_which_nothing_was_posted_is_unreachable(make_store: Mak
 
 async def test_every_worker_knows_what_one_posted_of_a_peer(make_store: MakeStore) -> None:
     a = await make_store("A")
-    report = PeerReport(VectorClock({"A": 7, "B": 2}), "", 1_700_000_000_000_000, -250)
+    clock = VectorClock({"A": 7, "B": 2})
+    report = PeerReport(clock, "", 1_700_000_000_000_000, -250, clock.increment("A"))
     await worker(a, "first").post_peer("B", report)
     assert await worker(a, "second").peer("B") == report
     assert await worker(a, "second").peer("C") == PeerReport()

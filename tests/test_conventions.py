@@ -26,7 +26,7 @@ INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 
 PURE = (
     *("vector_clock", "write", "context", "incarnation", "relay", "codec", "errors"),
-    *("snapshot", "stability"),
+    *("snapshot", "stability", "lost"),
     *("conditions", "transactions", "explain"),
 )
 EFFECTS = {"asyncio", "time", "random", "datetime", "os", "socket", "threading", "redis", "aiohttp"}
@@ -39,6 +39,7 @@ NO_TEST_FILE = {
     "http_members": "what members are shown and changed: tests/test_members.py asks for it",
     "http_explain": "the search in the logs: tests/test_explain.py asks for it",
     "http_kv": "what is answered about keys: tests/test_http_api.py asks it",
+    "http_lost": "one route: tests/test_losses.py asks it",
     "http_lists": "lists of keys: tests/test_http_api.py asks for them",
     "http_shapes": "one form: tests/test_http_api.py reads it",
     "http_write": "what writing requests share: tests/test_http_api.py makes them",

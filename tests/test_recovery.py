@@ -3,19 +3,21 @@
 What is told of them is what clients and `redis-cli` see of real processes (G4, G8).
 """
 
+import asyncio
 import itertools
 import os
 import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
 from app.local_cluster import LocalCluster
 from app.write import Put
-from client import Lightcone
+from client import Lightcone, Lost, NotCaughtUp, Session
 from tests.contents import covers, redis_contents, writes_of
 from tests.processes import until, until_equal_clocks
 from tests.test_processes import assert_nodes_equal, status
@@ -175,6 +177,114 @@ async def test_a_redis_that_syncs_once_a_second_and_was_killed_is_not_trusted(
         }
         assert len(acknowledged) == 12
         await assert_whole(http, cluster, acknowledged)
+
+
+async def told_what_is_lost(session: Session, key: str) -> Lost:
+    """What the session is told, as soon as its node knows that nobody has what it has seen."""
+    for _ in range(1000):
+        try:
+            await session.get(key, patience_s=0.05)
+        except Lost as error:
+            return error
+        except NotCaughtUp:
+            continue
+        break
+    raise AssertionError("nothing is lost")
+
+
+async def test_who_has_seen_what_was_lost_with_a_disk_is_told_so_and_goes_on(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with (
+        LocalCluster(tmp_path) as cluster,
+        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+    ):
+        a, b, _ = cluster.urls.values()
+        session = kv.session(timeout_s=3)
+        await session.at(a).put("x", "kept")
+        await until_equal_clocks(cluster.urls)
+        await cut(http, cluster, "A", "B", "C")
+        for n in range(3):
+            await session.at(a).put("x", f"lost {n}")
+        await cluster.kill("A")
+        shutil.rmtree(cluster.data_dir / "A")
+        # As long as A is away, it may have it.
+        with pytest.raises(NotCaughtUp):
+            await session.at(b).get("x", patience_s=0)
+        await cluster.start("A")
+        # As long as it has written nothing under its new name, others do not know of that.
+        with pytest.raises(NotCaughtUp):
+            await session.at(b).get("x", patience_s=0)
+        acknowledged = {await put(kv, a, "y", "again"): ("y", "again"), "A:1": ("x", "kept")}
+        await heal(http, cluster)
+        told = [await told_what_is_lost(session.at(url), "x") for url in cluster.urls.values()]
+        for lost in told:
+            assert [(one.actor, one.after, one.through) for one in lost.writes] == [("A", 1, 4)]
+        session.go_on(told[0])
+        for url in cluster.urls.values():
+            kept = await session.at(url).get("x")
+            assert kept is not None
+            assert kept.text == "kept"
+        acknowledged[(await session.at(b).put("x", "anew")).dot] = ("x", "anew")
+        await assert_whole(http, cluster, acknowledged)
+
+
+async def test_a_write_that_waits_for_what_was_lost_with_two_disks_is_delivered_when_told(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with (
+        LocalCluster(tmp_path) as cluster,
+        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+    ):
+        a, b, c = cluster.urls.values()
+        await put(kv, a, "x", "kept")
+        await until_equal_clocks(cluster.urls)
+        await cut(http, cluster, "A", "C")
+        async with http.put(f"{b}/faults/C", json={"no_relay": True}) as response:
+            assert response.status == 200
+        session = kv.session()
+        await session.at(a).put("x", "lost")
+        await session.at(b).get("x")
+        assert (await session.at(b).put("y", "waits")).dot == "B:1"
+
+        async def pending() -> Any:
+            async with http.get(f"{c}/pending") as response:
+                return (await response.json())["writes"]
+
+        while not (waiting := await pending()):
+            await asyncio.sleep(0.05)
+        assert [(one["dot"], one["waiting_for"]) for one in waiting] == [("B:1", ["A:2"])]
+        for name in "AB":
+            await cluster.kill(name)
+        for name in "AB":
+            shutil.rmtree(cluster.data_dir / name)
+
+        async def declare() -> int:
+            async with http.post(f"{c}/lost", json={"dots": ["A:2"]}) as response:
+                return response.status
+
+        assert await declare() == 409, "as long as one is away"
+        for name in "AB":
+            await cluster.start(name)
+        await heal(http, cluster)
+        acknowledged = {
+            await put(kv, a, "z", "again"): ("z", "again"),
+            await put(kv, b, "z", "too"): ("z", "too"),
+            "A:1": ("x", "kept"),
+            "B:1": ("y", "waits"),
+        }
+        assert len(await pending()) == 1
+        while await declare() != 200:
+            await asyncio.sleep(0.1)
+        await assert_whole(http, cluster, acknowledged)
+        for url in (a, b, c):
+            assert await pending() == []
+            read = await session.at(url).get("x")
+            assert read is not None
+            assert read.text == "kept"
+        await cluster.kill("C")
+        await cluster.start("C")  # its logs are whole
+        assert (await put(kv, c, "z", "last")).startswith("C:")
 
 
 def _no_sockets(directory: str, names: list[str]) -> list[str]:

@@ -356,10 +356,11 @@ async def test_the_board_says_whether_a_peer_is_reached_and_where_it_stands(
     async with sending(a, peer):
         await write(a, 2)
         report = await until_report(board, lambda report: report.clock["A"] == 2)
-        assert report == PeerReport(VectorClock({"A": 2}), "", 1_000_000, 5_000_000)
+        clock = VectorClock({"A": 2})
+        assert report == PeerReport(clock, "", 1_000_000, 5_000_000, clock)
         peer.reachable = False
         report = await until_report(board, lambda report: bool(report.error))
-        assert report == PeerReport(VectorClock({"A": 2}), "the line is dead", 1_000_000, 5_000_000)
+        assert report == PeerReport(clock, "the line is dead", 1_000_000, 5_000_000, clock)
         peer.reachable = True
         await until_report(board, lambda report: not report.error)
 

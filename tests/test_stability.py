@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.stability import HeldBack, held_back, stable
-from app.vector_clock import VectorClock
+from app.stability import HeldBack, held_back, stable, writes_beyond
+from app.vector_clock import SEQUENCE_MAX, VectorClock
 
 
 def clock(text: str) -> VectorClock:
@@ -36,3 +36,9 @@ def test_without_other_members_all_is_stable() -> None:
 def test_who_lacks_most_is_named_first() -> None:
     others = {"B": clock("A:9"), "C": clock("A:2 B:1"), "D": clock("A:10 B:4")}
     assert held_back(clock("A:10 B:4"), others) == [HeldBack("C", 11), HeldBack("B", 5)]
+
+
+def test_what_was_declared_lost_is_no_lag() -> None:
+    mine = VectorClock({"A": SEQUENCE_MAX, "B": 9})
+    assert writes_beyond(mine, VectorClock({"A": 3, "B": 5, "C": 7})) == 4
+    assert held_back(mine, {"B": VectorClock({"B": 9})}) == []

@@ -38,7 +38,8 @@
            or nothing (an empty list) if this Redis does not belong to `actor`, or has lost writes
            that the worker has seen: it was emptied, replaced or put back under a running node,
            and would give dots again that name other writes (G4);
-           or `merging`: what is here is no state to write upon.
+           or `merging`: what is here is no state to write upon;
+           or `moved`: it declares the end of an actor, and another one is here.
            But for the first, nothing was changed.
 
   Atomic, because a crash between value, log and clock would lose the write, or let another
@@ -55,6 +56,7 @@
 --@include conditions
 --@include index
 --@include reads
+--@include ends
 local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local keys_key, conflicts_key, requests_key, order_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local system_key = KEYS[9]
@@ -109,6 +111,13 @@ if #failed > 2 then
   return failed
 end
 
+for verb, key, _, value in operations(packed) do
+  local ended, after = declared_end(verb, key, value)
+  if ended and (clock[ended] or 0) ~= after then
+    return { 'moved' }
+  end
+end
+
 local dot = string.format('%s:%.0f', actor, sequence)
 -- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014).
 local timestamp = string.format('%.0f', math.max(now, tonumber(last or 0) + 1))
@@ -155,6 +164,14 @@ clock[actor] = sequence
 redis.call('HSET', clock_key, actor, string.format('%.0f', sequence))
 redis.call('HSET', meta_key, 'timestamp', timestamp)
 redis.call('PUBLISH', channel, dot)
+for verb, key, _, value in operations(packed) do
+  local ended = declared_end(verb, key, value)
+  if ended then
+    clock[ended] = closed
+    redis.call('HSET', clock_key, ended, string.format('%.0f', closed))
+    redis.call('PUBLISH', channel, string.format('%s:%.0f', ended, closed))
+  end
+end
 committed[4] = clock_text(clock)
 if request ~= '' then
   redis.call('HSET', requests_key, request,

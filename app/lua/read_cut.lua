@@ -18,6 +18,7 @@
 ]]
 --@include clocks
 --@include operations
+--@include ends
 local clock_key, meta_key, deletes_key = KEYS[1], KEYS[2], KEYS[3]
 local since, kv_stem, log_stem, most = parse_clock(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 
@@ -26,8 +27,10 @@ if merging then
   return {}
 end
 local clock, writes = load_clock(clock_key), 0
+local last = {}
 for actor, sequence in pairs(clock) do
-  writes = writes + sequence - (since[actor] or 0)
+  last[actor] = log_end(kv_stem, actor, sequence)
+  writes = writes + math.max(0, last[actor] - (since[actor] or 0))
 end
 if writes > most then
   return {}
@@ -35,7 +38,7 @@ end
 
 local reply = { clock_text(clock), clock_text(load_clock(deletes_key)), timestamp or '0' }
 local seen = {}
-for actor, sequence in pairs(clock) do
+for actor, sequence in pairs(last) do
   local after = since[actor] or 0
   if sequence > after then
     local entries = redis.call('XRANGE', log_stem .. actor, string.format('%.0f-0', after + 1), '+')

@@ -25,14 +25,17 @@
 
   Returns  applied, duplicate, pending, refused, drained: five counts;
            more: 1 if drain_max ended the drain, so that another call has more to do;
-           then three clocks as text: clock, received, and missing: for each actor something
-           waits for, the greatest sequence that the first waiting write of any actor lacks.
+           then four clocks as text: clock, received, missing: for each actor something waits
+           for, the greatest sequence that the first waiting write of any actor lacks; and
+           survivors: what was here of actors whose end was declared to be earlier.
            Or actor and sequence of a write in the batch that the actor who writes here made, and
            that is not here: Redis has lost it, and would give its name again. Or nothing (an
            empty list) if this Redis is not the node's. Or `merging` alone: keys are merged with
            a snapshot, and nothing can be applied to them. In these cases nothing was changed.
 
   Atomic, because a crash between value and clock would lose a write or apply it twice (G2, G3).
+
+  A write that declares the end of an actor closes it (ends.inc.lua): what waits of it is given up.
 
   Delivery rule (Birman, Schiper, Stephenson 1991): a write is applied when it is its actor's next
   and the clock covers its dependencies. Only the first waiting write of each actor, its head, can
@@ -46,6 +49,7 @@
 --@include clocks
 --@include operations
 --@include index
+--@include ends
 local clock_key, meta_key, deletes_key, received_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local keys_key, conflicts_key, system_key = KEYS[5], KEYS[6], KEYS[7]
 local node, kv_stem, log_stem, pending_stem = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -72,6 +76,7 @@ end
 local received = load_clock(received_key)
 local deletes = load_clock(deletes_key)
 local latest = tonumber(last or 0)
+local survivors = {} -- closed actors of whom more is here than anybody will have
 local advanced = {} -- the entries of the clock that this call has moved
 
 local waiting = 0
@@ -161,6 +166,13 @@ local function apply(actor, sequence, stamp, dependencies_text, dependencies, pa
       redis.call('SADD', system_key, key)
       redis.call('PUBLISH', alert, key)
     end
+    local ended, after = declared_end(verb, key, value)
+    if ended and clock[ended] ~= closed then
+      if (clock[ended] or 0) > after then
+        survivors[ended] = clock[ended]
+      end
+      clock[ended], advanced[ended] = closed, closed
+    end
   end
   latest = math.max(latest, tonumber(stamp))
   clock[actor], advanced[actor] = sequence, sequence
@@ -241,6 +253,9 @@ local function miss(actor, sequence)
 end
 for actor, before in pairs(received) do
   local queue = pending_stem .. actor
+  if clock[actor] == closed then
+    redis.call('DEL', queue)
+  end
   if redis.call('EXISTS', queue) == 0 then
     received[actor] = nil
     redis.call('HDEL', received_key, actor)
@@ -276,4 +291,4 @@ if next(advanced) then
   redis.call('PUBLISH', channel, clock_text(advanced))
 end
 return { applied, duplicate, pending, refused, drained, more,
-  clock_text(clock), clock_text(received), clock_text(missing) }
+  clock_text(clock), clock_text(received), clock_text(missing), clock_text(survivors) }

@@ -13,7 +13,7 @@ What it does not know: how a disk is lost.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from client import LightconeError, NotCaughtUp
+from client import LightconeError, Lost, NotCaughtUp
 from tests.checker.history import Dot
 
 
@@ -41,11 +41,16 @@ class Losses:
 
     def explain(self, error: LightconeError) -> bool:
         """Whether a session was refused for it has seen what is lost: no node can ever serve it."""
-        return isinstance(error, NotCaughtUp) and any(
-            missing.sequence > loss.kept
-            for missing in (Dot.parse(missing.dot) for missing in error.missing)
+        missing: list[Dot] = []
+        if isinstance(error, NotCaughtUp):
+            missing = [Dot.parse(missing.dot) for missing in error.missing]
+        elif isinstance(error, Lost):
+            missing = [Dot(writes.actor, writes.through) for writes in error.writes]
+        return any(
+            dot.sequence > loss.kept
+            for dot in missing
             for loss in self.taken
-            if loss.actor == missing.actor
+            if loss.actor == dot.actor
         )
 
     def newest_in(self, context: Mapping[str, int], end: Mapping[str, int]) -> Dot | None:

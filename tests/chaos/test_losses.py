@@ -2,7 +2,7 @@
 
 import pytest
 
-from client import NotApplied, NotCaughtUp
+from client import Lost, NotApplied, NotCaughtUp
 from tests.chaos.losses import Loss, Losses
 from tests.checker.history import Dot
 
@@ -41,3 +41,12 @@ def test_a_context_names_what_is_lost_beyond_what_there_is_in_the_end() -> None:
     assert LOSSES.newest_in({"A": 7, "A~1": 4}, end) == Dot("A~1", 4)
     assert LOSSES.newest_in({"A": 7, "A~1": 2, "A~2": 51}, end) is None
     assert LOSSES.newest_in({"A": 8}, end | {"A": 8}) is None, "it came home after all"
+
+
+def test_a_session_that_is_told_so_itself_is_explained_as_well() -> None:
+    def told(through: int) -> Lost:
+        lost = {"actor": "A", "after": 1, "through": through}
+        return Lost("gone", problem={"lost": [lost]})
+
+    assert LOSSES.explain(told(8))
+    assert not LOSSES.explain(told(5))

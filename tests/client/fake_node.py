@@ -229,6 +229,19 @@ def refuses(kind: str, status: int, **more: object) -> Misbehaviour:
     return misbehave
 
 
+def loses(actor: str, after: int) -> Misbehaviour:
+    """The node says that what the request has seen of `actor` after `after` is lost."""
+
+    async def misbehave(request: web.Request) -> web.StreamResponse:
+        context = joined(request.headers["Causal-Context"])
+        losses = [{"actor": actor, "after": after, "through": context[actor]}]
+        refusal = problem("lost", 410, outcome="not_applied", lost=losses)
+        refusal.headers["Causal-Context"] = token({**context, actor: after})
+        return refusal
+
+    return misbehave
+
+
 def answers(status: int, text: str = "", **headers: str) -> Misbehaviour:
     """Something that is no node answers."""
 

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from client import BadInput, Lightcone, NotCaughtUp
+from client import BadInput, Lightcone, Lost, LostWrites, NotCaughtUp
 from client.context import UNDER_WAY_MAX, Context
-from tests.client.fake_node import FakeNode, Holds, joined
+from tests.client.fake_node import FakeNode, Holds, joined, loses
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
@@ -139,3 +139,36 @@ def test_a_context_prints_and_reads_back() -> None:
     context = Context("lc1;A:7;B:3, lc1;C:1,")
     assert str(context) == "lc1;A:7;B:3,lc1;C:1"
     assert str(Context(str(context))) == str(context)
+
+
+async def test_a_session_that_has_seen_what_is_lost_goes_on_only_when_it_is_told_to(
+    a: FakeNode, b: FakeNode
+) -> None:
+    async with Lightcone([a.url, b.url], context="lc1;A:5,lc1;C:9") as kv:
+        a.misbehaviours += [loses("C", 7)] * 2
+        with pytest.raises(Lost):
+            await kv.put("lunch", "noon?")
+        with pytest.raises(Lost) as raised:
+            await kv.put("lunch", "noon?")
+        assert kv.context == "lc1;A:5,lc1;C:9"
+        error = raised.value
+        assert error.outcome == "not_applied"
+        assert error.kind == "lost"
+        assert error.writes == (LostWrites("C", 7, 9),)
+        assert not b.seen, "no other node has it either"
+        kv.go_on(error)
+        assert kv.context == "lc1;A:5;C:7"
+        a.clock = {"A": 5, "C": 7}
+        await kv.put("lunch", "noon?")
+        assert kv.context == "lc1;A:6;C:7"
+
+
+async def test_what_a_session_saw_meanwhile_it_has_seen_when_it_goes_on(a: FakeNode) -> None:
+    async with Lightcone([a.url], context="lc1;C:9") as kv:
+        a.misbehaviours.append(loses("C", 7))
+        with pytest.raises(Lost) as raised:
+            await kv.get("lunch")
+        a.clock = {"A": 2, "C": 9}  # it was under way all the same
+        await kv.put("lunch", "noon?")
+        kv.go_on(raised.value)
+        assert joined(kv.context) == {"A": 3, "C": 9}

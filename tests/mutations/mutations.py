@@ -337,8 +337,8 @@ MUTATIONS: Final = (
         "sending begins one too far",
         "G8",
         "app/replication.py",
-        "self._read_log(actor, self._view.received[actor], last)",
-        "self._read_log(actor, self._view.received[actor] + 1, last)",
+        "self._read_log(actor, self._view.received[actor], end)",
+        "self._read_log(actor, self._view.received[actor] + 1, end)",
     ),
     Mutation(
         "lease without expiry",
@@ -395,5 +395,15 @@ MUTATIONS: Final = (
         "self._scripts.read_cut(at.since, most)",
         "self._scripts.read_cut(await self._store.clock(), most)",
         profile="trim",
+    ),
+    # --- what is lost ----------------------------------------------------------------------------
+    Mutation(
+        "lost although a member has it",
+        "G8",
+        "app/lost.py",
+        "        if standing.received.merge(standing.clock).covers(dot):",
+        "        if False:",
+        also=("app/lost.py", "max(held, default=0)", "min(held, default=0)"),
+        profile="disk",
     ),
 )

@@ -24,6 +24,7 @@ import structlog
 from app import progress, snapshot_receiving
 from app.config import Config
 from app.errors import LightconeError, RedisUnavailable
+from app.lost import Loss
 from app.node import World, worker
 from app.vector_clock import Dot, VectorClock, node_of
 from tests.simulation import loop, storage
@@ -113,6 +114,7 @@ class _Simulation:
         )
         self._storages = {node: self._storage(node) for node in plan.nodes}
         self._lives: dict[tuple[str, int], Life] = {}
+        self._tokens: dict[str, set[str]] = {session.name: set() for session in plan.sessions}
         self._healed = False
         self._loop.set_task_factory(self._task_of_its_life(self._loop.get_task_factory()))
         violation: Violation | None = None
@@ -405,6 +407,10 @@ class _Simulation:
                 k.startswith(b"pending:") for s in self._storages.values() for k in s.data
             )
             quiet = quiet + 1 if len(clocks) == 1 and not waiting else 0
+        if quiet == 2 and not plan.severed:  # whom a node cannot ask may have it
+            for session in plan.sessions:
+                if session.carries:
+                    await self._last_read(session)
         pending: dict[str, int] = {}
         reads: dict[str, FinalReads] = {}
         for node in plan.nodes:
@@ -433,6 +439,18 @@ class _Simulation:
             await asyncio.sleep(0.1)
         raise Violation("G6", f"{node} takes no write though all is healed")
 
+    async def _last_read(self, session: Session) -> None:
+        """Every session can go on everywhere, if need be without what is lost."""
+        rng, tokens = self._rng(f"last {session.name}"), self._tokens[session.name]
+        for node in self._plan.nodes:
+            request = Request(0, session.name, node, "get", _LAST_KEY)
+            for _ in range(100):
+                if (await self._request(session, request, tokens, rng)).outcome == "ok":
+                    break
+                await asyncio.sleep(0.2)
+            else:
+                raise Violation("G7", f"{session.name} cannot go on at {node} though all is healed")
+
     async def _look(self, node: str, path: str) -> Any:
         while True:
             try:
@@ -454,7 +472,7 @@ class _Simulation:
 
     async def _client(self, session: Session) -> None:
         rng = self._rng(f"client {session.name}")
-        tokens: set[str] = set()
+        tokens = self._tokens[session.name]
         for step in self._plan.steps:
             if isinstance(step, Request) and step.session == session.name:
                 await self._until(step.at)
@@ -528,6 +546,17 @@ def _understood(request: Request, carries: bool, reply: Any) -> Answered:
     if status == 404:
         return Answered(request, carries, status, "ok", context=_context(reply))
     problem = json.loads(reply.body)
+    if problem["type"] == "urn:lightcone:lost":
+        lost = tuple(Loss(**loss) for loss in problem["lost"])
+        return Answered(
+            request,
+            carries,
+            status,
+            problem["outcome"],
+            context=_context(reply),
+            problem=problem["type"],
+            lost=lost,
+        )
     if status != 503 and problem["type"] not in _TOLD_TO_WAIT:
         raise Violation("G10", f"{request.kind} {request.key}: {problem}")
     return Answered(request, carries, status, problem["outcome"], problem=problem["type"])

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app import codec
+from app.lost import Loss
 from app.vector_clock import Dot, VectorClock, node_of
 from app.write import SYSTEM, Delete, Operation, Put, Version, Write
 from tests import model
@@ -82,6 +83,8 @@ class Answered:
     """What the answer's token says."""
     problem: str = ""
     """The type of the problem, if it is one."""
+    lost: tuple[Loss, ...] = ()
+    """What it was told is lost, and goes on without."""
 
 
 class Oracle:
@@ -315,6 +318,8 @@ class Oracle:
         `before` is what the node had applied when it was asked. Raises Violation.
         """
         request = answer.request
+        if answer.lost:
+            self._check_lost(answer)
         if request.kind in ("put", "delete"):
             self._check_write(answer)
         elif answer.outcome == "ok":
@@ -324,6 +329,26 @@ class Oracle:
         """Without a context, a session is promised something only at one node."""
         at = "" if answer.carries else answer.request.node
         return self._seen.setdefault((answer.request.session, at), Seen())
+
+    def _check_lost(self, answer: Answered) -> None:
+        """What a session is told is lost was lost with a disk, and nobody has it.
+
+        What it goes on with is no more than the context says: of what the lost writes followed
+        nobody knows any more, unless the session saw that itself.
+        """
+        who = f"{answer.request.session} at {answer.request.node}"
+        for loss in answer.lost:
+            for sequence in range(loss.after + 1, loss.through + 1):
+                dot = Dot(loss.actor, sequence)
+                if dot not in self._gone:
+                    raise Violation("G8", f"{who}: told that {dot} is lost, and no disk was")
+                if self._has_somebody(dot):
+                    raise Violation("G8", f"{who}: told that {dot} is lost, and a node has it")
+        seen = self._seen_by(answer)
+        seen.past = answer.context
+        for dot in answer.context.dots():
+            seen.past = seen.past.merge(self._pasts.get(dot, VectorClock()))
+        seen.gone.clear()  # what the lost writes had replaced is back
 
     def _check_write(self, answer: Answered) -> None:
         request = answer.request

@@ -1,0 +1,70 @@
+"""What is lost, as a node finds it out from what its members say.
+
+Assumes that the board has what the peers last said, and that a node which is asked with an empty
+batch answers with what it holds. Guarantees that of a peer only that is counted which it said
+within a few heartbeats, and of this node what it holds now; while it merges a snapshot nobody knows
+what that will be, and nothing is called lost.
+
+The rule is `lost.py`. Does not know who asks.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Final
+
+from app import lost
+from app.board import Board
+from app.buffer import PendingBuffer
+from app.lost import Loss, Standing
+from app.progress import Progress
+from app.vector_clock import Dot, VectorClock
+
+_HEARTBEATS: Final = 3
+_LATE_US: Final = 1_000_000
+"""What a peer said longer ago than so many heartbeats, and this for a machine that is slow and a
+link that posts now and then, is not counted on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Finds out, at one node, which writes no member has. `peers` are the other members."""
+
+    node: str
+    peers: Callable[[], Collection[str]]
+    board: Board
+    buffer: PendingBuffer
+    progress: Progress
+    heartbeat_us: int
+    now_us: Callable[[], int]
+
+    async def among(self, missing: VectorClock) -> list[Loss]:
+        """What is lost of what this node lacks.
+
+        Raises Syncing, RedisUnavailable.
+        """
+        ended = VectorClock(
+            (actor, sequence)
+            for actor, sequence in missing.items()
+            if lost.has_ended(actor, self.progress.clock)
+        )
+        return lost.losses(ended, await self._members()) if ended else []
+
+    async def judge(self, dot: Dot) -> Loss | str:
+        """The loss of the write, or why it is not lost, as far as this node knows.
+
+        Raises Syncing, RedisUnavailable.
+        """
+        return lost.judge(dot, await self._members())
+
+    async def _members(self) -> dict[str, Standing | None]:
+        """Where each member stands, this node last: it may have got what a peer has lost since."""
+        members: dict[str, Standing | None] = {}
+        for peer in self.peers():
+            report = await self.board.peer(peer)
+            age_us = self.now_us() - report.last_contact_us
+            most_us = _HEARTBEATS * self.heartbeat_us + _LATE_US
+            is_new = not report.error and 0 <= age_us <= most_us
+            members[peer] = Standing(report.clock, report.received) if is_new else None
+        here = await self.buffer.sweep()
+        members[self.node] = Standing(here.clock, here.received)
+        return members
