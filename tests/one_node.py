@@ -61,4 +61,8 @@ async def new_node_a(redis_url: str, **settings: Any) -> AsyncIterator[Client]:
 def contents(redis: Any) -> dict[bytes, bytes]:
     """All that the Redis of a node holds, save what links post of themselves."""
     keys = [key for key in redis.keys("*") if not key.startswith((b"peer:", b"lease:"))]
-    return {key: redis.dump(key) for key in keys}
+    held = {key: redis.dump(key) for key in keys}
+    if b"meta" in held:  # where a worker says now and then that it is at work
+        meta = {k: v for k, v in redis.hgetall("meta").items() if k != b"alive"}
+        held[b"meta"] = repr(sorted(meta.items())).encode()
+    return held

@@ -11,6 +11,8 @@ from client import Lightcone, NotApplied
 #: Far more than anything here takes, for a machine that is busy with something else.
 DEADLINE_S = 40.0
 POLL_S = 0.01
+#: For nodes whose logs are looked at in the end: nothing is trimmed.
+WHOLE_LOGS = {"LOG_MIN_ENTRIES": "1000000"}
 
 
 async def until(

@@ -24,6 +24,7 @@ from redis.retry import Retry
 
 from app.embedded_redis import find_redis_server
 from app.local_cluster import HOST, LocalCluster, free_ports
+from tests.processes import WHOLE_LOGS
 
 
 class RedisProcess:
@@ -99,6 +100,7 @@ class NodesWithRedis(LocalCluster):
     """Nodes, of which those in `redis_urls` stand before a Redis that somebody else runs."""
 
     def __init__(self, data_dir: Path, redis_urls: Mapping[str, str], **options: Any) -> None:
+        options["env"] = {**WHOLE_LOGS, **options.get("env", {})}
         super().__init__(data_dir, **options)
         self._redis_urls = redis_urls
 

@@ -20,7 +20,7 @@ from app.local_cluster import LocalCluster
 from app.write import Put
 from client import Lightcone, Unreachable
 from tests.contents import Contents, covers, redis_contents, sequence_of, unequal, writes_of
-from tests.processes import until, until_equal_clocks
+from tests.processes import WHOLE_LOGS, until, until_equal_clocks
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -108,17 +108,21 @@ async def contents_of(cluster: LocalCluster, node: str, pattern: str) -> Content
 
 
 async def assert_nodes_equal(cluster: LocalCluster) -> None:
-    """The same versions of every key, and under every dot the same write, on all nodes."""
-    for pattern in ("kv:*", "log:*"):
+    """The same versions of every key, and under every dot the same write, on all nodes; also what
+    nodes may write of themselves a moment after all else."""
+
+    async def same(pattern: str) -> bool:
         contents = {node: await contents_of(cluster, node, pattern) for node in cluster.names}
-        assert all(contents.values()), f"nothing under {pattern}"
-        assert not unequal(contents)
+        return all(contents.values()) and not unequal(contents)
+
+    await until(lambda: same("kv:*"))
+    await until(lambda: same("log:*"))
 
 
 async def test_kill_9_of_every_worker_under_load_loses_and_repeats_nothing(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
-    async with LocalCluster(tmp_path, env={"WORKERS": "2"}) as cluster:
+    async with LocalCluster(tmp_path, env={"WORKERS": "2", **WHOLE_LOGS}) as cluster:
         async with under_load(cluster, http) as load:
             for _, node in zip(range(KILLS), itertools.cycle(cluster.names), strict=False):
                 for worker in (workers := cluster.worker_pids(node)):
@@ -145,7 +149,7 @@ async def test_kill_9_of_every_worker_under_load_loses_and_repeats_nothing(
 async def test_whole_nodes_killed_under_load_come_back_with_everything(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
-    async with LocalCluster(tmp_path) as cluster, under_load(cluster, http) as load:
+    async with LocalCluster(tmp_path, env=WHOLE_LOGS) as cluster, under_load(cluster, http) as load:
         for node in cluster.names:
             await load.progress()
             await cluster.kill(node)
@@ -155,7 +159,7 @@ async def test_whole_nodes_killed_under_load_come_back_with_everything(
 async def test_redis_killed_under_load_is_started_again_and_nothing_acknowledged_is_lost(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
-    async with LocalCluster(tmp_path) as cluster, under_load(cluster, http) as load:
+    async with LocalCluster(tmp_path, env=WHOLE_LOGS) as cluster, under_load(cluster, http) as load:
         for node in cluster.names:
             await load.progress()
             redis = cluster.redis_pid(node)
@@ -168,7 +172,7 @@ async def test_links_that_lose_repeat_and_reorder_under_load_lose_nothing(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
     bad = {"delay_ms": 2, "jitter_ms": 20, "drop": 0.3, "duplicate": 0.3, "reorder": 0.3}
-    async with LocalCluster(tmp_path) as cluster:
+    async with LocalCluster(tmp_path, env=WHOLE_LOGS) as cluster:
         for node, peer in itertools.permutations(cluster.names, 2):
             async with http.put(f"{cluster.urls[node]}/faults/{peer}", json=bad) as response:
                 assert response.status == 200
@@ -179,7 +183,7 @@ async def test_links_that_lose_repeat_and_reorder_under_load_lose_nothing(
 
 async def test_a_node_that_is_told_to_end_leaves_no_client_in_doubt(tmp_path: Path) -> None:
     async with (
-        LocalCluster(tmp_path, nodes=1) as cluster,
+        LocalCluster(tmp_path, nodes=1, env=WHOLE_LOGS) as cluster,
         Lightcone([cluster.urls["A"]], timeout_s=3) as kv,
     ):
         written: list[str] = []
@@ -203,7 +207,7 @@ async def test_a_node_that_is_told_to_end_leaves_no_client_in_doubt(tmp_path: Pa
 async def test_a_cut_between_two_nodes_is_bridged_by_the_third(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
-    async with LocalCluster(tmp_path) as cluster:
+    async with LocalCluster(tmp_path, env=WHOLE_LOGS) as cluster:
         a, c = cluster.urls["A"], cluster.urls["C"]
         for url, peer in ((a, "C"), (c, "A")):
             async with http.put(f"{url}/faults/{peer}", json={"cut": True}) as response:

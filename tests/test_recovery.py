@@ -19,7 +19,7 @@ from app.local_cluster import LocalCluster
 from app.write import Put
 from client import Lightcone, Lost, NotCaughtUp, Session
 from tests.contents import covers, redis_contents, writes_of
-from tests.processes import until, until_equal_clocks
+from tests.processes import WHOLE_LOGS, until, until_equal_clocks
 from tests.test_processes import assert_nodes_equal, status
 
 pytestmark = pytest.mark.timeout(300)
@@ -79,7 +79,7 @@ async def test_a_wiped_node_goes_on_under_another_name_and_its_writes_come_home(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
     async with (
-        LocalCluster(tmp_path) as cluster,
+        LocalCluster(tmp_path, env=WHOLE_LOGS) as cluster,
         Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
     ):
         a, b, c = cluster.urls.values()
@@ -143,7 +143,7 @@ async def test_a_node_that_is_only_started_again_stays_who_it_is(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
     async with (
-        LocalCluster(tmp_path) as cluster,
+        LocalCluster(tmp_path, env=WHOLE_LOGS) as cluster,
         Lightcone(list(cluster.urls.values()), timeout_s=30) as kv,
     ):
         a = cluster.urls["A"]
@@ -206,7 +206,7 @@ async def test_who_has_seen_what_was_lost_with_a_disk_is_told_so_and_goes_on(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
     async with (
-        LocalCluster(tmp_path) as cluster,
+        LocalCluster(tmp_path, env=WHOLE_LOGS) as cluster,
         Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
     ):
         a, b, _ = cluster.urls.values()
@@ -244,7 +244,7 @@ async def test_a_write_that_waits_for_what_was_lost_with_two_disks_is_delivered_
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
     async with (
-        LocalCluster(tmp_path) as cluster,
+        LocalCluster(tmp_path, env=WHOLE_LOGS) as cluster,
         Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
     ):
         a, b, c = cluster.urls.values()
