@@ -214,10 +214,10 @@ class KVStore:
         """
         self._still_covers(context)
         known = self._progress.clock
-        # In this order on one connection, so that the clock is never older than an absence that
-        # it has to vouch for: absence may be a delete's work.
+        # At one instant: the clock vouches for an absence, which may be a delete's work, and a whole
+        # merge must not pass between what is read.
         with translated():
-            async with self._redis.pipeline(transaction=False) as pipeline:
+            async with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.hgetall(self._keys.kv(key))
                 pipeline.hgetall(self._keys.clock)
                 pipeline.hget(self._keys.meta, "merging")
