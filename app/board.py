@@ -12,7 +12,7 @@ Does not know what any of it is used for.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -30,6 +30,9 @@ from app.snapshot import Sending
 from app.vector_clock import VectorClock
 
 log = get_logger(__name__)
+
+TRIM, MERGE, SETTINGS = "~trim", "~merge", "~settings"
+"""Leases of work that is about no peer. No node can be called so."""
 
 _REFRESH_S = 1.0
 """A worker that hears nothing for so long reads the clock itself: a channel may lose a message."""
@@ -60,15 +63,16 @@ class Board:
         self._worker = worker
         self._awaited_until = 0.0
 
-    async def hold_lease(self, peer: str, ttl_ms: int) -> bool:
-        """Whether this worker is the one that sends to `peer`, for `ttl_ms` from now."""
+    async def hold_lease(self, work: str, ttl_ms: int) -> bool:
+        """Whether this worker is the one that sends to the peer of this name, or does this work,
+        for `ttl_ms` from now."""
         with translated():
-            return await self._scripts.hold_lease(peer, self._worker, ttl_ms)
+            return await self._scripts.hold_lease(work, self._worker, ttl_ms)
 
-    async def release_lease(self, peer: str) -> None:
-        """Another worker may send to `peer` at once."""
+    async def release_lease(self, work: str) -> None:
+        """Another worker may send to that peer, or do that work, at once."""
         with translated():
-            await self._scripts.release_lease(peer, self._worker)
+            await self._scripts.release_lease(work, self._worker)
 
     async def post_peer(self, peer: str, report: PeerReport) -> None:
         """Every worker can say this of `peer`."""
@@ -97,17 +101,17 @@ class Board:
 
     async def peer(self, peer: str) -> PeerReport:
         """What was last posted of `peer`."""
+        return (await self.peers([peer]))[peer]
+
+    async def peers(self, peers: Iterable[str]) -> dict[str, PeerReport]:
+        """What was last posted of each of them."""
+        names = list(peers)
         with translated():
-            fields = await self._redis.hgetall(self._keys.peer(peer))
-        if not fields:
-            return PeerReport()
-        return PeerReport(
-            VectorClock.parse(fields[b"clock"].decode()),
-            fields[b"error"].decode(),
-            int(fields[b"last_contact_us"]),
-            int(fields[b"skew_us"]),
-            VectorClock.parse(fields.get(b"received", b"").decode()),
-        )
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for peer in names:
+                    pipeline.hgetall(self._keys.peer(peer))
+                posted = await pipeline.execute()
+        return dict(zip(names, map(_report, posted), strict=True))
 
     async def births(self) -> int:
         """Of how many nodes' first births this one has heard."""
@@ -231,3 +235,15 @@ class Board:
 
     async def _refresh(self, progress: Progress) -> None:
         progress.advance(codec.unpack_clock(await self._redis.hgetall(self._keys.clock)))
+
+
+def _report(fields: Mapping[bytes, bytes]) -> PeerReport:
+    if not fields:
+        return PeerReport()
+    return PeerReport(
+        VectorClock.parse(fields[b"clock"].decode()),
+        fields[b"error"].decode(),
+        int(fields[b"last_contact_us"]),
+        int(fields[b"skew_us"]),
+        VectorClock.parse(fields.get(b"received", b"").decode()),
+    )

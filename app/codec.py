@@ -259,7 +259,7 @@ class _PartForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     cut: _CutForm | None
 
 
-class _HeldForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+class _KeptForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     snapshot: _SnapshotName
     last: _SnapshotName
 
@@ -290,7 +290,7 @@ class _AnswerForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     first_birth: _Birth = ""
     members: dict[str, str] = {}
     removed: Annotated[str, msgspec.Meta(max_length=DOT_MAX)] = ""
-    held: _HeldForm | None = None
+    kept: _KeptForm | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +318,7 @@ class Answer:
     with a `birth`: the first one that the receiver heard of, which may be this one; `members`
     names then all that the receiver knows, with the URL of each, or nothing where it knows none.
     `removed` tells the sender that it is no member any more, by the write that removed it.
-    with a `birth`: the first one that the receiver heard of, which may be this one. `held`
+    with a `birth`: the first one that the receiver heard of, which may be this one. `kept`
     answers a batch with a part of a snapshot.
     """
 
@@ -334,7 +334,7 @@ class Answer:
     first_birth: str = ""
     members: Mapping[str, str] = field(default_factory=dict)
     removed: Dot | None = None
-    held: Kept | None = None
+    kept: Kept | None = None
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -392,7 +392,7 @@ def encode_answer(answer: Answer) -> bytes:
         answer.first_birth,
         dict(answer.members),
         str(answer.removed or ""),
-        None if answer.held is None else _HeldForm(answer.held.snapshot, answer.held.last),
+        None if answer.kept is None else _KeptForm(answer.kept.snapshot, answer.kept.last),
     )
     return _encoder.encode(form)
 
@@ -423,7 +423,7 @@ def decode_answer(body: bytes) -> Answer:
         form.first_birth,
         form.members,
         removed,
-        None if form.held is None else Kept(form.held.snapshot, form.held.last),
+        None if form.kept is None else Kept(form.kept.snapshot, form.kept.last),
     )
 
 

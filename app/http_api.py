@@ -121,9 +121,9 @@ class Api:
         self.identity.witness(batch.clock)
         self.progress.miss(batch.clock)
         received = await asyncio.shield(self.buffer.receive(batch.writes))
-        held = None
+        kept = None
         if batch.part is not None:
-            held = await asyncio.shield(self.receiving.take(batch.sender, batch.part))
+            kept = await asyncio.shield(self.receiving.take(batch.sender, batch.part))
         first_birth = ""
         if batch.birth:
             first_birth = await self.board.first_birth(batch.sender, batch.birth)
@@ -142,7 +142,7 @@ class Api:
                 first_birth,
                 self.members.urls if batch.birth else {},
                 None if sender is None else sender.removed,
-                held,
+                kept,
             )
         )
         return web.Response(
@@ -224,7 +224,8 @@ class Api:
 
     async def _clocks(self) -> dict[str, VectorClock]:
         """What each other member had applied when it was last heard."""
-        return {peer: (await self.board.peer(peer)).clock for peer in self.members.others}
+        reports = await self.board.peers(self.members.others)
+        return {peer: report.clock for peer, report in reports.items()}
 
     async def _snapshot(self) -> dict[str, Any] | None:
         """How far the snapshot is that this node receives."""
@@ -329,8 +330,8 @@ class Api:
         lacking = (await self.store.joining()).beyond(self.progress.clock)
         if not lacking:
             return
-        reports = [await self.board.peer(peer) for peer in self.members.others]
-        reached = [report.clock for report in reports if not report.error]
+        reports = await self.board.peers(self.members.others)
+        reached = [report.clock for report in reports.values() if not report.error]
         mine = self.progress.clock
         lacking = VectorClock(
             (actor, sequence)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from app import checks
-from app.board import Board
+from app.board import Board, PeerReport
 from app.http_session import Sessions
 from app.kv_store import KVStore
 from app.members import Member, Members, parse_member
@@ -44,7 +44,8 @@ class MemberRoutes:
         checks.known_parameters(request, "wait")
         context = (await self.sessions.reach(request)).merge(self.sessions.progress.clock)
         await self.members.refresh()
-        shown = [await self._member(member) for member in self.members.all]
+        reports = await self.board.peers(member.node for member in self.members.all)
+        shown = [self._shown(member, reports[member.node]) for member in self.members.all]
         headers = self.sessions.headers(context)
         return web.json_response({"members": shown}, headers=headers)
 
@@ -62,7 +63,7 @@ class MemberRoutes:
         added = self.members.known(node)
         assert added is not None
         return web.json_response(
-            await self._member(added),
+            self._shown(added, await self.board.peer(node)),
             status=200 if was_member else 201,
             headers=self.sessions.headers(context),
         )
@@ -83,8 +84,8 @@ class MemberRoutes:
             await self.members.refresh()
         return context
 
-    async def _member(self, member: Member) -> dict[str, Any]:
-        reachable = member.source == "self" or not (await self.board.peer(member.node)).error
+    def _shown(self, member: Member, report: PeerReport) -> dict[str, Any]:
+        reachable = member.source == "self" or not report.error
         removed = self.members.removed if member.source == "self" else member.removed
         return {
             "id": member.node,

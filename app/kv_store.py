@@ -214,8 +214,8 @@ class KVStore:
         """
         self._still_covers(context)
         known = self._progress.clock
-        # At one instant: the clock vouches for an absence, which may be a delete's work, and a whole
-        # merge must not pass between what is read.
+        # At one instant: the clock vouches for an absence, which may be a delete's work, and no
+        # merge may pass between what is read.
         with translated():
             async with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.hgetall(self._keys.kv(key))

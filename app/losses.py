@@ -59,8 +59,7 @@ class Losses:
     async def _members(self) -> dict[str, Standing | None]:
         """Where each member stands, this node last: it may have got what a peer has lost since."""
         members: dict[str, Standing | None] = {}
-        for peer in self.peers():
-            report = await self.board.peer(peer)
+        for peer, report in (await self.board.peers(self.peers())).items():
             age_us = self.now_us() - report.last_contact_us
             most_us = _HEARTBEATS * self.heartbeat_us + _LATE_US
             is_new = not report.error and 0 <= age_us <= most_us

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import aiohttp
@@ -19,11 +20,11 @@ from redis.asyncio import Redis
 
 from app import http_server, identity, redis_check, redis_link, redis_url
 from app.backup import Backups
-from app.board import Board
+from app.board import SETTINGS, Board
 from app.buffer import PendingBuffer
 from app.config import Config
 from app.context import Contexts
-from app.errors import InvariantError, NotReady, RedisUnavailable, StartupError, Syncing
+from app.errors import InvariantError, RedisUnavailable, StartupError
 from app.http_api import Api
 from app.identity import Identity
 from app.keys import Keys
@@ -37,6 +38,7 @@ from app.progress import Progress
 from app.redis_link import Admits
 from app.replicas import Replicas
 from app.replication import Tools
+from app.rounds import again_and_again, by_one_worker
 from app.scripts import Scripts
 from app.snapshot_reading import SnapshotReader
 from app.snapshot_receiving import SnapshotReceiving
@@ -45,8 +47,6 @@ from app.trimming import Trimmer
 
 log = get_logger(__name__)
 
-_SETTINGS_LEASE = "~settings"
-"""No node can be called so."""
 _REDIS_COMES_WITHIN_S = 20.0
 """How long a node that starts waits for a Redis that starts beside it, or loads its data."""
 
@@ -154,10 +154,11 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         )
         admitted = world.connect(config.redis_url, config.redis_timeout_ms, who.admits)
         stack.push_async_callback(admitted.aclose)
+        admitted_scripts = Scripts(admitted, keys)
         store = KVStore(
             admitted,
             keys,
-            Scripts(admitted, keys),
+            admitted_scripts,
             progress,
             who,
             now_us,
@@ -179,20 +180,12 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         if exchange is None:
             session = await stack.enter_async_context(aiohttp.ClientSession())
             exchange = HttpExchange(session, signer, config.peer_timeout_ms)
-        admitted_scripts = Scripts(admitted, keys)
 
         def reader() -> SnapshotReader:
             return SnapshotReader(admitted, keys, admitted_scripts, store, config.batch_max_bytes)
 
         def snapshot_for(peer: str) -> SnapshotSending:
-            return SnapshotSending(
-                peer,
-                config.node_id,
-                reader(),
-                board,
-                now_us,
-                world.rng,
-            )
+            return SnapshotSending(peer, config.node_id, reader(), board, now_us, world.rng)
 
         receiving = SnapshotReceiving(
             config.node_id,
@@ -253,8 +246,8 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
         background = [
             who.keep(links.asks),
             board.listen(progress, links.fault_changed, replicas.heard, members.refresh),
-            sweep(buffer, config.sweep_ms / 1000),
-            tell_settings(members, store, board, config.sweep_ms),
+            again_and_again(partial(sweep, buffer), config.sweep_ms / 1000),
+            by_one_worker(board, SETTINGS, partial(tell_settings, members, store), config.sweep_ms),
             receiving.keep(),
             trimmer.run(),
         ]
@@ -283,30 +276,20 @@ async def run_worker(config: Config, sockets: list[socket.socket], stop: asyncio
         )
 
 
-async def sweep(buffer: PendingBuffer, every_s: float) -> None:
-    """Apply, every so often and for ever, what is deliverable and was left behind by a crash."""
-    while True:
-        try:
-            swept = await buffer.sweep()
-            if swept.drained:
-                log.info("sweep applied waiting writes", writes=swept.drained)
-        except (RedisUnavailable, Syncing):
-            pass  # the listener on the board says so, once; after a merge there is a sweep
-        await asyncio.sleep(every_s)
+async def sweep(buffer: PendingBuffer) -> None:
+    """What is deliverable and was left behind by a crash is applied."""
+    swept = await buffer.sweep()
+    if swept.drained:
+        log.info("sweep applied waiting writes", writes=swept.drained)
 
 
-async def tell_settings(members: Members, store: KVStore, board: Board, every_ms: int) -> None:
-    """The others know which members this node's settings name, once members come and go; for ever.
+async def tell_settings(members: Members, store: KVStore) -> None:
+    """The others know which members this node's settings name, once members come and go.
 
     So one who joins and has been told of a single member learns how to reach each other one.
     """
-    while True:
-        try:
-            if members.telling() and await board.hold_lease(_SETTINGS_LEASE, 3 * every_ms):
-                await members.refresh()
-                if telling := members.telling():
-                    await store.commit(telling)
-                    await members.refresh()
-        except (RedisUnavailable, NotReady, Syncing):
-            pass  # the listener on the board says so, once
-        await asyncio.sleep(every_ms / 1000)
+    if members.telling():
+        await members.refresh()
+        if telling := members.telling():
+            await store.commit(telling)
+            await members.refresh()

@@ -51,8 +51,8 @@ class Replicas:
         while True:
             news = self._news
             with suppress(RedisUnavailable):  # the write is done: what is not known is not counted
-                for peer in self._peers():
-                    self._clocks[peer] = (await self._board.peer(peer)).clock
+                for peer, report in (await self._board.peers(self._peers())).items():
+                    self._clocks[peer] = report.clock
             while True:
                 holders = [
                     peer

@@ -21,6 +21,7 @@ from heapq import merge
 from typing import Final
 
 from app.board import Board, PeerReport
+from app.bounded_read import read_about
 from app.codec import Answer, Batch
 from app.config import Config
 from app.errors import InvariantError, LogTrimmed, RedisUnavailable
@@ -39,9 +40,6 @@ from app.write import Put, Write
 
 log = get_logger(__name__)
 
-_FIRST_READ: Final = 16
-"""Writes read from a log at first. They may all be of the largest size, so the read is small; the
-next is as large as the sizes seen so far allow."""
 _POST_EVERY_S: Final = 0.25
 """A link says what it knows no more often than this, unless the peer comes or goes, or somebody
 waits to hear."""
@@ -168,7 +166,7 @@ class Link:
                 heartbeat_at = loop.time() + self._config.heartbeat_ms / 1000
                 await self._take(answer, batch)
                 if part is not None:
-                    await self._take_held(answer.held or Kept(), part)
+                    await self._take_kept(answer.kept or Kept(), part)
 
     async def _send_once(self, batch: Batch, fault: Fault, lease_s: float) -> Answer:
         """One exchange, under a lease that is kept for as long as it takes."""
@@ -210,14 +208,14 @@ class Link:
             log.warning("peer is full", peer=self._peer, refused=answer.refused)
             await asyncio.sleep(self._backoff_s(3))
 
-    async def _take_held(self, held: Kept, part: Part) -> None:
+    async def _take_kept(self, kept: Kept, part: Part) -> None:
         """Learn how far the snapshot is."""
-        if await self._snapshot.take(held):
+        if await self._snapshot.take(kept):
             # What it has once that is merged, it says when it is asked again.
             await self._snapshot.end()
             self._view = PeerView(self._config.node_id, self._relay_after_s)
             self._needs_snapshot = False
-        elif held.snapshot != part.snapshot:
+        elif kept.snapshot != part.snapshot:
             # It receives another node's, or has lost ours: perhaps it needs none any more.
             heartbeat_s = self._config.heartbeat_ms / 1000
             self._next_part_at = asyncio.get_running_loop().time() + heartbeat_s
@@ -250,16 +248,12 @@ class Link:
 
     async def _read_log(self, actor: str, after: int, last: int) -> list[Write]:
         """The writes of `actor` after `after` and up to `last`, as much as one batch holds."""
-        found: list[Write] = []
-        size, count = 0, _FIRST_READ
+
+        async def read(start: int, count: int) -> list[Write]:
+            return await self._store.log_after(actor, after + start, count)
+
         most = min(self._config.batch_max_writes, last - after)
-        while len(found) < most and size < self._config.batch_max_bytes:
-            count = min(count, most - len(found))
-            writes = await self._store.log_after(actor, after + len(found), count)
-            found += writes
-            size += sum(map(_size, writes))
-            count = 1 + (self._config.batch_max_bytes - size) * len(found) // max(size, 1)
-        return found
+        return await read_about(self._config.batch_max_bytes, most, read, _size)
 
     async def _fault(self) -> Fault:
         return await self._board.fault(self._peer) if self._config.faults else HEALTHY

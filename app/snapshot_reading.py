@@ -16,6 +16,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from app import codec
+from app.bounded_read import read_about
 from app.errors import LogTrimmed
 from app.keys import Keys
 from app.kv_store import KVStore
@@ -24,9 +25,6 @@ from app.scripts import Scripts
 from app.snapshot import Cut, KeyState, Sending
 
 _SCAN_COUNT: Final = 256
-_FIRST_READ: Final = 8
-"""Keys read at first. They may all be of the largest size; the next read is as large as the sizes
-seen so far allow."""
 _CUT_WRITES_MAX: Final = 128
 """Writes that are read with the cut, in one step of Redis."""
 _DELTA_WRITES_MAX: Final = 512
@@ -129,20 +127,18 @@ class SnapshotReader:
 
     async def _read(self, names: list[str]) -> list[KeyState]:
         """The state of the first of these keys, as many as one part holds, and at least one."""
-        states: list[KeyState] = []
-        size, count = 0, _FIRST_READ
-        while len(states) < len(names) and size < self._part_max_bytes:
-            chunk = names[len(states) : len(states) + count]
+
+        async def read(start: int, count: int) -> list[KeyState]:
+            chunk = names[start : start + count]
             with translated():
                 async with self._redis.pipeline(transaction=False) as pipeline:
                     for name in chunk:
                         pipeline.hgetall(self._keys.kv(name))
                     held = await pipeline.execute()
-            read = [codec.unpack_key_state(n, h) for n, h in zip(chunk, held, strict=True)]
-            states += read
-            size += sum(map(_size, read))
-            self._key_bytes = max(1, size // len(states))
-            count = 1 + (self._part_max_bytes - size) // self._key_bytes
+            return [codec.unpack_key_state(n, h) for n, h in zip(chunk, held, strict=True)]
+
+        states = await read_about(self._part_max_bytes, len(names), read, _size)
+        self._key_bytes = max(1, sum(map(_size, states)) // len(states))
         return states
 
     def _writes_at_once(self, most: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from app.board import Board
+from app.board import MERGE, Board
 from app.buffer import PendingBuffer
 from app.errors import RedisUnavailable, Syncing
 from app.identity import NOT_OURS, Identity
@@ -30,8 +30,6 @@ from app.vector_clock import Dot, VectorClock
 
 log = get_logger(__name__)
 
-MERGE_LEASE: Final = "~merge"
-"""No node can be called so."""
 _PATIENCE_US: Final = 15_000_000
 """A sender that is silent for so long gives way to another."""
 _LOOK_EVERY_S: Final = 1.0
@@ -149,11 +147,11 @@ class SnapshotReceiving:
         with translated():
             merging = await self._redis.hget(self._keys.meta, "merging")
             staging = await self._redis.smembers(self._keys.staging)
-        if staging and await self._board.hold_lease(MERGE_LEASE, self._lease_ms):
+        if staging and await self._board.hold_lease(MERGE, self._lease_ms):
             if merging is not None:
                 await self._merge(merging.decode())
             await self._remove_given_up(staging)
-            await self._board.release_lease(MERGE_LEASE)
+            await self._board.release_lease(MERGE)
 
     async def _merge(self, snapshot: str) -> None:
         """The snapshot is merged with what is here: its cut is covered."""
@@ -170,7 +168,7 @@ class SnapshotReceiving:
         log.info("snapshot merged", source=state and state.source, clock=str(clock))
 
     async def _merge_keys(self, snapshot: str, names: list[str], *, staged: bool) -> None:
-        await self._board.hold_lease(MERGE_LEASE, self._lease_ms)
+        await self._board.hold_lease(MERGE, self._lease_ms)
         for first in range(0, len(names), KEYS_AT_ONCE):
             chunk = names[first : first + KEYS_AT_ONCE]
             with translated(changes=True):

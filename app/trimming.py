@@ -9,23 +9,20 @@ is kept beyond the caps, so that it comes to an end.
 One worker of a node does it, by a lease. Does not know who reads the logs.
 """
 
-import asyncio
 from collections.abc import Callable, Collection
 from typing import Final
 
-from app.board import Board
+from app.board import TRIM, Board
 from app.config import Config
-from app.errors import RedisUnavailable
 from app.kv_store import KVStore
 from app.log import get_logger
+from app.rounds import by_one_worker
 from app.snapshot import BACKUP
 from app.stability import stable
 from app.vector_clock import VectorClock
 
 log = get_logger(__name__)
 
-TRIM_LEASE = "~trim"
-"""No node can be called so."""
 _SNAPSHOT_HOLDS_US: Final = 60_000_000
 """A snapshot that has not come on for so long does not keep the log any more."""
 
@@ -50,14 +47,7 @@ class Trimmer:
 
     async def run(self) -> None:
         """The logs are trimmed every so often, for ever, by one worker of the node."""
-        every_s = self._config.trim_ms / 1000
-        while True:
-            try:
-                if await self._board.hold_lease(TRIM_LEASE, 3 * self._config.trim_ms):
-                    await self.trim()
-            except RedisUnavailable:
-                pass  # the listener on the board says so, once
-            await asyncio.sleep(every_s)
+        await by_one_worker(self._board, TRIM, self.trim, self._config.trim_ms)
 
     async def trim(self) -> None:
         """No log holds what every member has, nor more than its cap.
@@ -67,7 +57,8 @@ class Trimmer:
         config = self._config
         mine = await self._store.clock()
         peers = list(self._peers())
-        everywhere = stable(mine, [(await self._board.peer(peer)).clock for peer in peers])
+        reports = await self._board.peers(peers)
+        everywhere = stable(mine, [report.clock for report in reports.values()])
         needed = stable(mine, [await self._needed(one, mine) for one in (*peers, BACKUP)])
         sizes = await self._store.log_sizes(mine)
         total = sum(size.bytes for size in sizes.values())

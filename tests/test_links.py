@@ -247,9 +247,10 @@ async def test_a_node_that_lost_its_disk_is_remembered_also_by_those_it_was_only
 ) -> None:
     await cluster.add("B", "D")
     await cluster.until_equal("B")
-    # It hears of A and C by B, and asks them too, who have not heard of it.
+    # It hears of A and C by B, and asks them too, who have not heard of it. It does not tell its
+    # settings, which would be a write that they have.
     cluster.cut = {frozenset("AB"), frozenset("BC")}
-    await cluster.start("D", "B")
+    await cluster.start("D", "B", sweep_ms=3_600_000)
     await cluster.until_status("D", "/readyz", 200)
     cluster.cut |= {frozenset("DA"), frozenset("DC")}
     old = await cluster.put("D", "x", "old")

@@ -406,7 +406,7 @@ class PeerThatReceives(Peer):
         assert isinstance(held, Kept)
         if batch.part.cut is not None and held.last == batch.part.name:
             self.node.merge(self.written)
-        return replace(answer, held=held)
+        return replace(answer, kept=held)
 
 
 async def test_a_peer_that_lacks_what_the_log_has_no_more_is_sent_a_snapshot(

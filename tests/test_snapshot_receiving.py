@@ -2,10 +2,10 @@
 
 import pytest
 
-from app.board import Board
+from app.board import MERGE, Board
 from app.errors import RedisUnavailable
 from app.snapshot import Cut, Kept, KeyState, Part
-from app.snapshot_receiving import MERGE_LEASE, Receiving, SnapshotReceiving
+from app.snapshot_receiving import Receiving, SnapshotReceiving
 from app.vector_clock import Dot, VectorClock
 from app.write import Put, Version
 from tests.conftest import MakeStore, Store
@@ -65,13 +65,13 @@ async def test_a_merge_that_was_begun_is_finished_by_another_worker(make_store: 
     await first.take("B", part("", ""))
     await first.take("B", part("p1", "", *MANY, cut="B:300"))
     # The first worker has the lease, merges some, and dies.
-    await a.scripts.hold_lease(MERGE_LEASE, "first", 60_000)
+    await a.scripts.hold_lease(MERGE, "first", 60_000)
     assert await a.scripts.merge_keys("s1", MANY[:100], staged=True)
     second = receiving_of(a, "second")
     await second.tidy()
     state = await second.state()
     assert state is not None and state.is_merging, "only one merges"
-    await a.scripts.release_lease(MERGE_LEASE, "first")
+    await a.scripts.release_lease(MERGE, "first")
     await second.tidy()
     assert await second.state() is None
     assert len(await a.redis.keys("kv:*")) == 300

@@ -74,7 +74,7 @@ async def assert_same(store: Store, receiver: Receiver) -> None:
     assert receiver.cut.clock == await store.store.clock()
 
 
-KEYS = [f"key-{n}" for n in range(20)]
+KEYS = [f"key-{n}" for n in range(60)]
 
 
 async def test_all_keys_come_a_few_at_a_time(make_store: MakeStore) -> None:
