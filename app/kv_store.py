@@ -212,21 +212,8 @@ class KVStore:
 
         Raises Syncing, RedisUnavailable.
         """
-        self._still_covers(context)
-        known = self._progress.clock
-        # At one instant: the clock vouches for an absence, which may be a delete's work, and no
-        # merge may pass between what is read.
-        with translated():
-            async with self._redis.pipeline(transaction=True) as pipeline:
-                pipeline.hgetall(self._keys.kv(key))
-                pipeline.hgetall(self._keys.clock)
-                pipeline.hget(self._keys.meta, "merging")
-                fields, entries, merging = await pipeline.execute()
-        if merging is not None:
-            raise Syncing
-        clock = codec.unpack_clock(entries)
-        self._holds(known, clock)
-        return reading(fields, clock)
+        readings, _ = await self._read([key], context, None)
+        return readings[key]
 
     @_in_a_settled_run
     async def snapshot(
@@ -242,21 +229,29 @@ class KVStore:
 
         Raises PreconditionFailed, TooLarge, RedisUnavailable.
         """
-        self._still_covers(context)
-        known = self._progress.clock
-        with translated():
-            found = await self._scripts.read_keys(keys, most)
-        if isinstance(found, TooMuch):
-            raise _too_much(most)
-        fields, clock = found
-        self._holds(known, clock)
-        readings = {key: reading(held, clock) for key, held in zip(keys, fields, strict=True)}
+        readings, clock = await self._read(keys, context, most)
         dots = {key: tuple(v.dot for v in one.versions) for key, one in readings.items()}
         if failed := [one.key for one in conditions if not one.holds(dots[one.key])]:
             raise PreconditionFailed(
                 [Held(key, dots[key], readings[key].context) for key in failed]
             )
         return readings, clock
+
+    async def _read(
+        self, keys: Sequence[str], context: VectorClock, most: int | None
+    ) -> tuple[dict[str, Reading], VectorClock]:
+        # At one instant: the clock vouches for an absence, which may be a delete's work, and no
+        # merge may pass between what is read.
+        self._still_covers(context)
+        known = self._progress.clock
+        with translated():
+            found = await self._scripts.read_keys(keys, most)
+        if isinstance(found, TooMuch):
+            assert most is not None
+            raise _too_much(most)
+        fields, clock = found
+        self._holds(known, clock)
+        return {key: reading(held, clock) for key, held in zip(keys, fields, strict=True)}, clock
 
     @_in_a_settled_run
     async def list_keys(

@@ -8,7 +8,8 @@ URL that it was told.
 
 Assumes that it is told whenever a key of the system was written. Guarantees that a node that was
 removed knows it, from the moment that it has applied the removal or was told of it by a member that
-has, until it has applied, or heard from a member, that this was revoked.
+has, until it has applied, or heard from a member, that this was revoked, or the one that told it
+says so no more: its disk was lost, and the removal with it.
 
 Does not know how changes travel, nor what follows from them.
 """
@@ -62,6 +63,14 @@ class Told:
 
 
 NOTHING_TOLD: Final = Told({}, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a member said of this node: that the write `removed` removed it."""
+
+    removed: Dot
+    by: str
 
 
 def members_of(node: str, url: str, peers: Mapping[str, str], told: Told) -> dict[str, Member]:
@@ -119,7 +128,7 @@ class Members:
         self._scripts = scripts
         self._told = NOTHING_TOLD
         self._all = members_of(self._node, self._url, self._peers, self._told)
-        self._heard_removed: Dot | None = None
+        self._heard: Heard | None = None
         self._clock = VectorClock()
         self._reading = asyncio.Lock()
         self._listeners: list[Callable[[], None]] = []
@@ -149,7 +158,7 @@ class Members:
     @property
     def removed(self) -> Dot | None:
         """The write that removed this node; None while it is a member."""
-        return self._heard_removed or self._all[self._node].removed
+        return self._heard.removed if self._heard else self._all[self._node].removed
 
     def known(self, node: str) -> Member | None:
         """The member of this id, though it may have been removed."""
@@ -212,30 +221,33 @@ class Members:
         }
         self._told = Told(records, settings)
         self._all = members_of(self._node, self._url, self._peers, self._told)
-        removed = Dot.parse(heard.decode()) if heard else None
-        # Once the removal itself has come, the key tells whether it still holds.
         self._clock = codec.unpack_clock(entries)
-        is_news = removed is not None and not self._clock.covers(removed)
-        self._heard_removed = removed if is_news else None
+        self._heard = None
+        if heard:
+            dot, by = heard.decode().split()
+            # Once the removal itself has come, the key tells whether it still holds.
+            if not self._clock.covers(removed := Dot.parse(dot)):
+                self._heard = Heard(removed, by)
 
-    async def hear(self, removed: Dot | None, clock: VectorClock) -> None:
-        """A member with this clock has said that `removed` removed this node, or that it is a
-        member; every worker knows it, also after a restart. Raises RedisUnavailable."""
-        heard = self._heard_removed
+    async def hear(self, by: str, removed: Dot | None, clock: VectorClock) -> None:
+        """The member `by`, with this clock, has said that `removed` removed this node, or that it
+        is a member; every worker knows it, also after a restart. Raises RedisUnavailable."""
+        heard = self._heard
         if removed is not None and not self.removed and not self._clock.covers(removed):
-            await self._note(removed)
-        elif removed is None and heard is not None and clock.covers(heard):
+            await self._note(Heard(removed, by))
+        elif removed is None and heard and (by == heard.by or clock.covers(heard.removed)):
             await self._note(None)
 
     async def revoked(self) -> None:
         """Whoever said that this node was removed has been overruled, here. Raises
         RedisUnavailable."""
-        if self._heard_removed:
+        if self._heard:
             await self._note(None)
 
-    async def _note(self, removed: Dot | None) -> None:
+    async def _note(self, heard: Heard | None) -> None:
+        text = f"{heard.removed} {heard.by}" if heard else ""
         with translated(changes=True):
-            await self._scripts.note_removal(self._node, removed)
+            await self._scripts.note_removal(self._node, text)
         await self.refresh()
 
     # --- changing --------------------------------------------------------------------------------

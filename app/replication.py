@@ -190,7 +190,7 @@ class Link:
     async def _take(self, answer: Answer, batch: Batch) -> None:
         """Learn from the answer to `batch`."""
         self._identity.witness(answer.clock.merge(answer.received))
-        await self._members.hear(answer.removed, answer.clock)
+        await self._members.hear(answer.node, answer.removed, answer.clock)
         now = asyncio.get_running_loop().time()
         relayed = any(node_of(write.dot.actor) != self._config.node_id for write in batch.writes)
         if relayed and answer.duplicate:

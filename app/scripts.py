@@ -197,12 +197,15 @@ class Scripts:
         )
 
     async def read_keys(
-        self, names: Sequence[str], most: int
+        self, names: Sequence[str], most: int | None
     ) -> tuple[list[Fields], VectorClock] | TooMuch:
-        """What several keys hold at one instant (`lua/read_keys.lua`), and the clock."""
+        """What keys hold at one instant (`lua/read_keys.lua`), and the clock.
+
+        Raises Syncing.
+        """
         keys = self._keys
         reply: list[Any] = await self._read_keys(
-            keys=[keys.clock, keys.meta, *map(keys.kv, names)], args=[most]
+            keys=[keys.clock, keys.meta, *map(keys.kv, names)], args=["" if most is None else most]
         )
         if not reply:
             return TooMuch()
@@ -442,11 +445,11 @@ class Scripts:
         )
         return bool(reply)
 
-    async def note_removal(self, node: str, removed: Dot | None) -> bool:
-        """Note that `node` was told of its removal, or that it holds no more
-        (`lua/note_removal.lua`). False: Redis is not the node's."""
+    async def note_removal(self, node: str, heard: str) -> bool:
+        """Note that `node` was told of its removal: the write's dot, a space, and who said so; or,
+        empty, that it holds no more (`lua/note_removal.lua`). False: Redis is not the node's."""
         reply = await self._note_removal(
-            keys=[self._keys.meta], args=[node, str(removed or ""), self._keys.system_channel]
+            keys=[self._keys.meta], args=[node, heard, self._keys.system_channel]
         )
         return bool(reply)
 

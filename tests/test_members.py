@@ -69,20 +69,30 @@ async def members_at(store: Store, **settings: Any) -> Members:
     return members
 
 
-async def test_who_was_told_of_a_removal_knows_it_until_the_teller_says_otherwise(
+async def test_who_was_told_of_a_removal_knows_it_until_one_that_knows_says_otherwise(
     make_store: MakeStore,
 ) -> None:
     a = await make_store("A")
     members = await members_at(a, peers=PEERS)
-    await members.hear(Dot("B", 7), VectorClock({"B": 9}))
+    await members.hear("B", Dot("B", 7), VectorClock({"B": 9}))
     with pytest.raises(NodeRemoved, match="B:7"):
         members.check()
     assert (await members_at(a, peers=PEERS)).removed == Dot("B", 7), "also after a restart"
-    await members.hear(None, VectorClock({"C": 3}))
+    await members.hear("C", None, VectorClock({"C": 3}))
     assert members.removed, "C has not heard of it, so it revokes nothing"
-    await members.hear(None, VectorClock({"B": 8}))
+    await members.hear("D", None, VectorClock({"B": 8}))
     members.check()
     assert (await members_at(a, peers=PEERS)).removed is None
+
+
+async def test_a_removal_that_went_with_the_disk_of_its_teller_holds_no_more(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    members = await members_at(a, peers=PEERS)
+    await members.hear("B", Dot("B", 7), VectorClock({"B": 9}))
+    await members.hear("B", None, VectorClock({"B~1": 1}))
+    assert members.removed is None
 
 
 async def test_once_the_removal_itself_has_come_the_key_says_whether_it_holds(
@@ -96,14 +106,14 @@ async def test_once_the_removal_itself_has_come_the_key_says_whether_it_holds(
         b.write([Put(member_key("A"), gone)], 1),
         b.write([Put(member_key("A"), back)], 2),
     )
-    await members.hear(removal.dot, VectorClock({"B": 1}))
+    await members.hear("B", removal.dot, VectorClock({"B": 1}))
     await a.buffer.receive([removal])
     await members.refresh()
     assert members.removed == removal.dot
     await a.buffer.receive([revocation])
     await members.refresh()
     assert members.removed is None
-    await members.hear(removal.dot, VectorClock({"B": 1}))
+    await members.hear("B", removal.dot, VectorClock({"B": 1}))
     assert members.removed is None, "whoever says so has not heard of what came after"
 
 
@@ -295,7 +305,7 @@ async def test_a_stranger_that_sends_writes_or_asks_nothing_is_refused(redis_url
 async def test_only_so_many_strangers_are_remembered(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.http_api._STRANGERS_MAX", 2)
+    monkeypatch.setattr("app.http_replicate._STRANGERS_MAX", 2)
     async with node_a(redis_url) as client:
         assert [(await ask(client, node)).status for node in "DEF"] == [200, 200, 403]
         assert (await ask(client, "B")).status == 200, "a member is no stranger"

@@ -5,7 +5,7 @@
   KEYS[2]  meta      hash  `merging`: a snapshot that is being merged
   KEYS[3+] kv:{key}  hash  one per key, in order
 
-  ARGV[1]  most      bytes to read in all
+  ARGV[1]  most      bytes to read in all; empty for no limit
 
   Returns  the clock as text, then for each key what it holds, as HGETALL gives it;
            or nothing (an empty list) if that is more than `most`; or `merging` alone: what is

@@ -2,12 +2,12 @@
   Reading several keys at one instant, up to a limit of bytes.
 
   read_all(names, most): what these keys hold, each as HGETALL gives it; nothing if that is more
-  than `most` bytes in all, and then no more than that was read.
+  than `most` bytes in all, and then no more than that was read. Without `most` there is no limit.
 ]]
 local function read_all(names, most)
   local found, size = {}, 0
   for _, name in ipairs(names) do
-    for _, field in ipairs(redis.call('HKEYS', name)) do
+    for _, field in ipairs(most and redis.call('HKEYS', name) or {}) do
       size = size + redis.call('HSTRLEN', name, field)
       if size > most then
         return nil

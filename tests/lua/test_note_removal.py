@@ -4,7 +4,6 @@ from typing import Any
 
 from app.keys import Keys
 from app.scripts import Scripts
-from app.vector_clock import Dot
 from tests.conftest import MakeRedis, begin
 
 
@@ -14,9 +13,9 @@ async def test_a_removal_is_noted_told_to_the_workers_and_revoked(make_redis: Ma
     await begin(scripts, "A")
     async with redis.pubsub() as channel:
         await channel.subscribe(Keys().system_channel)
-        assert await scripts.note_removal("A", Dot("B", 7))
-        assert await redis.hget("meta", "removed") == b"B:7"
-        assert await scripts.note_removal("A", None)
+        assert await scripts.note_removal("A", "B:7 C")
+        assert await redis.hget("meta", "removed") == b"B:7 C"
+        assert await scripts.note_removal("A", "")
         assert not await redis.hexists("meta", "removed")
         told = 0
         while told < 2:
@@ -28,8 +27,8 @@ async def test_a_removal_is_noted_told_to_the_workers_and_revoked(make_redis: Ma
 async def test_a_redis_that_was_emptied_is_left_empty(make_redis: MakeRedis) -> None:
     redis: Any = make_redis()
     scripts = Scripts(redis, Keys())
-    assert not await scripts.note_removal("A", Dot("B", 7))
+    assert not await scripts.note_removal("A", "B:7 C")
     assert await redis.keys() == []
     await begin(scripts, "B")
-    assert not await scripts.note_removal("A", Dot("B", 7))
+    assert not await scripts.note_removal("A", "B:7 C")
     assert not await redis.hexists("meta", "removed")

@@ -308,7 +308,7 @@ MUTATIONS: Final = (
     Mutation(
         "cached progress ahead: the sender's clock is taken for ours",
         "G7",
-        "app/http_api.py",
+        "app/http_replicate.py",
         "self.progress.miss(batch.clock)",
         "self.progress.advance(batch.clock)",
     ),
@@ -323,7 +323,7 @@ MUTATIONS: Final = (
     Mutation(
         "received claims what the sender has",
         "G8",
-        "app/http_api.py",
+        "app/http_replicate.py",
         "received.clock.merge(received.received),",
         "received.clock.merge(received.received).merge(batch.clock),",
     ),
@@ -384,9 +384,9 @@ MUTATIONS: Final = (
     Mutation(
         "keys are read while they are merged",
         "G7",
-        "app/kv_store.py",
-        "        if merging is not None:\n            raise Syncing\n        clock",
-        "        clock",
+        "app/lua/read_keys.lua",
+        "if redis.call('HEXISTS', meta_key, 'merging') == 1 then",
+        "if false then",
         profile="trim",
     ),
     Mutation(

@@ -14,5 +14,9 @@ FOUND: Final[dict[tuple[int, str | None], str]] = {
     (131, "disk"): "the same, with writes of others between",
     (241, "disk"): "the same, after a longer life",
     (1079, None): "a link ended its worker when it read a log while it was in doubt who writes",
+    (
+        179,
+        "mix",
+    ): "a node stayed removed by a write that went with the disk of the one that told it",
 }
 """(seed, profile) -> what it found."""

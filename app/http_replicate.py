@@ -1,0 +1,128 @@
+"""What the node answers to other nodes: a batch was taken, and this is where it stands.
+
+Assumes nothing of what comes. Guarantees that a batch is looked at only if it is signed as it must
+be, and that writes are taken only from a member, or from one that was removed and still has some
+to give; a stranger may ask, who is to be added yet.
+
+Does not know how writes are applied, nor how they travel on.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from app import checks, codec, errors
+from app.board import Board
+from app.buffer import PendingBuffer
+from app.codec import Answer, Batch
+from app.config import Config, is_node_id
+from app.errors import listing
+from app.identity import Identity
+from app.log import get_logger
+from app.members import Members
+from app.peers import SIGNATURE_HEADER, Signer
+from app.progress import Progress
+from app.snapshot_receiving import SnapshotReceiving
+
+log = get_logger(__name__)
+
+_STRANGERS_MAX: Final = 1000
+"""Nodes that may be known by their births alone: who asks may name any number of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicateRoutes:
+    """The route between nodes."""
+
+    config: Config
+    identity: Identity
+    members: Members
+    buffer: PendingBuffer
+    receiving: SnapshotReceiving
+    progress: Progress
+    board: Board
+    signer: Signer
+    now_us: Callable[[], int]
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """The router has it."""
+        router.add_post("/replicate", self.replicate)
+
+    async def replicate(self, request: web.Request) -> web.Response:
+        """Each write of the batch is applied, waits, was known, or is refused; see the counts."""
+        limit = self.config.replicate_max_bytes
+        body = await checks.body(request, limit, "batch", "REPLICATE_MAX_BYTES")
+        self.signer.check(body, request.headers.get(SIGNATURE_HEADER))
+        batch = codec.decode_batch(body)
+        await self._check_sender(batch)
+        actors = {write.dot.actor for write in batch.writes}
+        actors.update(*(write.dependencies for write in batch.writes))
+        clocks = self.progress.clock, batch.clock
+        if strangers := sorted(a for a in actors if not self.members.may_have_written(a, *clocks)):
+            raise errors.UnknownActor(
+                f"The batch holds writes of, or writes that depend on, {listing(strangers)}, and "
+                "neither this node nor the sender's clock knows such a node. Nothing of it was "
+                "applied. Add it with POST /members, or to PEERS here."
+            )
+        self.identity.witness(batch.clock)
+        self.progress.miss(batch.clock)
+        received = await asyncio.shield(self.buffer.receive(batch.writes))
+        kept = None
+        if batch.part is not None:
+            kept = await asyncio.shield(self.receiving.take(batch.sender, batch.part))
+        first_birth = ""
+        if batch.birth:
+            first_birth = await self.board.first_birth(batch.sender, batch.birth)
+        sender = self.members.known(batch.sender)
+        answer = codec.encode_answer(
+            Answer(
+                self.config.node_id,
+                received.clock,
+                received.clock.merge(received.received),
+                received.missing,
+                received.applied,
+                received.duplicate,
+                received.pending,
+                received.refused,
+                self.now_us(),
+                first_birth,
+                self.members.urls if batch.birth else {},
+                None if sender is None else sender.removed,
+                kept,
+            )
+        )
+        return web.Response(
+            body=answer, content_type=codec.CONTENT_TYPE, headers=self.signer.headers(answer)
+        )
+
+    async def _check_sender(self, batch: Batch) -> None:
+        me, sender, receiver = self.config.node_id, batch.sender, batch.receiver
+        if sender == me:
+            log.error("same node id", reason=f"another node, or a loop, also has NODE_ID={me}")
+            raise errors.SameNodeId(
+                f"The sender says that it is {me}, and so is this node. Nothing was applied. Every "
+                "node has a NODE_ID of its own; and PEERS must not lead back to the node itself."
+            )
+        if self.members.known(sender) is None and not await self._may_ask(batch):
+            raise errors.UnknownPeer(
+                f"This node knows no member {sender!r}. Nothing was applied. Add it with "
+                "POST /members, or to PEERS here."
+            )
+        if receiver != me:
+            raise errors.Misdirected(
+                f"The batch is for {receiver!r}, and this is {me}. Nothing was applied. Correct "
+                f"PEERS at {sender}."
+            )
+
+    async def _may_ask(self, batch: Batch) -> bool:
+        """Whether the batch is a stranger's question only, who is to be added yet.
+
+        What it is told keeps it from giving names again that it gave before; and it is remembered,
+        so that it can be told.
+        """
+        if not (batch.birth and is_node_id(batch.sender)) or batch.writes:
+            return False
+        return await self.board.births() < _STRANGERS_MAX

@@ -1,0 +1,215 @@
+"""What the node answers about itself: where it stands, what waits, whether it can serve.
+
+Assumes that the board has what peers last said. Guarantees that whoever looks changes nothing.
+
+Does not know what follows from it.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import web
+
+from app import __version__, checks, errors, metrics
+from app.board import Board, PeerReport
+from app.buffer import PendingBuffer
+from app.config import Config
+from app.faults import HEALTHY
+from app.kv_store import KVStore
+from app.members import Member, Members
+from app.progress import Progress
+from app.snapshot_receiving import SnapshotReceiving
+from app.stability import held_back, stable, writes_beyond
+from app.vector_clock import Dot, VectorClock, node_of
+
+PENDING_SHOWN_MAX: Final = 1000
+"""Waiting writes that `GET /pending` lists; the total is always exact."""
+_NO_URL: Final = "no URL of it is known here: POST /members, or add it to PEERS"
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRoutes:
+    """The routes by which a node is looked into."""
+
+    config: Config
+    members: Members
+    store: KVStore
+    buffer: PendingBuffer
+    receiving: SnapshotReceiving
+    progress: Progress
+    board: Board
+    now_us: Callable[[], int]
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """The router has these routes."""
+        router.add_get("/status", self.status)
+        router.add_get("/pending", self.pending)
+        router.add_get("/metrics", self.metrics)
+        router.add_get("/healthz", self.healthz)
+        router.add_get("/readyz", self.readyz)
+
+    async def status(self, request: web.Request) -> web.Response:
+        """Where this node stands, and how far it sees each peer."""
+        checks.known_parameters(request)
+        clock = await self.store.clock()
+        life = await self.store.life()
+        waiting = await self.buffer.counts()
+        reports = await self.board.peers(self.members.others)
+        return web.json_response(
+            {
+                "node": self.config.node_id,
+                "actor": life.actor or None,
+                "incarnation": {"since": life.since_us, "reason": life.reason}
+                if life.reason
+                else None,
+                "version": __version__,
+                "clock": clock.to_dict(),
+                "timestamp": life.timestamp,
+                "pending": {"total": sum(waiting.values()), "by_actor": waiting},
+                "log": await self._log(clock, reports),
+                "snapshot": await self._snapshot(),
+                "peers": await self._peers(clock, reports),
+                "removed": [member.node for member in self.members.all if member.removed],
+                "limits": {
+                    name: value
+                    for name, value in self.config.model_dump().items()
+                    if name.endswith(("_max", "_max_bytes", "_max_writes", "_max_operations"))
+                },
+            }
+        )
+
+    async def _log(self, mine: VectorClock, reports: Mapping[str, PeerReport]) -> dict[str, Any]:
+        """How long the logs are, and which peer holds them back most."""
+        sizes = await self.store.log_sizes(mine)
+        clocks = {peer: report.clock for peer, report in reports.items()}
+        return {
+            "entries": sum(size.entries for size in sizes.values()),
+            "bytes": sum(size.bytes for size in sizes.values()),
+            "stable": stable(mine, clocks.values()).to_dict(),
+            "held_back_by": [
+                {"peer": held.member, "writes": held.writes} for held in held_back(mine, clocks)
+            ],
+        }
+
+    async def _snapshot(self) -> dict[str, Any] | None:
+        """How far the snapshot is that this node receives."""
+        state = await self.receiving.state()
+        if state is None:
+            return None
+        return {
+            "from": state.source,
+            "phase": "merging" if state.is_merging else "receiving",
+            "received_keys": state.keys,
+            "merged_keys": state.merged,
+            "total_keys": state.total,
+            "since_s": round((self.now_us() - state.begun_us) / 1e6, 3),
+        }
+
+    async def _peers(self, mine: VectorClock, reports: Mapping[str, PeerReport]) -> dict[str, Any]:
+        known = ((self.members.known(peer), report) for peer, report in reports.items())
+        return {m.node: await self._peer(m, report, mine) for m, report in known if m}
+
+    async def _peer(self, member: Member, report: PeerReport, mine: VectorClock) -> dict[str, Any]:
+        peer = member.node
+        lacking = mine.beyond(report.clock)
+        now_us = self.now_us()
+        oldest_us = now_us
+        for actor in lacking:
+            with suppress(errors.LogTrimmed):
+                for write in await self.store.log_after(actor, report.clock[actor], 1):
+                    oldest_us = min(oldest_us, write.timestamp)
+        sending = await self.board.sending(peer)
+        heard = report.last_contact_us
+        fault = await self.board.fault(peer) if self.config.faults else HEALTHY
+        return {
+            "url": member.url or None,
+            "reachable": not report.error,
+            "error": report.error or None if member.url else _NO_URL,
+            "clock": report.clock.to_dict() if heard else None,
+            "lag_writes": writes_beyond(mine, report.clock),
+            "lag_s": round((now_us - oldest_us) / 1e6, 3),
+            "skew_ms": report.skew_us / 1000 if heard else None,
+            "last_contact_s": round((now_us - heard) / 1e6, 3) if heard else None,
+            "snapshot": sending
+            and {
+                "sent_keys": sending.sent,
+                "total_keys": sending.total,
+                "since_s": round((now_us - sending.begun_us) / 1e6, 3),
+            },
+            "faults": None if fault == HEALTHY else fault.to_dict(),
+        }
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """What has happened at all workers of this node, and where it stands, for Prometheus."""
+        checks.known_parameters(request)
+        try:
+            clock = await self.store.clock()
+            life = await self.store.life()
+            standing = metrics.Standing(
+                life.actor,
+                life.since_us,
+                clock,
+                await self.buffer.counts(),
+                await self._peers(clock, await self.board.peers(self.members.others)),
+            )
+        except errors.RedisUnavailable:
+            standing = None
+        text = metrics.exposition(self.config.node_id, __version__, standing)
+        return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    async def pending(self, request: web.Request) -> web.Response:
+        """The writes that wait, and which writes each waits for."""
+        checks.known_parameters(request)
+        counts = await self.buffer.counts()
+        now_us = self.now_us()
+        reports = await self.board.peers(self.members.others)
+        peers = {peer: report.clock for peer, report in reports.items()}
+        writes = [
+            {
+                "dot": str(blocked.waiting.write.dot),
+                "dependencies": blocked.waiting.write.dependencies.to_dict(),
+                "waiting_for": [str(dot) for dot in blocked.waiting_for],
+                "could_come_from": {str(dot): _holders(dot, peers) for dot in blocked.waiting_for},
+                "waiting_s": round((now_us - blocked.waiting.since_us) / 1e6, 3),
+                "keys": [operation.key for operation in blocked.waiting.write.operations],
+            }
+            for blocked in await self.buffer.blocked(PENDING_SHOWN_MAX)
+        ]
+        return web.json_response({"total": sum(counts.values()), "writes": writes})
+
+    async def healthz(self, _request: web.Request) -> web.Response:
+        """This worker runs."""
+        return web.json_response({"status": "alive"})
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        """This node can serve: its Redis answers, and holds its state."""
+        await self.store.check()
+        self.members.check()
+        await self._check_joined()
+        return web.json_response({"status": "ready"})
+
+    async def _check_joined(self) -> None:
+        """A node that began with nothing has what its peers had, but for what no member that it
+        reaches can give it. Raises Joining."""
+        lacking = (await self.store.joining()).beyond(self.progress.clock)
+        if not lacking:
+            return
+        reports = await self.board.peers(self.members.others)
+        reached = [report.clock for report in reports.values() if not report.error]
+        mine = self.progress.clock
+        lacking = VectorClock(
+            (actor, sequence)
+            for actor, sequence in lacking.items()
+            if not reached or any(clock[actor] > mine[actor] for clock in reached)
+        )
+        if lacking:
+            raise errors.Joining(writes_beyond(lacking, mine))
+
+
+def _holders(dot: Dot, peers: Mapping[str, VectorClock]) -> list[str]:
+    """The peers that could send the write: who made it, and who has said that it has it."""
+    return sorted(
+        peer for peer, clock in peers.items() if clock.covers(dot) or peer == node_of(dot.actor)
+    )
