@@ -12,13 +12,14 @@ import json
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, cast
 
 import msgspec
 
 from app.codec import Answer, Batch
 from app.errors import BadFault
 from app.peers import PeerUnreachable
+from app.shapes import ShownFault
 
 _Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=600_000)]
@@ -43,9 +44,9 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     cut: bool = False
     no_relay: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ShownFault:
         """All fields, for JSON."""
-        return msgspec.structs.asdict(self)
+        return cast(ShownFault, msgspec.structs.asdict(self))
 
 
 HEALTHY: Final = Fault()

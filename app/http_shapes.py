@@ -7,14 +7,14 @@ Does not know what was asked.
 """
 
 import base64
-from typing import Any
 
+from app.shapes import ShownVersion
 from app.write import Version
 
 
-def shown_version(version: Version) -> dict[str, Any]:
+def shown_version(version: Version) -> ShownVersion:
     """The version as it stands in an answer."""
-    shown = {
+    shown: ShownVersion = {
         "dot": str(version.dot),
         "timestamp": version.timestamp,
         "content_type": version.content_type,

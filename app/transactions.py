@@ -27,7 +27,10 @@ Unset = msgspec.UnsetType
 UNSET: Final = msgspec.UNSET
 
 
-class _Op(msgspec.Struct, forbid_unknown_fields=True):
+class OpForm(msgspec.Struct, forbid_unknown_fields=True):
+    """One operation: get, put or delete of a key; for a put its value, as text or in base64. `if`
+    is an ETag that the key is to have, `*` for some version, null for none."""
+
     get: str | Unset = UNSET
     put: str | Unset = UNSET
     delete: str | Unset = UNSET
@@ -37,11 +40,13 @@ class _Op(msgspec.Struct, forbid_unknown_fields=True):
     wanted: str | Unset | None = msgspec.field(default=UNSET, name="if")
 
 
-class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    ops: list[_Op]
+class TransactionForm(msgspec.Struct, forbid_unknown_fields=True):
+    """A transaction. Each key is written once at most."""
+
+    ops: list[OpForm]
 
 
-_decoder: Final = msgspec.json.Decoder(_Body)
+_decoder: Final = msgspec.json.Decoder(TransactionForm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,7 @@ def parse_transaction(body: bytes, operations_max: int, value_max_bytes: int) ->
     return Transaction(tuple(steps), reads, tuple(operations.values()), tuple(conditions))
 
 
-def _step(where: str, op: _Op) -> Step:
+def _step(where: str, op: OpForm) -> Step:
     keys: dict[Verb, str | Unset] = {"get": op.get, "put": op.put, "delete": op.delete}
     named = [Step(verb, key) for verb, key in keys.items() if key is not UNSET]
     if len(named) != 1:
@@ -118,7 +123,7 @@ def _step(where: str, op: _Op) -> Step:
     return step
 
 
-def _value(where: str, op: _Op) -> tuple[bytes, str]:
+def _value(where: str, op: OpForm) -> tuple[bytes, str]:
     if op.value is not UNSET and op.base64 is UNSET:
         value, content_type = op.value.encode(), TEXT_TYPE
     elif op.base64 is not UNSET and op.value is UNSET:

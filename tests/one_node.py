@@ -3,7 +3,8 @@
 What it is: `node_a`, a worker of node A that serves HTTP, and a client of it.
 
 What it assumes and guarantees: the Redis at the URL is the test's own. The node has the peers B and
-C and reaches neither, so nothing happens that the test does not ask for.
+C and reaches neither, so nothing happens that the test does not ask for. Whatever it answers is
+such as the contract promises; else the test fails when it ends.
 
 What it does not know: what the tests ask.
 """
@@ -20,6 +21,7 @@ from app.codec import Answer, Batch
 from app.config import Config
 from app.peers import PeerUnreachable
 from tests.conftest import begin_at
+from tests.contract import PROMISED, keeping_to
 
 PEERS: Final = {"B": "http://127.0.0.1:1", "C": "http://127.0.0.1:2"}
 
@@ -51,11 +53,12 @@ async def node_a(redis_url: str, *, actor: str = "A", **settings: Any) -> AsyncI
 async def new_node_a(redis_url: str, **settings: Any) -> AsyncIterator[Client]:
     """Node A serves, and its Redis is as the test has made it."""
     config = Config(node_id="A", peers=PEERS, redis_url=redis_url, **settings)
-    async with (
-        node.worker(config, node.World(exchange=nobody)) as application,
-        TestClient(Server(application)) as client,
-    ):
-        yield client
+    broken: list[str] = []
+    async with node.worker(config, node.World(exchange=nobody)) as application:
+        application.middlewares.insert(0, keeping_to(PROMISED, broken))
+        async with TestClient(Server(application)) as client:
+            yield client
+    assert not broken, "all that a node answers is as the contract promises"
 
 
 def contents(redis: Any) -> dict[bytes, bytes]:
