@@ -2,6 +2,7 @@
 
 from client.answers import (
     Conflict,
+    Declared,
     Deleted,
     ExplainedVersion,
     ExplainedWrite,
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BadInput",
     "Conflict",
+    "Declared",
     "Deleted",
     "ExplainedVersion",
     "ExplainedWrite",

@@ -53,11 +53,20 @@ async def node_a(redis_url: str, *, actor: str = "A", **settings: Any) -> AsyncI
 async def new_node_a(redis_url: str, **settings: Any) -> AsyncIterator[Client]:
     """Node A serves, and its Redis is as the test has made it."""
     config = Config(node_id="A", peers=PEERS, redis_url=redis_url, **settings)
+    async with (
+        node.worker(config, node.World(exchange=nobody)) as application,
+        asking(application) as client,
+    ):
+        yield client
+
+
+@asynccontextmanager
+async def asking(application: web.Application) -> AsyncIterator[Client]:
+    """A client of the application, all of whose answers have to be as the contract promises."""
     broken: list[str] = []
-    async with node.worker(config, node.World(exchange=nobody)) as application:
-        application.middlewares.insert(0, keeping_to(PROMISED, broken))
-        async with TestClient(Server(application)) as client:
-            yield client
+    application.middlewares.insert(0, keeping_to(PROMISED, broken))
+    async with TestClient(Server(application)) as client:
+        yield client
     assert not broken, "all that a node answers is as the contract promises"
 
 

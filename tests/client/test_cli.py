@@ -491,6 +491,7 @@ BAD = [
     *(["ready", "--timeout", "0"], ["backup"], ["restore", "/nonexistent"], ["nonsense"]),
     *(["fault", "set", "A", "B"], ["fault", "set", "A"], ["fault", "heal"], ["fault", "heal", "A"]),
     *(["fault", "set", "A", "B", "--drop", "2"], ["fault", "heal", "A", "B", "--all"]),
+    *(["declare-lost"], ["declare-lost", "A:1", "--session", "x"]),
     *(["members", "add", "D"], ["members", "remove", ""], ["members", "nonsense"]),
 ]
 
