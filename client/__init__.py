@@ -18,6 +18,7 @@ from client.answers import (
     Version,
     Written,
 )
+from client.blocking_session import BlockingSession, blocking
 from client.errors import (
     BadInput,
     LightconeError,
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BadInput",
+    "BlockingSession",
     "Conflict",
     "Declared",
     "Deleted",
@@ -67,4 +69,5 @@ __all__ = [
     "Unreachable",
     "Version",
     "Written",
+    "blocking",
 ]
