@@ -275,6 +275,7 @@ class _BatchForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True)
     writes: Annotated[list[_WriteForm], msgspec.Meta(max_length=BATCH_WRITES_MAX)]
     birth: _Birth = ""
     part: _PartForm | None = None
+    asks_clocks: bool = False
 
 
 class _AnswerForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -291,6 +292,7 @@ class _AnswerForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     members: dict[str, str] = {}
     removed: Annotated[str, msgspec.Meta(max_length=DOT_MAX)] = ""
     kept: _KeptForm | None = None
+    clocks: dict[str, _Clock] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +300,8 @@ class Batch:
     """What `POST /replicate` carries: who sends to whom, the sender's clock, and writes; or a part
     of a snapshot, where the sender's log does not go back to what the receiver lacks.
 
-    With `birth`, that of the sender's Redis, it asks which one the receiver heard of first.
+    With `birth`, that of the sender's Redis, it asks which one the receiver heard of first; with
+    `asks_clocks`, how far the other members are.
     """
 
     sender: str
@@ -307,6 +310,7 @@ class Batch:
     writes: tuple[Write, ...]
     birth: str = ""
     part: Part | None = None
+    asks_clocks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,9 +321,9 @@ class Answer:
     `now_us` is the receiver's wall clock, microseconds since 1970. `first_birth` answers a batch
     with a `birth`: the first one that the receiver heard of, which may be this one; `members`
     names then all that the receiver knows, with the URL of each, or nothing where it knows none.
-    `removed` tells the sender that it is no member any more, by the write that removed it.
-    with a `birth`: the first one that the receiver heard of, which may be this one. `kept`
-    answers a batch with a part of a snapshot.
+    `removed` tells the sender that it is no member any more, by the write that removed it. `kept`
+    answers a batch with a part of a snapshot; `clocks` one that asks: of each other member, what it
+    has as far as the receiver heard.
     """
 
     node: str
@@ -335,6 +339,7 @@ class Answer:
     members: Mapping[str, str] = field(default_factory=dict)
     removed: Dot | None = None
     kept: Kept | None = None
+    clocks: Mapping[str, VectorClock] = field(default_factory=dict)
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -354,6 +359,7 @@ def encode_batch(batch: Batch) -> bytes:
         [_write_form(write) for write in batch.writes],
         batch.birth,
         None if batch.part is None else _part_form(batch.part),
+        batch.asks_clocks,
     )
     return _encoder.encode(form)
 
@@ -374,7 +380,8 @@ def decode_batch(body: bytes) -> Batch:
         if problem := write_problem(write):
             raise BadBatch(f"The batch breaks a rule: {_cut(problem)}. Nothing of it was applied.")
     part = None if form.part is None else _part(form.part)
-    return Batch(form.sender, form.receiver, _clock(form.clock), writes, form.birth, part)
+    clock = _clock(form.clock)
+    return Batch(form.sender, form.receiver, clock, writes, form.birth, part, form.asks_clocks)
 
 
 def encode_answer(answer: Answer) -> bytes:
@@ -393,6 +400,7 @@ def encode_answer(answer: Answer) -> bytes:
         dict(answer.members),
         str(answer.removed or ""),
         None if answer.kept is None else _KeptForm(answer.kept.snapshot, answer.kept.last),
+        {member: clock.to_dict() for member, clock in answer.clocks.items()},
     )
     return _encoder.encode(form)
 
@@ -424,6 +432,7 @@ def decode_answer(body: bytes) -> Answer:
         form.members,
         removed,
         None if form.kept is None else Kept(form.kept.snapshot, form.kept.last),
+        {member: _clock(entries) for member, entries in form.clocks.items()},
     )
 
 

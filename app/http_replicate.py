@@ -26,6 +26,7 @@ from app.members import Members
 from app.peers import SIGNATURE_HEADER, Signer
 from app.progress import Progress
 from app.snapshot_receiving import SnapshotReceiving
+from app.vector_clock import VectorClock
 
 log = get_logger(__name__)
 
@@ -92,11 +93,17 @@ class ReplicateRoutes:
                 self.members.urls if batch.birth else {},
                 None if sender is None else sender.removed,
                 kept,
+                await self._clocks(batch.sender) if batch.asks_clocks else {},
             )
         )
         return web.Response(
             body=answer, content_type=codec.CONTENT_TYPE, headers=self.signer.headers(answer)
         )
+
+    async def _clocks(self, sender: str) -> dict[str, VectorClock]:
+        """What each other member has, as far as this node knows."""
+        reports = await self.board.peers(m for m in self.members.others if m != sender)
+        return {member: report.has for member, report in reports.items()}
 
     async def _check_sender(self, batch: Batch) -> None:
         me, sender, receiver = self.config.node_id, batch.sender, batch.receiver

@@ -184,7 +184,7 @@ def test_an_answer_comes_back(answer: Answer) -> None:
 
 
 def test_a_heartbeat_is_a_batch_without_writes() -> None:
-    heartbeat = replace(BATCH, writes=())
+    heartbeat = replace(BATCH, writes=(), asks_clocks=True)
     assert codec.decode_batch(codec.encode_batch(heartbeat)) == heartbeat
 
 
@@ -367,7 +367,12 @@ def test_an_answer_that_names_no_write_as_a_removal_is_refused(removed: object) 
 
 
 def test_an_answer_that_names_members_and_a_removal_comes_back() -> None:
-    answer = replace(ANSWER, members={"A": "", "B": "http://b"}, removed=Dot("B~x1", 7))
+    answer = replace(
+        ANSWER,
+        members={"A": "", "B": "http://b"},
+        removed=Dot("B~x1", 7),
+        clocks={"C": VectorClock({"A": 1}), "D": VectorClock()},
+    )
     assert codec.decode_answer(codec.encode_answer(answer)) == answer
 
 

@@ -129,6 +129,28 @@ async def test_a_wiped_node_gets_all_that_the_logs_have_no_more(
         assert (await status(http, c))["actor"].startswith("C~")
 
 
+async def test_nodes_that_only_a_third_connects_keep_no_logs_for_each_other(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    env = SHORT_LOGS | {"LOG_MAX_ENTRIES": "1000000", "RELAY_AFTER_MS": "100"}
+    async with (
+        LocalCluster(tmp_path, env=env) as cluster,
+        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+    ):
+        a, _b, c = cluster.urls.values()
+        await cut(http, cluster, "A", "C")
+        for url, node in ((a, "A"), (c, "C")):
+            await put_many(kv, url, [f"of-{node}-{n}" for n in range(40)], node)
+        await until_equal_clocks(cluster.urls)
+
+        async def keeps_nothing(url: str) -> bool:
+            log = (await status(http, url))["log"]
+            return bool(log["held_back_by"] == [] and log["entries"] <= 10)
+
+        for url in cluster.urls.values():
+            await until(lambda url=url: keeps_nothing(url))  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("victim", ["sender", "receiver"])
 async def test_killed_at_any_moment_of_a_snapshot_it_goes_on_or_begins_anew(
     tmp_path: Path, http: aiohttp.ClientSession, victim: str
