@@ -39,7 +39,7 @@ coverage: setup ## Run all tests and show which lines and branches of app/ they 
 
 fuzz: setup ## Let the property tests try thirty times as hard; ARGS='-k twin' for some of them.
 	$(python) -m pytest --hypothesis-profile=fuzz \
-		tests/test_twin.py tests/test_codec.py tests/fuzzing $(ARGS)
+		tests/test_twin.py tests/test_codec.py tests/test_wire.py tests/fuzzing $(ARGS)
 	@if $(python) -c 'import atheris' 2>/dev/null; then $(python) -m tests.fuzzing.guided; else \
 		echo "fuzz: without the guided part; for it, pip install atheris into .venv"; \
 	fi

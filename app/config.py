@@ -40,7 +40,7 @@ NODE_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 CLUSTER_SECRET_MIN_CHARACTERS = 16
 #: What one write may add to a batch besides its value: key, dependencies, framing.
 REPLICATE_SLACK_BYTES = 64 * 1024
-#: Every receiver takes so many writes in one batch (codec.BATCH_WRITES_MAX), whatever its settings.
+#: Every receiver takes so many writes in one batch (wire.BATCH_WRITES_MAX), whatever its settings.
 BATCH_WRITES_MAX = 10_000
 #: No write has more (write.OPERATIONS_MAX), whatever the settings.
 OPERATIONS_MAX = 1000

@@ -16,9 +16,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from app import node
-from app.codec import Answer, Batch
 from app.config import Config
 from app.peers import PeerUnreachable
+from app.wire import Answer, Batch
 from tests.conftest import begin_at
 
 PEERS: Final = {"B": "http://127.0.0.1:1", "C": "http://127.0.0.1:2"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app import codec
+from app import wire
 from app.config import Config, parse_peers
 from app.errors import StartupError
 
@@ -94,7 +94,7 @@ def test_every_problem_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_a_sender_may_put_into_a_batch_every_receiver_takes() -> None:
-    most = codec.BATCH_WRITES_MAX
+    most = wire.BATCH_WRITES_MAX
     assert Config(node_id="A", batch_max_writes=most).batch_max_writes == most
     with pytest.raises(ValidationError):
         Config(node_id="A", batch_max_writes=most + 1)

@@ -22,13 +22,13 @@ from redis import Redis as BlockingRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from yarl import URL
 
-from app import __version__, codec, node
-from app.codec import Answer, Batch
+from app import __version__, node, wire
 from app.config import Config
 from app.embedded_redis import find_redis_server
 from app.errors import StartupError
 from app.peers import SIGNATURE_HEADER, Signer
 from app.vector_clock import VectorClock
+from app.wire import Answer, Batch
 from app.write import Delete, Operation, Put, Write
 from tests.model import Node
 from tests.one_node import PEERS, Client, new_node_a, node_a
@@ -85,7 +85,7 @@ async def replicate(
     clock: VectorClock = VectorClock(),  # noqa: B008 (immutable)
 ) -> ClientResponse:
     """A peer sends these writes."""
-    body = codec.encode_batch(Batch(sender, receiver, clock, tuple(writes)))
+    body = wire.encode_batch(Batch(sender, receiver, clock, tuple(writes)))
     return await client.post("/replicate", data=body)
 
 
@@ -94,7 +94,7 @@ async def replicated(client: Client, *writes: Write) -> Answer:
     response = await replicate(client, writes)
     assert response.status == 200, await response.text()
     assert response.content_type == "application/vnd.msgpack"
-    return codec.decode_answer(await response.read())
+    return wire.decode_answer(await response.read())
 
 
 async def clock_of(client: Client) -> dict[str, int]:
@@ -1138,7 +1138,7 @@ async def test_a_batch_of_another_version_is_told_which_version_is_spoken(redis_
 async def test_the_raw_batch_of_these_tests_is_good(redis_url: str) -> None:
     async with node_a(redis_url) as client:
         response = await client.post("/replicate", data=GOOD)
-        assert codec.decode_answer(await response.read()).applied == 1
+        assert wire.decode_answer(await response.read()).applied == 1
 
 
 @pytest.mark.parametrize(
@@ -1202,7 +1202,7 @@ async def test_a_signed_cluster_takes_and_gives_signed_messages_only(redis_url: 
         assert response.status == 200
         answer = await response.read()
         signer.check(answer, response.headers[SIGNATURE_HEADER])
-        assert codec.decode_answer(answer).applied == 1
+        assert wire.decode_answer(answer).applied == 1
 
 
 async def test_a_signed_message_to_a_node_without_the_secret_is_refused(redis_url: str) -> None:
