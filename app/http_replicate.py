@@ -15,9 +15,10 @@ from typing import Final
 from aiohttp import web
 
 from app import checks, errors, wire
+from app.addresses import is_node_id
 from app.board import Board
 from app.buffer import PendingBuffer
-from app.config import Config, is_node_id
+from app.config import Config
 from app.errors import listing
 from app.identity import Identity
 from app.log import get_logger

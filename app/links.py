@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-from app.config import is_node_id
+from app.addresses import is_node_id
 from app.identity import Ask
 from app.log import get_logger
 from app.members import Members
