@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
 from redis import Redis as BlockingRedis
@@ -196,3 +197,10 @@ def make_store(make_redis: MakeRedis) -> MakeStore:
         return Store(node, redis, keys, scripts, progress, life, store, buffer, time_us)
 
     return make
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """For requests to real nodes, on a machine that may be busy with something else."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
+        yield session

@@ -25,17 +25,7 @@ INCLUDES = sorted(scripts.LUA.glob("*.inc.lua"))
 INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 
 PURE = (
-    *(
-        "vector_clock",
-        "write",
-        "context",
-        "incarnation",
-        "relay",
-        "codec",
-        "wire",
-        "addresses",
-        "errors",
-    ),
+    *("vector_clock", "write", "context", "incarnation", "relay", "codec", "wire", "errors"),
     *("snapshot", "stability", "lost"),
     *("conditions", "transactions", "explain"),
 )

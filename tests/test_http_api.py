@@ -28,10 +28,9 @@ from app.embedded_redis import find_redis_server
 from app.errors import StartupError
 from app.peers import SIGNATURE_HEADER, Signer
 from app.vector_clock import VectorClock
-from app.wire import Answer, Batch
-from app.write import Delete, Operation, Put, Write
+from app.write import Delete, Operation, Put
 from tests.model import Node
-from tests.one_node import PEERS, Client, new_node_a, node_a
+from tests.one_node import PEERS, Client, new_node_a, node_a, put_by, replicate, replicated
 from tests.processes import until
 
 SECRET = "a secret of this cluster"
@@ -76,27 +75,6 @@ async def token_of(client: Client, key: str, **headers: str) -> str:
         return response.headers["Causal-Context"]
 
 
-async def replicate(
-    client: Client,
-    writes: Iterable[Write] = (),
-    *,
-    sender: str = "B",
-    receiver: str = "A",
-    clock: VectorClock = VectorClock(),  # noqa: B008 (immutable)
-) -> ClientResponse:
-    """A peer sends these writes."""
-    body = wire.encode_batch(Batch(sender, receiver, clock, tuple(writes)))
-    return await client.post("/replicate", data=body)
-
-
-async def replicated(client: Client, *writes: Write) -> Answer:
-    """What the node answers a peer that sends these writes."""
-    response = await replicate(client, writes)
-    assert response.status == 200, await response.text()
-    assert response.content_type == "application/vnd.msgpack"
-    return wire.decode_answer(await response.read())
-
-
 async def clock_of(client: Client) -> dict[str, int]:
     response = await client.get("/status")
     clock: dict[str, int] = (await response.json())["clock"]
@@ -128,10 +106,6 @@ def logs() -> Iterator[Logs]:
 
 def grave(logs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [entry for entry in logs if entry["log_level"] in ("error", "critical")]
-
-
-def put_by(author: Node, key: str, value: bytes, content_type: str = "text/plain") -> Write:
-    return author.write([Put(key, value, content_type)], 1_700_000_000_000_000)
 
 
 # --- keys and values ------------------------------------------------------------------------------
