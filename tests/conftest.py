@@ -18,13 +18,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app import identity
 from app.buffer import PendingBuffer
-from app.embedded_redis import find_redis_server, redis_servers
 from app.identity import Identity
 from app.incarnation import Remembered, Settled
 from app.keys import Keys
 from app.kv_store import KVStore
 from app.progress import Progress
 from app.redis_link import run_of
+from app.redis_program import find_redis_server, redis_servers
 from app.scripts import Scripts
 from app.vector_clock import VectorClock
 from tests import effort  # noqa: F401 (registers the profile that `make fuzz` chooses)

@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from app import redis_link
-from app.embedded_redis import find_redis_server
+from app.redis_program import find_redis_server
 
 LONG_MS = 30_000
 SHORT_MS = 50

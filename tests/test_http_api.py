@@ -24,9 +24,9 @@ from yarl import URL
 
 from app import __version__, node, wire
 from app.config import Config
-from app.embedded_redis import find_redis_server
 from app.errors import StartupError
 from app.peers import SIGNATURE_HEADER, Signer
+from app.redis_program import find_redis_server
 from app.vector_clock import VectorClock
 from app.write import Delete, Operation, Put
 from tests.model import Node
