@@ -44,6 +44,7 @@ class PeerReport:
 
     `error` is empty while the peer is reachable. `skew_us` is by how much its wall clock is ahead.
     `received` is what it holds of each actor without a gap, applied (`clock`) or waiting.
+    `hearsay` is what it has applied by what another peer last said.
     """
 
     clock: VectorClock = field(default_factory=VectorClock)
@@ -51,6 +52,13 @@ class PeerReport:
     last_contact_us: int = 0
     skew_us: int = 0
     received: VectorClock = field(default_factory=VectorClock)
+    hearsay: VectorClock = field(default_factory=VectorClock)
+
+    @property
+    def has(self) -> VectorClock:
+        """What the peer has applied, as far as this node knows: hearsay counts only while the peer
+        cannot be asked, for it may be of a time before a loss."""
+        return self.clock.merge(self.hearsay) if self.error else self.clock
 
 
 class Board:
@@ -77,11 +85,20 @@ class Board:
     async def post_peer(self, peer: str, report: PeerReport) -> None:
         """Every worker can say this of `peer`."""
         clock = report.clock.entries_text()
-        clocks = {"clock": clock, "received": report.received.entries_text()}
+        fields = asdict(report) | {"clock": clock, "received": report.received.entries_text()}
+        del fields["hearsay"]
         with translated():
             async with self._redis.pipeline(transaction=False) as pipeline:
-                pipeline.hset(self._keys.peer(peer), mapping={**asdict(report), **clocks})
+                pipeline.hset(self._keys.peer(peer), mapping=fields)
                 pipeline.publish(self._keys.peers_channel, f"{peer} {clock}")
+                await pipeline.execute()
+
+    async def post_hearsay(self, clocks: Mapping[str, VectorClock]) -> None:
+        """Every worker can say that these peers have applied so much, by what another one said."""
+        with translated():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for peer, clock in clocks.items():
+                    pipeline.hset(self._keys.peer(peer), "hearsay", clock.entries_text())
                 await pipeline.execute()
 
     async def await_peers(self, for_s: float) -> None:
@@ -238,12 +255,14 @@ class Board:
 
 
 def _report(fields: Mapping[bytes, bytes]) -> PeerReport:
-    if not fields:
-        return PeerReport()
+    hearsay = VectorClock.parse(fields.get(b"hearsay", b"").decode())
+    if b"clock" not in fields:
+        return PeerReport(hearsay=hearsay)
     return PeerReport(
         VectorClock.parse(fields[b"clock"].decode()),
         fields[b"error"].decode(),
         int(fields[b"last_contact_us"]),
         int(fields[b"skew_us"]),
-        VectorClock.parse(fields.get(b"received", b"").decode()),
+        VectorClock.parse(fields[b"received"].decode()),
+        hearsay,
     )

@@ -16,10 +16,10 @@ from typing import Annotated, Final, cast
 
 import msgspec
 
-from app.codec import Answer, Batch
 from app.errors import BadFault
 from app.peers import PeerUnreachable
 from app.shapes import ShownFault
+from app.wire import Answer, Batch
 
 _Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=600_000)]

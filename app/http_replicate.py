@@ -14,11 +14,11 @@ from typing import Final
 
 from aiohttp import web
 
-from app import checks, codec, contract, errors
+from app import checks, contract, errors, wire
+from app.addresses import is_node_id
 from app.board import Board
 from app.buffer import PendingBuffer
-from app.codec import Answer, Batch
-from app.config import Config, is_node_id
+from app.config import Config
 from app.contract import Content, Parameter, Route
 from app.errors import listing
 from app.identity import Identity
@@ -28,6 +28,8 @@ from app.members import Members
 from app.peers import SIGNATURE_HEADER, Signer
 from app.progress import Progress
 from app.snapshot_receiving import SnapshotReceiving
+from app.vector_clock import VectorClock
+from app.wire import Answer, Batch
 
 log = get_logger(__name__)
 
@@ -50,11 +52,11 @@ REPLICATE: Final = Route(
     about="Each write of the batch is applied here, waits, was known, or is refused.\n\n"
     "Both bodies are MessagePack; docs/protocol.md has their fields.",
     parameters=(_SIGNATURE,),
-    body=Content(codec.CONTENT_TYPE),
+    body=Content(wire.CONTENT_TYPE),
     answers=(
         contract.Answer(
             *(200, "How many writes became what, and where this node stands."),
-            Content(codec.CONTENT_TYPE),
+            Content(wire.CONTENT_TYPE),
             (_SIGNATURE,),
         ),
     ),
@@ -88,7 +90,7 @@ class ReplicateRoutes:
         limit = self.config.replicate_max_bytes
         body = await checks.body(request, limit, "batch", "REPLICATE_MAX_BYTES")
         self.signer.check(body, request.headers.get(SIGNATURE_HEADER))
-        batch = codec.decode_batch(body)
+        batch = wire.decode_batch(body)
         await self._check_sender(batch)
         actors = {write.dot.actor for write in batch.writes}
         actors.update(*(write.dependencies for write in batch.writes))
@@ -109,7 +111,7 @@ class ReplicateRoutes:
         if batch.birth:
             first_birth = await self.board.first_birth(batch.sender, batch.birth)
         sender = self.members.known(batch.sender)
-        answer = codec.encode_answer(
+        answer = wire.encode_answer(
             Answer(
                 self.config.node_id,
                 received.clock,
@@ -124,11 +126,17 @@ class ReplicateRoutes:
                 self.members.urls if batch.birth else {},
                 None if sender is None else sender.removed,
                 kept,
+                await self._clocks(batch.sender) if batch.asks_clocks else {},
             )
         )
         return web.Response(
-            body=answer, content_type=codec.CONTENT_TYPE, headers=self.signer.headers(answer)
+            body=answer, content_type=wire.CONTENT_TYPE, headers=self.signer.headers(answer)
         )
+
+    async def _clocks(self, sender: str) -> dict[str, VectorClock]:
+        """What each other member has, as far as this node knows."""
+        reports = await self.board.peers(m for m in self.members.others if m != sender)
+        return {member: report.has for member, report in reports.items()}
 
     async def _check_sender(self, batch: Batch) -> None:
         me, sender, receiver = self.config.node_id, batch.sender, batch.receiver

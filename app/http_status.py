@@ -180,7 +180,7 @@ class StatusRoutes:
     async def _log(self, mine: VectorClock, reports: Mapping[str, PeerReport]) -> shapes.LogStatus:
         """How long the logs are, and which peer holds them back most."""
         sizes = await self.store.log_sizes(mine)
-        clocks = {peer: report.clock for peer, report in reports.items()}
+        clocks = {peer: report.has for peer, report in reports.items()}
         return {
             "entries": sum(size.entries for size in sizes.values()),
             "bytes": sum(size.bytes for size in sizes.values()),

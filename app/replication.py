@@ -22,7 +22,6 @@ from typing import Final
 
 from app.board import Board, PeerReport
 from app.bounded_read import read_about
-from app.codec import Answer, Batch
 from app.config import Config
 from app.errors import InvariantError, LogTrimmed, RedisUnavailable
 from app.faults import HEALTHY, Fault, FaultyLink
@@ -36,6 +35,7 @@ from app.relay import PeerView
 from app.snapshot import Kept, Part
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import VectorClock, node_of
+from app.wire import Answer, Batch
 from app.write import Put, Write
 
 log = get_logger(__name__)
@@ -86,6 +86,7 @@ class Link:
         self._next_part_at = float("-inf")
         self._report = PeerReport()
         self._posted_at = float("-inf")
+        self._ask_clocks_at = float("-inf")
         self._wake = asyncio.Event()
 
     def moved(self, url: str) -> None:
@@ -153,7 +154,14 @@ class Link:
                     await self._woken_or(wait_until)
                     if ask_at is None or loop.time() < ask_at:
                         continue
-            batch = Batch(self._config.node_id, self._peer, mine, tuple(writes), part=part)
+            batch = Batch(
+                self._config.node_id,
+                self._peer,
+                mine,
+                tuple(writes),
+                part=part,
+                asks_clocks=loop.time() >= self._ask_clocks_at,
+            )
             try:
                 answer = await self._send_once(batch, fault, lease_s)
             except PeerError as error:
@@ -203,6 +211,12 @@ class Link:
             last_contact_us=self._now_us(),
         )
         await self._post(error="")
+        if batch.asks_clocks:
+            # Of members that this node cannot reach, or nothing would be stable for want of them.
+            others = self._members.others
+            heard = {m: clock for m, clock in answer.clocks.items() if m in others}
+            await self._board.post_hearsay(heard)
+            self._ask_clocks_at = now + self._config.trim_ms / 1000
         if answer.refused:
             # The peer's buffer is full of writes that wait for others: our log keeps them for it.
             log.warning("peer is full", peer=self._peer, refused=answer.refused)

@@ -1,10 +1,10 @@
 """Keeping the logs short: what every member has goes, and more than the caps goes in any case.
 
-Assumes that the clocks on the board are what the members last said. Guarantees that no entry is
-removed that some member lacks, as far as its actor's log is within `LOG_MAX_ENTRIES` and all logs
-together are within `LOG_MAX_BYTES` (G9). A member that lacks what a cap has removed is sent a
-snapshot; no write is lost by it (G8). While a snapshot is being sent, the log that it still needs
-is kept beyond the caps, so that it comes to an end.
+Assumes that the clocks on the board are what the members last said, or others of them. Guarantees
+that no entry is removed that some member lacks, as far as its actor's log is within
+`LOG_MAX_ENTRIES` and all logs together are within `LOG_MAX_BYTES` (G9). A member that lacks what a
+cap has removed is sent a snapshot; no write is lost by it (G8). While a snapshot is being sent, the
+log that it still needs is kept beyond the caps, so that it comes to an end.
 
 One worker of a node does it, by a lease. Does not know who reads the logs.
 """
@@ -58,7 +58,7 @@ class Trimmer:
         mine = await self._store.clock()
         peers = list(self._peers())
         reports = await self._board.peers(peers)
-        everywhere = stable(mine, [report.clock for report in reports.values()])
+        everywhere = stable(mine, [report.has for report in reports.values()])
         needed = stable(mine, [await self._needed(one, mine) for one in (*peers, BACKUP)])
         sizes = await self._store.log_sizes(mine)
         total = sum(size.bytes for size in sizes.values())

@@ -17,9 +17,8 @@ from aiohttp import ClientResponse
 from redis import Redis as BlockingRedis
 from typer.testing import CliRunner, Result
 
-from app import codec, node
+from app import node, wire
 from app.board import Board, PeerReport
-from app.codec import Answer, Batch
 from app.config import Config
 from app.errors import LogTrimmed, NotLost
 from app.keys import end_key
@@ -27,6 +26,7 @@ from app.losses import Losses
 from app.lost import Loss
 from app.peers import PeerUnreachable
 from app.vector_clock import SEQUENCE_MAX, VectorClock
+from app.wire import Answer, Batch
 from app.write import Put, Write
 from client import BadInput, Lightcone, NotApplied
 from client.cli import made
@@ -97,7 +97,7 @@ async def node_a(redis_url: str, peers: Peers, **settings: Any) -> AsyncIterator
 
 
 async def receive(client: Client, *writes: Write) -> None:
-    body = codec.encode_batch(Batch("C", "A", VectorClock(), writes))
+    body = wire.encode_batch(Batch("C", "A", VectorClock(), writes))
     async with client.post("/replicate", data=body) as response:
         assert response.status == 200, await response.text()
 

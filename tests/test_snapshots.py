@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -16,10 +15,9 @@ import pytest
 
 from app.local_cluster import LocalCluster
 from client import Lightcone
+from tests.clusters import cut, heal, put_many, status
 from tests.contents import redis_contents, unequal
 from tests.processes import until, until_equal_clocks
-from tests.test_processes import status
-from tests.test_recovery import cut, heal
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -30,18 +28,6 @@ SHORT_LOGS = {
     # And quick to find out that somebody died.
     **{"HEARTBEAT_MS": "100", "LEASE_MS": "400", "RETRY_MAX_MS": "100"},
 }
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
-        yield session
-
-
-async def put_many(kv: Lightcone, url: str, keys: list[str], value: str) -> None:
-    session = kv.session().at(url)
-    for key in keys:
-        await session.put(key, value)
 
 
 async def log_entries(http: aiohttp.ClientSession, url: str) -> int:
@@ -127,6 +113,28 @@ async def test_a_wiped_node_gets_all_that_the_logs_have_no_more(
         expected = {**dict.fromkeys(keys[:30], "c"), **dict.fromkeys(keys[30:], "a")}
         await assert_same_keys(cluster, dict(expected))
         assert (await status(http, c))["actor"].startswith("C~")
+
+
+async def test_nodes_that_only_a_third_connects_keep_no_logs_for_each_other(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    env = SHORT_LOGS | {"LOG_MAX_ENTRIES": "1000000", "RELAY_AFTER_MS": "100"}
+    async with (
+        LocalCluster(tmp_path, env=env) as cluster,
+        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+    ):
+        a, _b, c = cluster.urls.values()
+        await cut(http, cluster, "A", "C")
+        for url, node in ((a, "A"), (c, "C")):
+            await put_many(kv, url, [f"of-{node}-{n}" for n in range(40)], node)
+        await until_equal_clocks(cluster.urls)
+
+        async def keeps_nothing(url: str) -> bool:
+            log = (await status(http, url))["log"]
+            return bool(log["held_back_by"] == [] and log["entries"] <= 10)
+
+        for url in cluster.urls.values():
+            await until(lambda url=url: keeps_nothing(url))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("victim", ["sender", "receiver"])

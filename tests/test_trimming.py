@@ -73,6 +73,24 @@ async def test_nothing_goes_that_a_member_lacks_of_which_nothing_was_heard(
     assert await held(a) == [1, 2, 3, 4, 5]
 
 
+async def test_what_others_say_counts_for_a_member_that_cannot_be_reached(
+    make_store: MakeStore,
+) -> None:
+    a = await node_a(make_store, 5)
+    await heard(a, B="A:5")
+    await board_of(a).post_hearsay({"C": clock("A:3")})
+    await trim(a)
+    assert await held(a) == [4, 5]
+    # What it says itself is newer: it has lost its disk.
+    await heard(a, C="A:1")
+    await board_of(a).post_hearsay({"C": clock("A:5")})
+    await trim(a)
+    assert await held(a) == [4, 5]
+    await board_of(a).post_peer("C", PeerReport(clock("A:1"), "away", NOW_US))
+    await trim(a)
+    assert await held(a) == []
+
+
 async def test_the_newest_stay_although_every_member_has_them(make_store: MakeStore) -> None:
     a = await node_a(make_store, 5)
     await heard(a, B="A:5", C="A:5")

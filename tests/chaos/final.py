@@ -169,7 +169,7 @@ def logs_are_short(evidence: Evidence) -> Verdict:
             if not sequences:
                 problems += [f"{about} is empty"] if is_own else []
                 continue
-            if len(sequences) > plan.log_entries_max(node):
+            if len(sequences) > plan.log_entries_max:
                 problems.append(f"{about} has {len(sequences)} entries")
             first = last - len(sequences) + 1
             if sequences != list(range(first, last + 1)):

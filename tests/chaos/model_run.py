@@ -63,9 +63,7 @@ def model_run(seed: int = 1, *, loses: str = "") -> Evidence:
         settled_s=0.5,
         clocks={name: node.clock.to_dict() for name, node in nodes.items()},
         versions={name: _versions(node, keys) for name, node in nodes.items()},
-        logs={
-            name: _trimmed(_logs(node), plan.log_entries_max(name)) for name, node in nodes.items()
-        },
+        logs={name: _trimmed(_logs(node), plan.log_entries_max) for name, node in nodes.items()},
         logbook=asking.logbook,
         pending={name: [] for name in nodes},
         losses=asking.losses,

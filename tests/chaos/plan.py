@@ -42,8 +42,7 @@ PROCESSES: Final = (
     "lose-data",
     "old-data",
     "in-snapshot",
-    # Not yet, for members do not change; it gets a class for nemeses.py and a word here:
-    # "change-members": start a node that nobody knew, or take one away for good.
+    "change-members",
 )
 NETWORK: Final = ("isolate", "one-way", "bridge", "halves", "delay")
 CLOCKS: Final = ("clock-jump",)
@@ -72,6 +71,8 @@ _LASTS_S: Final[Mapping[str, tuple[float, float]]] = {
     "old-data": (0.5, 3.0),
     # For so long the victim is dead. Before that comes what it takes to need a snapshot.
     "in-snapshot": (0.2, 1.5),
+    # Longer than the logs go back, as often as not.
+    "change-members": (0.5, 5.0),
     "clock-jump": (4.0, 10.0),
     **dict.fromkeys(("isolate", "one-way", "bridge", "halves", "delay"), (3.0, 8.0)),
 }
@@ -177,13 +178,10 @@ class Plan:
         """All strikes, track by track."""
         return list(itertools.chain(*self.tracks))
 
-    def log_entries_max(self, node: str) -> int:
-        """How long each log of the node may be, once nobody writes.
-
-        What every other node has goes; but of those that it never reaches a node knows nothing.
-        """
-        knows_all = not any(node in wire for wire in self.severed)
-        return int(self.settings["LOG_MIN_ENTRIES" if knows_all else "LOG_MAX_ENTRIES"])
+    @property
+    def log_entries_max(self) -> int:
+        """How long each log may be, once nobody writes: what every node has goes."""
+        return int(self.settings["LOG_MIN_ENTRIES"])
 
     def keys(self) -> list[str]:
         """Every key that a session may use."""

@@ -134,19 +134,6 @@ def test_a_node_that_needs_a_snapshot_is_cut_off_from_all_that_it_reaches(topolo
     assert kills == {"sender", "receiver"}
 
 
-def test_a_log_is_short_in_the_end_where_a_node_hears_of_all_others() -> None:
-    for seed in SEEDS:
-        mesh, line = (plan_for(seed, topology=topology) for topology in ("mesh", "line"))
-        assert {str(mesh.log_entries_max(node)) for node in mesh.nodes} == {
-            mesh.settings["LOG_MIN_ENTRIES"]
-        }
-        ends = {node for wire in line.severed for node in wire}
-        assert len(ends) == 2
-        for node in line.nodes:
-            name = "LOG_MAX_ENTRIES" if node in ends else "LOG_MIN_ENTRIES"
-            assert str(line.log_entries_max(node)) == line.settings[name]
-
-
 def test_what_this_machine_lacks_is_left_out_and_the_reason_is_kept() -> None:
     plan = plan_for(1, without={"full-disk": "no root", "clock-jump": "no library"})
     assert {s.nemesis for s in plan.strikes()} == set(NEMESES) - {"full-disk", "clock-jump"}

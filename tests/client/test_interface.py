@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from redis import Redis as BlockingRedis
 
-from app import codec
-from app.codec import Batch
+from app import wire
 from app.vector_clock import VectorClock
+from app.wire import Batch
 from app.write import Put
 from client import (
     BadInput,
@@ -41,7 +41,7 @@ async def conflict(node: Client, kv: Lightcone) -> None:
     """The menu has two siblings."""
     await kv.put("menu", "soup")
     write = Node("B").write([Put("menu", b"\xff\xfe", "image/x")], 9_000_000_000_000_000)
-    batch = codec.encode_batch(Batch("B", "A", VectorClock(), (write,)))
+    batch = wire.encode_batch(Batch("B", "A", VectorClock(), (write,)))
     assert (await node.post("/replicate", data=batch)).status == 200
 
 
