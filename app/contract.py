@@ -117,14 +117,14 @@ CONTEXT: Final = Parameter(
     "What the client has seen: tokens as nodes gave them, with commas between them. The node "
     "answers from a state that includes all of it.",
     _TEXT,
-    "lc1;A:7;B:3",
+    "lc1;A:1",
 )
 SEEN: Final = Parameter(
     "header",
     "Causal-Context",
     "What the client has seen now, to be sent with its next request, to whichever node.",
     _TEXT,
-    "lc1;A:8;B:3",
+    "lc1;A:2",
     always=True,
 )
 WAIT: Final = Parameter(
@@ -200,7 +200,7 @@ ETAG: Final = Parameter(
     '"A:4,B:2"',
     always=True,
 )
-DOT: Final = Parameter("header", "Dot", "The name of the write.", _TEXT, "A:8", always=True)
+DOT: Final = Parameter("header", "Dot", "The name of the write.", _TEXT, "A:2", always=True)
 
 #: What the answers to all writes have in their heads.
 WRITTEN: Final = (SEEN, DOT, HELD_BY, REPLAYED)

@@ -22,7 +22,7 @@ from app.members import Members
 
 _FAULT_MAX_BYTES: Final = 4096
 _PEER: Final = Parameter(
-    "path", "peer", "The id of the peer.", {"type": "string"}, "C", always=True
+    "path", "peer", "The id of the peer.", {"type": "string"}, "B", always=True
 )
 
 SET_FAULT: Final = Route(

@@ -9,7 +9,7 @@ Does not know who waits for what is lost.
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from aiohttp import web
@@ -29,10 +29,14 @@ from app.write import Put
 _MAX_BYTES: Final = 4096
 
 
+# What is checked below, for those who read the contract.
+_A_DOT: Final = msgspec.Meta(extra_json_schema={"pattern": "^[A-Za-z0-9~_-]+:[1-9][0-9]*$"})
+
+
 class LostForm(msgspec.Struct, forbid_unknown_fields=True):
     """Writes that are to be declared lost, by their dots."""
 
-    dots: list[str]
+    dots: Annotated[list[Annotated[str, _A_DOT]], msgspec.Meta(extra_json_schema={"minItems": 1})]
 
 
 DECLARE_LOST: Final = Route(

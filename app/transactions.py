@@ -10,13 +10,13 @@ Does not know how it is carried out.
 import base64
 import binascii
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from app.conditions import Condition, parse_tags
 from app.errors import BadTransaction, TooLarge
-from app.write import Delete, Operation, Put, content_type_problem, user_key_problem
+from app.write import KEY_MAX_BYTES, Delete, Operation, Put, content_type_problem, user_key_problem
 
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
 BYTES_TYPE: Final = "application/octet-stream"
@@ -40,10 +40,25 @@ class OpForm(msgspec.Struct, forbid_unknown_fields=True):
     wanted: str | Unset | None = msgspec.field(default=UNSET, name="if")
 
 
+def _has(*fields: str) -> dict[str, Any]:
+    """What an operation looks like that has these fields, and may have only a condition besides."""
+    others = {*OpForm.__struct_encode_fields__} - {*fields, "if", "content_type"}
+    if "put" not in fields:
+        others.add("content_type")
+    key = {"minLength": 1, "maxLength": KEY_MAX_BYTES, "pattern": "^[^\\x00]"}
+    properties = {fields[0]: key} | dict.fromkeys(sorted(others), False)
+    return {"required": list(fields), "properties": properties}
+
+
+# What is checked below, for those who read the contract.
+_KINDS: Final = [_has("get"), _has("put", "value"), _has("put", "base64"), _has("delete")]
+_Op = Annotated[OpForm, msgspec.Meta(extra_json_schema={"oneOf": _KINDS})]
+
+
 class TransactionForm(msgspec.Struct, forbid_unknown_fields=True):
     """A transaction. Each key is written once at most."""
 
-    ops: list[OpForm]
+    ops: Annotated[list[_Op], msgspec.Meta(extra_json_schema={"minItems": 1})]
 
 
 _decoder: Final = msgspec.json.Decoder(TransactionForm)
