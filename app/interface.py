@@ -7,6 +7,8 @@ of just the routes that this node serves.
 Does not know what any route answers.
 """
 
+import functools
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -40,7 +42,7 @@ class Interface:
         self.serve(CONTRACT, self._tell)
 
     def serve(self, route: Route, handler: Handler) -> None:
-        """The router has this route, and the contract the route."""
+        """The route is served, and is in the contract."""
 
         async def keep(request: web.Request) -> web.StreamResponse:
             checks.known_parameters(request, *route.query)
@@ -57,7 +59,11 @@ class Interface:
         return openapi.document(self._routes)
 
     async def _tell(self, _request: web.Request) -> web.Response:
-        return web.json_response(self.document())
+        return web.Response(text=self._text, content_type=JSON)
+
+    @functools.cached_property
+    def _text(self) -> str:
+        return json.dumps(self.document())
 
 
 INTERFACE: Final = web.AppKey("interface", Interface)
