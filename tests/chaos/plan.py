@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-Kind = Literal["put", "get", "siblings", "delete"]
+Kind = Literal["put", "get", "siblings", "delete", "txn"]
 End = Literal["sender", "receiver"]
 ENDS: Final[tuple[End, ...]] = get_args(End)
 Wire = tuple[str, str]
@@ -141,17 +141,28 @@ class SessionPlan:
     writes: float
     deletes: float
     keys: tuple[str, ...]
+    #: How many of the puts and gets are transactions instead.
+    transactions: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a session asks for, after a pause, of these nodes, nearest first."""
+    """What a session asks for, after a pause, of these nodes, nearest first.
+
+    A transaction gets two keys, `key` and `other`, and puts the value on both if there is one.
+    """
 
     pause_s: float
     nodes: tuple[str, ...]
     kind: Kind
     key: str
     value: str = ""
+    other: str = ""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All that it asks about."""
+        return (self.key, self.other) if self.other else (self.key,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,12 +223,17 @@ def requests_of(plan: Plan, session: SessionPlan) -> Iterator[Request]:
             kind = "siblings" if rng.random() < 0.3 else "get"
         nearest = rng.choice(others) if rng.random() < session.roams else session.home
         rest = rng.sample(plan.nodes, len(plan.nodes)) if session.fails_over else ()
+        value = f"{session.name}.{number}" if kind == "put" else ""
+        key, other = rng.choice(session.keys), ""
+        if kind != "delete" and rng.random() < session.transactions:
+            kind, (key, other) = "txn", rng.sample(session.keys, 2)
         yield Request(
             pause_s=rng.expovariate(1 / session.pause_s),
             nodes=tuple(dict.fromkeys((nearest, *rest))),
             kind=kind,
-            key=rng.choice(session.keys),
-            value=f"{session.name}.{number}" if kind == "put" else "",
+            key=key,
+            value=value,
+            other=other,
         )
 
 
@@ -312,8 +328,12 @@ class _Planner:
             sessions += [
                 self._session(f"writer-{node}", node, keys=hot, writes=0.7, deletes=0.2),
                 self._session(f"reader-{node}", node, keys=hot, writes=0.0),
-                self._session(f"roamer-{node}", node, keys=hot, writes=0.4, roams=0.6),
-                self._session(f"keeper-{node}", node, keys=many, writes=0.6, roams=0.2),
+                self._session(
+                    f"roamer-{node}", node, keys=hot, writes=0.4, roams=0.6, transactions=0.5
+                ),
+                self._session(
+                    f"keeper-{node}", node, keys=many, writes=0.6, roams=0.2, transactions=0.2
+                ),
             ]
             sessions.append(
                 self._session(f"wanderer-{node}", node, keys=many, writes=0.5, fails_over=True)
@@ -332,11 +352,25 @@ class _Planner:
         deletes: float = 0.1,
         roams: float = 0.0,
         fails_over: bool = False,
+        transactions: float = 0.0,
     ) -> SessionPlan:
         # So that five nodes make no more load than three.
         pause_s = self._rng.uniform(0.04, 0.1) * len(self._nodes) / 3
         timeout_s = _TIMEOUT_S if writes < 0.6 else _SHORT_TIMEOUT_S
-        return SessionPlan(name, home, roams, fails_over, timeout_s, pause_s, writes, deletes, keys)
+        return SessionPlan(
+            *(
+                name,
+                home,
+                roams,
+                fails_over,
+                timeout_s,
+                pause_s,
+                writes,
+                deletes,
+                keys,
+                transactions,
+            )
+        )
 
     # --- strikes ----------------------------------------------------------------------------------
 

@@ -215,7 +215,7 @@ MUTATIONS: Final = (
         "G3",
         _COMMIT,
         "redis.call('XADD', log_key, string.format('%.0f-0', sequence),",
-        "redis.call('DEL', KEYS[5])\n"
+        "redis.call('DEL', KEYS[first_kv])\n"
         "redis.call('XADD', log_key, string.format('%.0f-0', sequence),",
     ),
     # --- convergence -----------------------------------------------------------------------------
