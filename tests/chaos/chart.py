@@ -3,18 +3,18 @@
 What it is: `curves`, a panel of lines, and `rows`, a panel of bars. Both show the same bands behind
 what they show, and have the same width, so that panels can be read one below the other.
 
-What it assumes and guarantees: the drawing has the classes that report.css knows. All text in it is
-escaped. A gap in the data is a gap in the line.
+What it assumes and guarantees: the drawing has the classes that html_page.css knows. All text in
+it is escaped. A gap in the data is a gap in the line.
 
 What it does not know: what is shown.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from tests.chaos.timeline import Points
+from tools.axis import ticks
 
 WIDTH = 1120
 _LEFT, _RIGHT, _TOP, _BOTTOM = 92, 12, 8, 22
@@ -25,7 +25,7 @@ _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line. `colour` is one of report.css: `c0` to `c5`, or `bad`."""
+    """One line. `colour` is one of html_page.css: `c0` to `c5`, or `bad`."""
 
     name: str
     points: Points
@@ -48,15 +48,15 @@ class Band:
 def curves(series: Sequence[Series], bands: Sequence[Band], end_s: float, height: int) -> str:
     """A panel of lines over the bands."""
     top = max((v for s in series for _, v in s.points if v is not None), default=0.0)
-    ticks = _ticks(top, 4)
-    highest = max(ticks[-1], top) or 1.0
+    marks = ticks(top, 4)
+    highest = max(marks[-1], top) or 1.0
     below = height - _BOTTOM
 
     def y(value: float) -> float:
         return below - (below - _TOP) * value / highest
 
     parts = [*_behind(bands, end_s, height)]
-    for tick in ticks:
+    for tick in marks:
         parts.append(
             f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(tick):.1f}" '
             f'y2="{y(tick):.1f}"/><text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" '
@@ -99,14 +99,6 @@ def rows(names: Sequence[str], bands: Sequence[Band], end_s: float) -> str:
     return _panel(parts, height)
 
 
-def key(series: Sequence[Series]) -> str:
-    """What the colours of a panel mean, as HTML."""
-    return " ".join(
-        f'<span class="key"><i class="{one.colour}"></i> {escape(one.name)}</span>'
-        for one in series
-    )
-
-
 def _panel(parts: Sequence[str], height: int) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg>'
 
@@ -132,16 +124,6 @@ def _behind(bands: Sequence[Band], end_s: float, height: int) -> Iterator[str]:
 
 def _x(at_s: float, end_s: float) -> float:
     return _LEFT + (WIDTH - _LEFT - _RIGHT) * min(1.0, at_s / (end_s or 1.0))
-
-
-def _ticks(top: float, wanted: int) -> list[float]:
-    """Round numbers from 0 to `top` or just above it, about as many as wanted."""
-    if top <= 0:
-        return [0.0]
-    rough = top / wanted
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(n * power for n in (1, 2, 3, 5, 10) if n * power >= rough)
-    return [step * n for n in range(math.ceil(top / step - 1e-9) + 1)]
 
 
 def _runs(points: Points) -> Iterator[list[tuple[float, float]]]:

@@ -9,30 +9,19 @@ What it does not know: whether the run was good; the verdicts say that.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from app.vector_clock import node_of
-from tests.chaos.chart import Band, Series, curves, key, rows
+from tests.chaos.chart import Band, Series, curves, rows
 from tests.chaos.conduct import Firing
 from tests.chaos.evidence import Verdict
 from tests.chaos.nemeses import MEANING
 from tests.chaos.plan import CLOCKS, NEMESES, NETWORK, PROCESSES
 from tests.chaos.run import Result
 from tests.chaos.timeline import highest, peaks
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body><main>
-<header><div><h1>{title}</h1><p class="soft">{about}</p></div>
-<div class="badge {word}">{verdict}</div></header>
-<section class="cards">{cards}</section>
-{sections}
-</main></body></html>
-"""
+from tools import html_page
 
 _PROBLEMS_SHOWN = 20
 
@@ -45,36 +34,31 @@ def write_report(result: Result, path: Path) -> None:
         f"sessions of clients; Redis {', '.join(f'{n} {v}' for n, v in result.redis.items())}"
     )
     sections = (_charts(result), _nemeses(result), _verdicts(result.verdicts), _settings(result))
-    page = _PAGE.format(
-        title="Lightcone under chaos",
-        style=Path(__file__).with_name("report.css").read_text(encoding="utf-8"),
-        about=escape(about),
-        word="good" if result.is_good else "bad",
-        verdict="all good" if result.is_good else "something is wrong",
-        cards="".join(_cards(result)),
-        sections="".join(sections),
+    page = html_page.page(
+        "Lightcone under chaos",
+        about,
+        "all good" if result.is_good else "something is wrong",
+        result.is_good,
+        (html_page.cards(_cards(result)), *sections),
     )
     path.write_text(page, encoding="utf-8")
 
 
-def _cards(result: Result) -> Iterator[str]:
+def _cards(result: Result) -> Iterator[tuple[str, str]]:
     tally, timeline = result.tally, result.timeline
     refused = tally.reads["not_applied"] + tally.writes["not_applied"]
     behind = max(highest(timeline.distances(node)) for node in timeline.nodes)
     fired = sum(firing.fired for firing in result.firings)
-    for figure, what in (
-        (f"{tally.reads['ok']:,}", "reads served"),
-        (f"{tally.writes['ok']:,}", "writes acknowledged"),
-        (f"{refused:,}", "requests refused"),
-        (f"{tally.writes['unknown']:,}", "writes in doubt"),
-        (f"{result.lost_writes:,}", "writes lost with a disk"),
-        (f"{result.tally.begun_anew:,}", "sessions that had seen those, begun anew"),
-        (f"{result.snapshots:,}", "snapshots merged"),
-        (f"{fired} of {len(result.firings)}", "strikes fired"),
-        (f"{behind:,.0f}", "writes that a node lacked at most"),
-        (f"{sum(v.is_good for v in result.verdicts)} of {len(result.verdicts)}", "checks passed"),
-    ):
-        yield f'<div class="card"><b>{figure}</b><span class="soft">{what}</span></div>'
+    yield f"{tally.reads['ok']:,}", "reads served"
+    yield f"{tally.writes['ok']:,}", "writes acknowledged"
+    yield f"{refused:,}", "requests refused"
+    yield f"{tally.writes['unknown']:,}", "writes in doubt"
+    yield f"{result.lost_writes:,}", "writes lost with a disk"
+    yield f"{result.tally.begun_anew:,}", "sessions that had seen those, begun anew"
+    yield f"{result.snapshots:,}", "snapshots merged"
+    yield f"{fired} of {len(result.firings)}", "strikes fired"
+    yield f"{behind:,.0f}", "writes that a node lacked at most"
+    yield f"{sum(v.is_good for v in result.verdicts)} of {len(result.verdicts)}", "checks passed"
 
 
 # --- charts --------------------------------------------------------------------------------------
@@ -86,9 +70,7 @@ def _charts(result: Result) -> str:
     bands = [_band(firing) for firing in result.firings]
     kinds = (("processes and Redis", "processes"), ("network", "network"), ("clocks", "clocks"))
     faults = rows([n for n in NEMESES if n not in result.plan.skipped], bands, end_s)
-    legend = " ".join(
-        f'<span class="key"><i class="{kind}"></i> {name}</span>' for name, kind in kinds
-    )
+    legend = html_page.key(kinds)
     served = [
         Series("reads served", timeline.rates("reads", "ok"), "c0", filled=True),
         Series("writes acknowledged", timeline.rates("writes", "ok"), "c2", filled=True),
@@ -189,11 +171,12 @@ def _panel(
     end_s: float,
     height: int,
 ) -> str:
-    return _section(title, about, key(series), curves(series, bands, end_s, height))
+    legend = html_page.key((one.name, one.colour) for one in series)
+    return _section(title, about, legend, curves(series, bands, end_s, height))
 
 
 def _section(title: str, about: str, legend: str, body: str) -> str:
-    return _title(title, about) + f'<p class="keys">{legend}</p>{body}'
+    return html_page.heading(title, about) + f'<p class="keys">{legend}</p>{body}'
 
 
 def _band(firing: Firing) -> Band:
@@ -218,25 +201,32 @@ def _nemeses(result: Result) -> str:
         if reason := result.plan.skipped.get(nemesis):
             proof = f"left out: {reason}"
         count = f"{len(fired)} of {len(of[nemesis])}"
-        lines.append((_name(nemesis), escape(MEANING[nemesis]), _number(count), escape(proof)))
+        lines.append(
+            (
+                html_page.name(nemesis),
+                escape(MEANING[nemesis]),
+                html_page.number(count),
+                escape(proof),
+            )
+        )
     every = (
         (
-            _number(f"{firing.began_s:.1f} s"),
-            _name(str(firing.strike)),
-            _number(f"{firing.ended_s - firing.began_s:.1f} s"),
+            html_page.number(f"{firing.began_s:.1f} s"),
+            html_page.name(str(firing.strike)),
+            html_page.number(f"{firing.ended_s - firing.began_s:.1f} s"),
             escape(firing.proof) + _bad(firing.problem),
         )
         for firing in result.firings
     )
     return (
-        _title(
+        html_page.heading(
             "Nemeses",
             "A strike counts only when it was seen to work. The proof is what was seen, here of "
             "the last one.",
         )
-        + _table(("nemesis", "what it does", "fired", "proof"), lines)
+        + html_page.table(("nemesis", "what it does", "fired", "proof"), lines)
         + f"<details><summary>All {len(result.firings)} strikes</summary>"
-        + _table(("at", "strike", "lasted", "proof"), every)
+        + html_page.table(("at", "strike", "lasted", "proof"), every)
         + "</details>"
     )
 
@@ -244,18 +234,17 @@ def _nemeses(result: Result) -> str:
 def _verdicts(verdicts: Sequence[Verdict]) -> str:
     lines = []
     for verdict in verdicts:
-        word = "good" if verdict.is_good else "bad"
         shown = "".join(f"<pre>{escape(p)}</pre>" for p in verdict.problems[:_PROBLEMS_SHOWN])
         more = len(verdict.problems) - _PROBLEMS_SHOWN
         rest = f"<p>and {more} more</p>" if more > 0 else ""
         lines.append(
             (
-                f'<span class="is-{word}">{word}</span>',
-                _name(verdict.name),
+                html_page.verdict("good" if verdict.is_good else "bad", verdict.is_good),
+                html_page.name(verdict.name),
                 escape(verdict.looked_at) + shown + rest,
             )
         )
-    return _title("Checks at the end", "After everything was healed.") + _table(
+    return html_page.heading("Checks at the end", "After everything was healed.") + html_page.table(
         ("", "what must be so", "what it rests on"), lines
     )
 
@@ -274,34 +263,12 @@ def _settings(result: Result) -> str:
         **plan.settings,
     }
     refusals = ", ".join(f"{count} {kind}" for kind, count in result.tally.refusals.most_common())
-    lines = "".join(
-        f"<div><code>{escape(name)}</code> {escape(value)}</div>" for name, value in shown.items()
-    )
     return (
-        _title("Settings", "")
-        + f'<div class="settings">{lines}</div>'
+        html_page.heading("Settings", "")
+        + html_page.settings(shown.items())
         + '<p class="soft">What clients were told when they were not served: '
         + f"{escape(refusals)}.</p>"
     )
-
-
-def _title(title: str, about: str) -> str:
-    return f'<h2>{escape(title)}</h2><p class="soft">{escape(about)}</p>'
-
-
-def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are HTML already."""
-    head = "".join(f"<th>{name}</th>" for name in header)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in lines)
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _name(text: str) -> str:
-    return f'<span class="name">{escape(text)}</span>'
-
-
-def _number(text: str) -> str:
-    return f'<span class="number">{escape(text)}</span>'
 
 
 def _bad(text: str) -> str:

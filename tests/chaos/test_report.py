@@ -1,6 +1,5 @@
 """The report: whole, alone, and careful with what it is told."""
 
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -11,35 +10,7 @@ from tests.chaos.model_run import model_result
 from tests.chaos.nemeses import MEANING
 from tests.chaos.plan import NEMESES
 from tests.chaos.report import write_report
-
-VOID = {"meta", "br", "hr", "img", "input", "link"}
-
-
-class Page(HTMLParser):
-    """What a browser would find: what is open at the end, what is fetched, and the text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.fetched: list[str] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.fetched += [f"{tag} {name}" for name, _ in attrs if name in ("src", "href", "srcset")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
+from tests.html_text import Page
 
 
 @pytest.fixture
