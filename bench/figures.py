@@ -1,0 +1,140 @@
+"""What many rounds say together: medians, spreads, ratios, and whether the machine was too noisy.
+
+Assumes that in each round all contenders were measured one after the other, so that what disturbs
+the machine for longer disturbs them alike: ratios are taken within a round, and then compared.
+
+Guarantees that nothing is left out as an outlier. Does not know who the contenders are, but for one
+that is named as the baseline.
+"""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bench.samples import Sample
+
+SPREAD_MAX: Final = 0.10
+"""Of the baseline's CPU time per request between rounds. It does the same each time."""
+OTHERS_MAX: Final = 0.05
+"""Of the machine's time, by processes that are not measured."""
+STEAL_MAX: Final = 0.02
+"""Of the machine's time, taken by the machine that it runs on."""
+GENERATOR_MAX: Final = 0.85
+"""Of a core. A generator that is busier may be what limits the throughput."""
+
+SETTLE_MAX: Final = 0.2
+"""Of the time of a measurement, until peers have everything after it. Whose peers need longer does
+not keep up with its clients."""
+
+Figure = Callable[[Sample], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A figure in all rounds."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Of at least one value."""
+        return cls(statistics.median(values), min(values), max(values))
+
+    @property
+    def width(self) -> float:
+        """From the lowest to the highest, as a part of the median."""
+        return (self.high - self.low) / self.median if self.median else 0.0
+
+
+def percentile(rising: Sequence[float], percent: float) -> float:
+    """The least of these values that so many of a hundred do not exceed (nearest rank)."""
+    return rising[max(0, math.ceil(len(rising) * percent / 100) - 1)]
+
+
+def spread(samples: Iterable[Sample], figure: Figure) -> Spread:
+    """The figure over these samples, of which there is at least one."""
+    return Spread.of([figure(sample) for sample in samples])
+
+
+def ratio(
+    above: tuple[Iterable[Sample], Figure], below: tuple[Iterable[Sample], Figure]
+) -> Spread | None:
+    """One figure over the other, taken in each round that has both; None if there is no such."""
+    upper, lower = (
+        {sample.round: figure(sample) for sample in samples} for samples, figure in (above, below)
+    )
+    values = [upper[number] / lower[number] for number in upper if lower.get(number)]
+    return Spread.of(values) if values else None
+
+
+def by_contender(
+    samples: Iterable[Sample], operation: str, load: str
+) -> Mapping[str, list[Sample]]:
+    """Those of one operation under one load, by contender, in the order in which they came."""
+    found: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if (sample.operation, sample.load) == (operation, load):
+            found[sample.contender].append(sample)
+    return found
+
+
+def noises(samples: Sequence[Sample], baseline: str) -> list[str]:
+    """What says that the machine was too noisy to tell, in sentences; empty if nothing does."""
+    said = []
+    for operation in dict.fromkeys(sample.operation for sample in samples):
+        same = by_contender(samples, operation, "full").get(baseline, [])
+        if not same:
+            continue
+        found = spread(same, lambda sample: sample.cpu_us("worker"))
+        if found.width > SPREAD_MAX:
+            said.append(
+                f"The CPU time of {baseline} per {operation}, which should be the same in each "
+                f"round, was between {found.low:.0f} and {found.high:.0f} us."
+            )
+    disturbances: tuple[tuple[str, Figure, float], ...] = (
+        ("other processes", lambda sample: sample.others_share, OTHERS_MAX),
+        ("the machine below this one (steal)", lambda sample: sample.steal_share, STEAL_MAX),
+    )
+    for name, figure, most in disturbances:
+        disturbed = [sample for sample in samples if figure(sample) > most]
+        if disturbed:
+            worst = max(map(figure, disturbed))
+            said.append(
+                f"In {len(disturbed)} of {len(samples)} measurements {name} used more than "
+                f"{most:.0%} of the machine, and up to {worst:.0%}."
+            )
+    return said
+
+
+def limited_by_generator(samples: Iterable[Sample]) -> list[str]:
+    """The measurements of throughput in which the generator was about as busy as it can be."""
+    busy: dict[str, float] = {}
+    for sample in samples:
+        share = sample.generator_share
+        if sample.load == "full" and share > GENERATOR_MAX:
+            name = f"{sample.contender} {sample.operation}"
+            busy[name] = max(share, busy.get(name, 0.0))
+    return [
+        f"{name}: the load generator used {share:.0%} of a core, so that the throughput is a lower "
+        "bound."
+        for name, share in busy.items()
+    ]
+
+
+def fell_behind(samples: Iterable[Sample]) -> list[str]:
+    """The measurements of throughput after which peers needed long to have everything."""
+    behind: dict[str, float] = {}
+    for sample in samples:
+        if sample.load == "full" and sample.settled_s > SETTLE_MAX * sample.answered.seconds:
+            name = f"{sample.contender} {sample.operation}"
+            behind[name] = max(sample.settled_s, behind.get(name, 0.0))
+    return [
+        f"{name}: after the last answer its peers needed {longest:.1f} s to have everything, so "
+        "that such a throughput does not last."
+        for name, longest in behind.items()
+    ]
