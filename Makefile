@@ -8,7 +8,7 @@ NODES ?= 3
 TIMES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check coverage fuzz simulate mutate chaos bench-recovery format docs lock clean
+.PHONY: help setup run demo test check coverage fuzz simulate mutate chaos bench bench-recovery profile format docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,12 @@ mutate: setup ## Break the code on purpose, in copies, and see in how many seeds
 
 chaos: setup ## Kill, stop, cut and fill up real nodes under load: MINUTES=30 NODES=5 SEED=7. Writes a report.
 	$(python) -m tests.chaos --minutes $(MINUTES) --nodes $(NODES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+bench: setup ## Measure what a request costs, here and elsewhere: ARGS='--rounds 3 --contenders bare alone'.
+	$(python) -m bench $(ARGS)
+
+profile: setup ## Draw a flame graph of a worker under load: ARGS='--operation GET --nodes 3'.
+	$(python) -m bench.profiling $(ARGS)
 
 bench-recovery: setup ## Measure what catching up costs: ARGS='--stored 10000 1000000 --missed 1000 100000'.
 	$(python) -m bench.recovery $(ARGS)

@@ -1,0 +1,21 @@
+"""Numbers on command lines, checked. Assumes argparse; knows nothing of what they are for."""
+
+import argparse
+
+
+def count(text: str) -> int:
+    """A number from 1 up. Raises argparse.ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 up")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """A time, in whatever unit, above 0 and below 100,000. Raises argparse.ArgumentTypeError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 100_000:
+        raise argparse.ArgumentTypeError(f"{text} is not a time above 0")
+    return value

@@ -1,0 +1,111 @@
+"""The commands: a tiny run of each, as people start them, and what they refuse."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.local_cluster import children_of
+from tests.html_text import Page
+from tests.processes import alive
+
+
+def run(module: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, **more},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+@pytest.mark.timeout(300)
+def test_a_tiny_run_measures_everything_it_says(tmp_path: Path) -> None:
+    done = run(
+        "bench",
+        *("--contenders", "bare", "naive", "alone", "--rounds", "1", "--seconds", "0.2"),
+        *("--warm-up", "0.1", "--connections", "8", "--keys", "20", "--load", "ours"),
+        *("--directory", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(f"round 1 of 1: {name} starts" in done.stderr for name in ("bare", "naive", "alone"))
+    assert "PUT: alone, CPU of the worker <= 1.5 x bare" in done.stdout
+
+    told = json.loads((tmp_path / "bench.json").read_text())
+    seen = {(s["contender"], s["operation"], s["load"]) for s in told["samples"]}
+    assert len(seen) == len(told["samples"]) == 3 * 2 * 2
+    for sample in told["samples"]:
+        answered = sample["answered"]
+        assert answered["requests"] > 0 and answered["errors"] == 0 and answered["cpu_s"] > 0
+        assert answered["p50_us"] <= answered["p99_us"] <= answered["p999_us"]
+        roles = {"bare": {"worker"}, "naive": {"worker", "redis"}}.get(
+            sample["contender"], {"worker", "redis", "supervisor"}
+        )
+        assert set(sample["cpu_s"]) == roles
+        assert sample["cpu_s"]["worker"] > 0
+        assert sample["machine"]["all_s"] > 0
+    page = Page((tmp_path / "bench.html").read_text())
+    assert not page.open and not page.fetched and "naive" in page.text
+
+
+@pytest.mark.timeout(300)
+def test_one_that_is_told_to_end_ends_what_it_has_started(tmp_path: Path) -> None:
+    arguments = ("--contenders", "alone", "--seconds", "50", "--load", "ours")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", *arguments, "--directory", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "alone PUT" in line:
+            break
+    started = children_of(process.pid)
+    started += [pid for child in started for pid in children_of(child)]
+    process.terminate()
+    assert "nothing was written" in process.communicate(timeout=100)[1]
+    assert process.returncode == 2
+    assert len(started) >= 3 and not any(alive(pid) for pid in started)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_was_asked_for_and_is_not_there_ends_it_before_it_begins(tmp_path: Path) -> None:
+    done = run("bench", "--contenders", "webdis", "--directory", str(tmp_path), PATH="")
+    assert done.returncode == 2
+    assert "webdis cannot be measured: webdis is not installed" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--load", "wrk", "--seconds", "0.5"], "wrk takes whole seconds"),
+        (["--load", "wrk", "--sessions"], "knows no sessions"),
+        (["--rounds", "0"], "0 is not a number from 1 up"),
+        (["--seconds", "-1"], "-1 is not a time above 0"),
+        (["--contenders", "nobody"], "nobody"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments: list[str], said: str) -> None:
+    done = run("bench", "--contenders", "bare", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_a_worker_is_profiled_from_inside_where_nobody_may_look_into_it(tmp_path: Path) -> None:
+    pytest.importorskip("pyinstrument")
+    done = run(
+        "bench.profiling",
+        *("--seconds", "0.5", "--connections", "4", "--keys", "10", "--by", "pyinstrument"),
+        *("--directory", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "profile-PUT.html").read_text()
+    assert "kv_store.py" in page and "commit" in page
