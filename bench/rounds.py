@@ -10,7 +10,8 @@ Does not know what the figures mean.
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -61,15 +62,25 @@ async def measure(plan: Plan, tell: Tell) -> list[Sample]:
         for contender in plan.contenders:
             name = f"round {number + 1} of {plan.rounds}: {contender.name}"
             tell(f"{name} starts", 0)
-            place = Path(tempfile.mkdtemp(prefix="lightcone-bench-"))
-            try:
+            with _place(contender.name) as place:
                 async with contender.start(place, plan.fsync) as running:
                     samples += await _Turn(plan, contender, running, place, number, tell).take()
-            except Exception as error:
-                error.add_note(f"What {contender.name} said is in {place}.")
-                raise
-            shutil.rmtree(place)
     return samples
+
+
+@contextmanager
+def _place(name: str) -> Iterator[Path]:
+    """A directory, which is removed at the end, unless something failed that it may explain."""
+    place = Path(tempfile.mkdtemp(prefix="lightcone-bench-"))
+    try:
+        yield place
+    except Exception as error:
+        error.add_note(f"What {name} said is in {place}.")
+        raise
+    except BaseException:
+        shutil.rmtree(place)
+        raise
+    shutil.rmtree(place)
 
 
 @dataclass(frozen=True, slots=True)
