@@ -128,8 +128,9 @@ async def test_a_node_removed_while_cut_off_brings_its_own_writes_back(
         await heal(http, cluster)
 
         async def c_knows_and_has_told() -> bool:
-            has = (await status(http, b))["clock"]
-            return await answer_of(http, f"{c}/kv/late") == 410 and covers(has, acknowledged[-1])
+            have = [(await status(http, node))["clock"] for node in (a, b)]
+            told = all(covers(has, acknowledged[-1]) for has in have)
+            return told and await answer_of(http, f"{c}/kv/late") == 410
 
         await until(c_knows_and_has_told)
         assert await answer_of(http, f"{a}/kv/late") == 200
