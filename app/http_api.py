@@ -28,6 +28,7 @@ from app.http_replicate import ReplicateRoutes
 from app.http_session import Sessions
 from app.http_status import StatusRoutes
 from app.http_txn import TransactionRoutes
+from app.http_watch import WatchRoutes
 from app.http_write import Writing
 from app.identity import Identity
 from app.kv_store import KVStore
@@ -38,6 +39,7 @@ from app.problems import problems
 from app.progress import Progress
 from app.replicas import Replicas
 from app.snapshot_receiving import SnapshotReceiving
+from app.watching import Watching
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Api:
     board: Board
     replicas: Replicas
     losses: Losses
+    watching: Watching
     contexts: Contexts
     signer: Signer
     now_us: Callable[[], int]
@@ -71,6 +74,7 @@ class Api:
         TransactionRoutes(self.config, self.store, sessions, writing).add_to(app.router)
         ExplainRoutes(self.store, sessions).add_to(app.router)
         ListRoutes(self.store, sessions).add_to(app.router)
+        WatchRoutes(self.config, self.store, self.watching, sessions).add_to(app)
         LostRoutes(self.store, self.buffer, self.losses, sessions).add_to(app.router)
         BackupRoutes(self.backups, sessions).add_to(app.router)
         MemberRoutes(self.members, self.store, self.board, sessions).add_to(app.router)

@@ -14,10 +14,11 @@ from app import checks, errors
 from app.conditions import etag
 from app.config import Config
 from app.http_session import Sessions
-from app.http_shapes import shown_version
+from app.http_shapes import shown_state
 from app.http_write import Writing
-from app.kv_store import KVStore
+from app.kv_store import NOTHING, KVStore
 from app.problems import problem
+from app.snapshot import KeyState
 from app.write import Delete, Put
 
 
@@ -57,11 +58,7 @@ class KeyRoutes:
         if checks.is_known(request, headers["ETag"]):
             return web.Response(status=304, headers=headers)
         if all_siblings:
-            shown = {
-                "key": key,
-                "winner": str(winner.dot),
-                "siblings": [shown_version(version) for version in reading.versions],
-            }
+            shown = shown_state(KeyState(key, reading.versions, NOTHING))
             return web.json_response(shown, headers=headers)
         headers["Content-Type"] = winner.content_type
         return web.Response(body=winner.value, headers=headers)

@@ -9,7 +9,7 @@ Does not know what the requests are about.
 """
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -44,6 +44,7 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.NodeRemoved: 410,
     errors.NotLost: 409,
     errors.Lost: 410,
+    errors.TooFarBack: 410,
     errors.PreconditionFailed: 412,
     errors.TooLarge: 413,
     errors.UnsupportedEncoding: 415,
@@ -55,6 +56,8 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.Joining: 503,
     errors.Syncing: 503,
     errors.NotCaughtUp: 503,
+    errors.TooManyWatchers: 503,
+    errors.Stopping: 503,
     errors.RedisUnavailable: 503,
     errors.ReplicasMissing: 504,
 }
@@ -63,6 +66,11 @@ STATUS: Final[dict[type[RequestError], int]] = {
 
 def problem(error: RequestError, headers: dict[str, str] | None = None) -> web.Response:
     """An RFC 9457 problem for `error`."""
+    return _response(shown(error), {**error.headers, **(headers or {})})
+
+
+def shown(error: RequestError) -> dict[str, Any]:
+    """The fields of the problem for `error`."""
     name = type(error).__name__
     words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name)
     fields: dict[str, Any] = {"outcome": error.outcome}
@@ -84,27 +92,25 @@ def problem(error: RequestError, headers: dict[str, str] | None = None) -> web.R
         ]
     if isinstance(error, errors.ReplicasMissing):
         fields |= {"dot": str(error.dot), "nodes": list(error.nodes)}
-    headers = {**error.headers, **(headers or {})}
-    return _response(STATUS[type(error)], words.strip(), error.detail, fields, headers)
+    if isinstance(error, errors.TooFarBack):
+        fields |= {"missed": [asdict(gap) for gap in error.missed], "go_on": error.go_on}
+    return _fields(STATUS[type(error)], words.strip(), error.detail, fields)
 
 
-def _response(
-    status: int,
-    title: str,
-    detail: str,
-    fields: dict[str, Any],
-    headers: dict[str, str] | None = None,
-) -> web.Response:
-    fields = {
+def _fields(status: int, title: str, detail: str, more: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "type": "urn:lightcone:" + title.replace(" ", "-"),
         "title": title.capitalize(),
         "status": status,
         "detail": detail,
-        **fields,
+        **more,
     }
+
+
+def _response(fields: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(
         text=json.dumps(fields),
-        status=status,
+        status=fields["status"],
         content_type="application/problem+json",
         headers=headers,
     )
@@ -123,10 +129,10 @@ async def problems(
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
         title = {404: "not found", 405: "method not allowed"}.get(error.status, error.reason)
         detail = f"{request.method} {request.path}: {error.reason}. Nothing was done."
-        fields = {"outcome": "not_applied"}
-        return _response(error.status, title.lower(), detail, fields, headers)
+        more = {"outcome": "not_applied"}
+        return _response(_fields(error.status, title.lower(), detail, more), headers)
     except Exception as error:
         log.critical("request failed", method=request.method, path=request.path, exc_info=error)
         detail = "The node met a state that it does not expect, and logged it."
         outcome = "not_applied" if request.method in ("GET", "HEAD") else "unknown"
-        return _response(500, "internal", detail, {"outcome": outcome})
+        return _response(_fields(500, "internal", detail, {"outcome": outcome}))

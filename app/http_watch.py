@@ -1,0 +1,229 @@
+"""What watchers are told, as server-sent events.
+
+Assumes a client that goes on from the last `id` it has read: a stream may end at any time. Nobody
+is told that a stream was complete, for it never is. Guarantees that an `id` is a context that
+covers just what was told up to it, so that it is a place to go on from, and a read token; that no
+more is held for a watcher than one event and what a connection holds; and that whoever does not
+read on is given up.
+
+Does not know in which order writes are told.
+
+Server-sent events are those of the HTML standard, `EventSource`.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any, Final
+
+from aiohttp import web
+
+from app import checks, errors, metrics
+from app.config import Config
+from app.errors import InvariantError, LogTrimmed, RequestError
+from app.http_session import CONTEXT_HEADER, Sessions
+from app.http_shapes import shown_state, shown_write
+from app.kv_store import NOTHING, KVStore
+from app.log import get_logger
+from app.problems import shown
+from app.snapshot import KeyState
+from app.vector_clock import VectorClock
+from app.watching import Begin, Cut, Event, OutOfLog, Quiet, Told, Watching
+from app.write import SYSTEM
+
+log = get_logger(__name__)
+
+_NOW: Final = "now"
+_RETRY_MS: Final = 500
+"""After so long a browser asks again when a stream ends."""
+
+
+class WatchRoutes:
+    """The route of watchers."""
+
+    def __init__(
+        self, config: Config, store: KVStore, watching: Watching, sessions: Sessions
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._watching = watching
+        self._sessions = sessions
+        self._watchers = 0
+
+    def add_to(self, app: web.Application) -> None:
+        """The application has this route, and ends its streams when it ends."""
+        app.router.add_get("/watch", self.watch, allow_head=False)
+        metrics.WATCHERS.set(0)  # those of the worker before this one are gone
+
+        async def stop(_: web.Application) -> None:
+            self._watching.stop()
+
+        app.on_shutdown.append(stop)
+
+    async def watch(self, request: web.Request) -> web.StreamResponse:
+        """A stream of events, until the client goes or the node cannot go on."""
+        checks.known_parameters(request, "wait", "prefix", "since")
+        prefix = checks.text(request, "prefix")
+        with self._place():
+            context, since = await self._start(request)
+            async with aclosing(self._watching.events(prefix, since)) as events:
+                try:
+                    first = await anext(events)  # what is refused is refused before the stream
+                except OutOfLog as error:
+                    raise self._too_far_back(error) from None
+                headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+                response = web.StreamResponse(
+                    headers={**headers, **self._sessions.headers(since or context)}
+                )
+                await response.prepare(request)
+                stream = _Stream(self._config, self._sessions, prefix, request, response)
+                try:
+                    await self._tell(stream, first, events)
+                except ConnectionError:
+                    log.debug("watcher gone")
+                except TimeoutError:
+                    metrics.WATCHERS_GIVEN_UP.inc()
+                    log.info("watcher given up", reason="it does not read", remote=request.remote)
+                    stream.abort()
+                return response
+
+    async def _start(self, request: web.Request) -> tuple[VectorClock, VectorClock | None]:
+        """The request's context, which this node covers, and after which clock it is told; None for
+        one that is told the state first.
+
+        Raises BadContext, TooLarge, NodeRemoved, NotCaughtUp, Lost, Syncing, RedisUnavailable.
+        """
+        text = request.headers.get("Last-Event-ID") or request.query.get("since", "")
+        begins_now = text == _NOW
+        position = NOTHING if begins_now else self._sessions.contexts.parse(text)
+        context = await self._sessions.catch_up(request, position)
+        await self._store.check()
+        if begins_now:
+            clock = await self._store.clock()
+            self._sessions.progress.advance(clock)
+            return context, clock
+        return context, position if text else None
+
+    async def _tell(
+        self, stream: "_Stream", first: Event, events: AsyncGenerator[Event, None]
+    ) -> None:
+        """The watcher has been told all there is, and then why there is no more."""
+        try:
+            await stream.tell(first)
+            async for event in events:
+                await stream.tell(event)
+        except (OutOfLog, LogTrimmed, RequestError) as error:
+            log.info("watch ends", reason=str(error))
+            await stream.end(self._why(error))
+        except InvariantError as error:
+            log.critical("watch stopped", reason=str(error))
+            stream.abort()
+
+    def _why(self, error: OutOfLog | LogTrimmed | RequestError) -> RequestError:
+        if isinstance(error, OutOfLog):
+            return self._too_far_back(error)
+        if isinstance(error, LogTrimmed):
+            # While it is told the state; it has nothing to go on from.
+            return errors.Busy("So much is written that the state cannot be told. Begin anew.")
+        return error
+
+    def _too_far_back(self, error: OutOfLog) -> errors.TooFarBack:
+        headers = self._sessions.headers(error.go_on)
+        refusal = errors.TooFarBack(error.missed, headers[CONTEXT_HEADER])
+        refusal.headers = headers
+        return refusal
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Within it there is one more watcher. Raises TooManyWatchers."""
+        if self._watchers >= self._config.watchers_max:
+            raise errors.TooManyWatchers(self._config.watchers_max)
+        self._watchers += 1
+        metrics.WATCHERS.inc()
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+            metrics.WATCHERS.dec()
+
+
+class _Stream:
+    """What one watcher is sent."""
+
+    def __init__(
+        self,
+        config: Config,
+        sessions: Sessions,
+        prefix: str,
+        request: web.Request,
+        response: web.StreamResponse,
+    ) -> None:
+        self._keepalive_s = config.watch_keepalive_ms / 1000
+        self._stall_s = config.watch_stall_ms / 1000
+        self._contexts = sessions.contexts
+        self._prefix = prefix
+        self._request = request
+        self._response = response
+        self._at: VectorClock | None = None
+        self._sent: VectorClock | None = None
+        self._sent_at = float("-inf")
+
+    async def tell(self, event: Event) -> None:
+        """The watcher is sent the event, or there is room for it on its way.
+
+        Raises ConnectionError if it has gone, TimeoutError if it does not read.
+        """
+        match event:
+            case Begin():
+                await self._send(f"retry: {_RETRY_MS}\nevent: begin\ndata: {{}}\n\n")
+            case KeyState():
+                metrics.WATCH_EVENTS.inc()
+                await self._send(_event("state", shown_state(event)))
+            case Cut(at):
+                await self._send(
+                    f"retry: {_RETRY_MS}\n" + self._at_clock("cut", at, {"clock": at.to_dict()})
+                )
+            case Told(write, at):
+                self._at = at
+                operations = [
+                    operation
+                    for operation in write.operations
+                    if operation.key.startswith(self._prefix)
+                    and not operation.key.startswith(SYSTEM)
+                ]
+                if operations:
+                    metrics.WATCH_EVENTS.inc()
+                    await self._send(self._at_clock("write", at, shown_write(write, operations)))
+            case Quiet(at):
+                self._at = at
+                if self._request.transport is None:
+                    raise ConnectionResetError
+                if asyncio.get_running_loop().time() - self._sent_at >= self._keepalive_s:
+                    # So it need not read again what was of no interest, when it goes on.
+                    news = "" if at == self._sent else f"id: {self._contexts.token(at)}\n"
+                    self._sent = at
+                    await self._send(f": keep-alive\n{news}\n")
+
+    async def end(self, why: RequestError) -> None:
+        """The watcher is told why there is no more, and where to go on. Raises as `tell` does."""
+        place = "" if self._at is None else f"id: {self._contexts.token(self._at)}\n"
+        await self._send(place + _event("end", shown(why)))
+
+    def abort(self) -> None:
+        """The connection is closed, whatever is still to be sent."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+    def _at_clock(self, kind: str, at: VectorClock, data: dict[str, Any]) -> str:
+        self._at = self._sent = at
+        return f"id: {self._contexts.token(at)}\n{_event(kind, data)}"
+
+    async def _send(self, text: str) -> None:
+        async with asyncio.timeout(self._stall_s):
+            await self._response.write(text.encode())
+        self._sent_at = asyncio.get_running_loop().time()
+
+
+def _event(kind: str, data: dict[str, Any]) -> str:
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
