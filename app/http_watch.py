@@ -21,7 +21,7 @@ from aiohttp import web
 
 from app import checks, errors, metrics
 from app.config import Config
-from app.errors import InvariantError, LogTrimmed, RequestError
+from app.errors import LogTrimmed, RequestError
 from app.http_session import CONTEXT_HEADER, Sessions
 from app.http_shapes import shown_state, shown_write
 from app.kv_store import NOTHING, KVStore
@@ -98,12 +98,9 @@ class WatchRoutes:
         begins_now = text == _NOW
         position = NOTHING if begins_now else self._sessions.contexts.parse(text)
         context = await self._sessions.catch_up(request, position)
-        await self._store.check()
-        if begins_now:
-            clock = await self._store.clock()
-            self._sessions.progress.advance(clock)
-            return context, clock
-        return context, position if text else None
+        _, clock = await self._store.snapshot([], context, [], 0)  # there is a state to read
+        self._sessions.progress.advance(clock)
+        return context, clock if begins_now else position if text else None
 
     async def _tell(
         self, stream: "_Stream", first: Event, events: AsyncGenerator[Event, None]
@@ -116,8 +113,10 @@ class WatchRoutes:
         except (OutOfLog, LogTrimmed, RequestError) as error:
             log.info("watch ends", reason=str(error))
             await stream.end(self._why(error))
-        except InvariantError as error:
-            log.critical("watch stopped", reason=str(error))
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception as error:  # too late for another answer
+            log.critical("watch broken off", exc_info=error)
             stream.abort()
 
     def _why(self, error: OutOfLog | LogTrimmed | RequestError) -> RequestError:
