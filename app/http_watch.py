@@ -20,6 +20,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from app import checks, errors, metrics
+from app.conditions import etag
 from app.config import Config
 from app.errors import LogTrimmed, RequestError
 from app.http_session import CONTEXT_HEADER, Sessions
@@ -100,7 +101,9 @@ class WatchRoutes:
         context = await self._sessions.catch_up(request, position)
         _, clock = await self._store.snapshot([], context, [], 0)  # there is a state to read
         self._sessions.progress.advance(clock)
-        return context, clock if begins_now else position if text else None
+        if begins_now:
+            return context, clock
+        return context, position if text else None
 
     async def _tell(
         self, stream: "_Stream", first: Event, events: AsyncGenerator[Event, None]
@@ -123,8 +126,8 @@ class WatchRoutes:
         if isinstance(error, OutOfLog):
             return self._too_far_back(error)
         if isinstance(error, LogTrimmed):
-            # While it is told the state; it has nothing to go on from.
-            return errors.Busy("So much is written that the state cannot be told. Begin anew.")
+            # While it was told the state: there is nothing yet to go on from.
+            return errors.RedisUnavailable("logs were cut short while the state was read")
         return error
 
     def _too_far_back(self, error: OutOfLog) -> errors.TooFarBack:
@@ -178,7 +181,8 @@ class _Stream:
                 await self._send(f"retry: {_RETRY_MS}\nevent: begin\ndata: {{}}\n\n")
             case KeyState():
                 metrics.WATCH_EVENTS.inc()
-                await self._send(_event("state", shown_state(event)))
+                tag = etag(version.dot for version in event.versions) if event.versions else None
+                await self._send(_event("state", {**shown_state(event), "etag": tag}))
             case Cut(at):
                 await self._send(
                     f"retry: {_RETRY_MS}\n" + self._at_clock("cut", at, {"clock": at.to_dict()})

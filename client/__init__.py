@@ -22,35 +22,44 @@ from client.errors import (
     LightconeError,
     Lost,
     LostWrites,
+    MissedWrites,
     Missing,
     NotApplied,
     NotCaughtUp,
     OutcomeUnknown,
     PreconditionFailed,
     ReplicasMissing,
+    TooFarBack,
     Unreachable,
 )
 from client.lightcone import Lightcone, Session
 from client.transaction import Transaction
+from client.watching import Begin, Change, Cut, KeyState, Operation, Watched
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BadInput",
+    "Begin",
+    "Change",
     "Conflict",
+    "Cut",
     "Deleted",
     "ExplainedVersion",
     "ExplainedWrite",
     "Explanation",
     "Fault",
+    "KeyState",
     "Lightcone",
     "LightconeError",
     "Lost",
     "LostWrites",
     "Member",
+    "MissedWrites",
     "Missing",
     "NotApplied",
     "NotCaughtUp",
+    "Operation",
     "OutcomeUnknown",
     "PeerStatus",
     "Pending",
@@ -60,9 +69,11 @@ __all__ = [
     "ReplicasMissing",
     "Session",
     "Status",
+    "TooFarBack",
     "Transacted",
     "Transaction",
     "Unreachable",
     "Version",
+    "Watched",
     "Written",
 ]
