@@ -43,7 +43,7 @@ from client.nodes import Resting, node_urls
 from client.recorder import Recorder
 from client.transaction import Ops, Transaction
 from client.transport import Request, Transport
-from client.watching import Watched, watch
+from client.watching import Watched, Watcher
 
 Result = TypeVar("Result")
 
@@ -347,7 +347,7 @@ class Session:
             _checked_seconds("timeout_s", timeout_s, TIMEOUT_MIN_S, TIMEOUT_MAX_S)
         if patience_s is not None:
             _checked_seconds("patience_s", patience_s, 0, PATIENCE_MAX_S)
-        return watch(
+        watcher = Watcher(
             self._route,
             self._context,
             prefix=prefix,
@@ -355,6 +355,7 @@ class Session:
             timeout_s=self._timeout_s if timeout_s is None else timeout_s,
             patience_s=self._patience_s if patience_s is None else patience_s,
         )
+        return watcher.watch()
 
     async def _pages(
         self,

@@ -1,6 +1,6 @@
 """What happens in a cluster, told as it happens, by whichever node can.
 
-What it is: `watch`, and what it tells: `Begin`, `KeyState`, `Cut` and `Change`.
+What it is: `Watcher`, and what it tells: `Begin`, `KeyState`, `Cut` and `Change`.
 
 What it assumes and guarantees: an id of a node's event covers just what was told up to it, and any
 node goes on from it. So a watcher that changes its node is told each write once, in causal order.
@@ -97,64 +97,110 @@ class Change:
 Watched = Begin | KeyState | Cut | Change
 
 
-async def watch(
-    route: Route,
-    context: Context,
-    *,
-    prefix: str,
-    since: str,
-    timeout_s: float,
-    patience_s: float,
-) -> AsyncGenerator[Watched, None]:
-    """What happens after `since`; if that is empty, first the state.
+class Watcher:
+    """Tells what happens after `since`; if that is empty, first the state."""
 
-    Raises BadInput, Lost, TooFarBack; NotApplied once no node has told anything for `timeout_s`.
-    """
-    loop = asyncio.get_running_loop()
-    place = "" if since == NOW else since
-    is_cut = False
-    failures: dict[str, NotApplied | TooFarBack] = {}
-    told_at, pause_s = loop.time(), PAUSE_MIN_S
-    while True:
-        is_told = False
-        for node in route.order():
-            carried = () if place else context.carried()
-            request = _request(prefix, since, place)
-            try:
-                stream = route.stream(request, node, carried, patience_s)
-                async with aclosing(stream):
-                    async for event in _events(stream):
-                        if event.kind == "end":
-                            error = _why(request, event, node)
-                            route.failed(node, error)
-                            raise error
-                        is_new = event.kind in ("state", "write")
-                        if event.id and event.id != place:
-                            context.answered((place,) if place else carried, event.id)
-                            place, is_new = event.id, True
-                        if is_new:
-                            is_told, pause_s = True, PAUSE_MIN_S
-                            failures.clear()
-                        told_at = loop.time()
-                        if (told := _read(event, node)) and not (is_cut and isinstance(told, Cut)):
-                            is_cut = is_cut or isinstance(told, Cut)
+    def __init__(
+        self,
+        route: Route,
+        context: Context,
+        *,
+        prefix: str,
+        since: str,
+        timeout_s: float,
+        patience_s: float,
+    ) -> None:
+        self._route = route
+        self._context = context
+        self._prefix = prefix
+        self._since = since
+        self._timeout_s = timeout_s
+        self._patience_s = patience_s
+        self._place = "" if since == NOW else since
+        self._is_cut = self._has_moved = False
+        self._heard_at = 0.0
+
+    async def watch(self) -> AsyncGenerator[Watched, None]:
+        """What happens, each thing once, from whichever node tells it.
+
+        Raises BadInput, Lost; TooFarBack; and NotApplied when no node has told anything for
+        `timeout_s`.
+        """
+        self._heard_at = asyncio.get_running_loop().time()
+        pause_s = PAUSE_MIN_S
+        while True:
+            failures: dict[str, NotApplied | TooFarBack] = {}
+            for node in self._route.order():
+                self._has_moved = False
+                try:
+                    async with aclosing(self._told_by(node)) as told_by_node:
+                        async for told in told_by_node:
                             yield told
-                            told_at = loop.time()
-            except Lost as lost:
-                lost.carried = (place,) if place else carried
-                raise
-            except (NotApplied, TooFarBack) as failure:
-                failures[node] = failure
-            if is_told:
-                break
-        if is_told:
-            continue
+                except (NotApplied, TooFarBack) as failure:
+                    failures[node] = failure
+                if self._has_moved:
+                    pause_s = PAUSE_MIN_S
+                    break
+            else:
+                await self._pause(pause_s, list(failures.values()))
+                pause_s = min(2 * pause_s, PAUSE_MAX_S)
+
+    async def _told_by(self, node: str) -> AsyncGenerator[Watched, None]:
+        """What this node tells, until it does not. Always raises in the end."""
+        loop = asyncio.get_running_loop()
+        # What the session has seen, the state or the beginning covers; then the place says it all.
+        carried = () if self._place else self._context.carried()
+        request = self._request()
+        stream = self._route.stream(request, node, carried, self._patience_s)
+        try:
+            async with aclosing(stream):
+                async for event in _events(stream):
+                    if event.kind == "end":
+                        error = _why(request, event, node)
+                        self._route.failed(node, error)
+                        raise error
+                    told = _read(event, node)
+                    self._move(event, carried)
+                    self._heard_at = loop.time()
+                    if told is None or (self._is_cut and isinstance(told, Cut)):
+                        continue  # it goes on, which is no news
+                    self._is_cut = self._is_cut or isinstance(told, Cut)
+                    yield told
+                    self._heard_at = loop.time()  # however long that took
+        except Lost as lost:
+            lost.carried = (self._place,) if self._place else carried
+            raise
+
+    def _move(self, event: "_Event", carried: tuple[str, ...]) -> None:
+        """The event is told: from here on it goes on, and the session has seen it."""
+        if event.id and event.id != self._place:
+            self._context.answered((self._place,) if self._place else carried, event.id)
+            self._place = event.id
+            self._has_moved = True
+        elif event.kind == "state":
+            self._has_moved = True
+
+    async def _pause(self, pause_s: float, failures: Sequence[NotApplied | TooFarBack]) -> None:
+        """No node could go on: wait, or raise the failure that tells most."""
+        loop = asyncio.get_running_loop()
         pause = random.uniform(pause_s / 2, pause_s)
-        pause_s = min(2 * pause_s, PAUSE_MAX_S)
-        is_late = loop.time() + pause > told_at + timeout_s
-        if is_late or all(isinstance(failure, TooFarBack) for failure in failures.values()):
-            raise min(failures.values(), key=lambda failure: _TELLING.index(type(failure)))
+        is_late = loop.time() + pause > self._heard_at + self._timeout_s
+        if is_late or all(isinstance(failure, TooFarBack) for failure in failures):
+            raise min(failures, key=lambda failure: _TELLING.index(type(failure)))
         await asyncio.sleep(pause)
+
+    def _request(self) -> Request[None]:
+        query = {"prefix": self._prefix} if self._prefix else {}
+        if not self._place and self._since:
+            query["since"] = self._since
+        return Request(
+            name=f"watch {self._prefix!r}",
+            method="GET",
+            path="/watch",
+            query=query,
+            headers={"Last-Event-ID": self._place} if self._place else {},
+            read=answers.nothing,
+        )
 
 
 _TELLING: Sequence[type[LightconeError]] = (TooFarBack, NotCaughtUp, NotApplied, Unreachable)
@@ -171,20 +217,6 @@ class _Event:
         if not isinstance(read, dict):
             raise ValueError("not a JSON object")
         return read
-
-
-def _request(prefix: str, since: str, place: str) -> Request[None]:
-    query = {"prefix": prefix} if prefix else {}
-    if not place and since:
-        query["since"] = since
-    return Request(
-        name=f"watch {prefix!r}",
-        method="GET",
-        path="/watch",
-        query=query,
-        headers={"Last-Event-ID": place} if place else {},
-        read=answers.nothing,
-    )
 
 
 async def _events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[_Event, None]:
