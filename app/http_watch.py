@@ -22,7 +22,7 @@ from aiohttp import web
 from app import checks, errors, metrics
 from app.conditions import etag
 from app.config import Config
-from app.errors import LogTrimmed, RequestError
+from app.errors import LogTrimmed, NotCaughtUp, RequestError
 from app.http_session import CONTEXT_HEADER, Sessions
 from app.http_shapes import shown_state, shown_write
 from app.kv_store import NOTHING, KVStore
@@ -98,7 +98,13 @@ class WatchRoutes:
         text = request.headers.get("Last-Event-ID") or request.query.get("since", "")
         begins_now = text == _NOW
         position = NOTHING if begins_now else self._sessions.contexts.parse(text)
-        context = await self._sessions.catch_up(request, position)
+        context = self._sessions.context(request)
+        try:
+            await self._sessions.catch_up(request, position)
+        except NotCaughtUp:
+            # What a watcher was told it is not told again, so it need not be here.
+            if not context <= self._sessions.progress.clock:
+                raise
         _, clock = await self._store.snapshot([], context, [], 0)  # there is a state to read
         self._sessions.progress.advance(clock)
         if begins_now:

@@ -98,8 +98,8 @@ class Watching:
             wake.set()
 
     async def events(self, prefix: str, since: VectorClock | None) -> AsyncGenerator[Event, None]:
-        """What happens after `since`, which is applied here; without it, first the state of the
-        keys that begin with `prefix`.
+        """What happens after `since`, of which this node may lack some; without it, first the state
+        of the keys that begin with `prefix`.
 
         Raises OutOfLog; Stopping, NodeRemoved, RedisUnavailable: then another node, or this one
         later, can go on; and LogTrimmed while it tells the state, which then has to begin anew.
@@ -117,16 +117,16 @@ class Watching:
                     else:
                         yield state
                 since = cut
-            feed = Feed(self._store, since)
+            feed, known = Feed(self._store, since), self._progress.clock
             try:
-                await feed.look(self._progress.clock)
+                await feed.look(known)
                 yield Cut(feed.at)
                 while True:
                     wake.clear()
-                    self._may_go_on(feed.at)
-                    while write := await feed.next(self._progress.clock):
+                    known = self._may_go_on(known)
+                    while write := await feed.next(known):
                         yield Told(write, feed.at)
-                        self._may_go_on(feed.at)
+                        known = self._may_go_on(known)
                     await _woken(wake)
                     yield Quiet(feed.at)
             except LogTrimmed:
@@ -138,9 +138,9 @@ class Watching:
     async def _state(self, prefix: str) -> AsyncGenerator[KeyState | Cut, None]:
         reader = self._reader(prefix)
         at = await reader.begin("", self._now_us())
-        cut = None
+        cut, known = None, self._progress.clock
         while cut is None:
-            self._may_go_on(VectorClock())
+            known = self._may_go_on(known)
             if (found := await reader.read(at)) is None:
                 await asyncio.sleep(_LOOK_EVERY_S)  # a merge, which the logs may not outlive
                 continue
@@ -151,16 +151,17 @@ class Watching:
         self._progress.advance(cut.clock)
         yield Cut(cut.clock)
 
-    def _may_go_on(self, at: VectorClock) -> None:
-        """This node, which has told all of `at`, can tell more.
+    def _may_go_on(self, known: VectorClock) -> VectorClock:
+        """The clock here, which has not gone back behind the one that was `known` before.
 
         Raises Stopping, NodeRemoved, RedisUnavailable.
         """
         if self._is_stopping:
             raise Stopping
         self._members.check()
-        if not at <= self._progress.clock:
-            raise RedisUnavailable(NOT_OURS)  # what was told comes back, or is lost
+        if not known <= self._progress.clock:
+            raise RedisUnavailable(NOT_OURS)  # some of what was told comes back, or is lost
+        return self._progress.clock
 
     async def _out_of_log(self, at: VectorClock) -> OutOfLog:
         missed, go_on = [], at

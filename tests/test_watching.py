@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -325,14 +326,42 @@ async def test_nobody_watches_a_node_that_was_removed(a: Client) -> None:
     assert (await refused(a))[:2] == (410, "node-removed")
 
 
-async def test_a_node_that_is_behind_the_watcher_does_not_begin(a: Client) -> None:
-    status, problem, body = await refused(a, "?wait=0", **{"Last-Event-ID": "lc1;B:1"})
-    assert (status, problem) == (503, "not-caught-up")
-    assert [one["dot"] for one in body["missing"]] == ["B:1"]
-    opening = asyncio.create_task(a.get("/watch?wait=20", headers={"Last-Event-ID": "lc1;B:1"}))
-    await receive(a, write_of("B", 1, ""), write_of("B", 2, ""))
+async def test_a_node_that_lacks_some_of_what_was_told_tells_the_rest(a: Client) -> None:
+    async with watching(a, "/watch?wait=0", "lc1;B:2") as stream:
+        await stream.next()
+        await put(a, "x")
+        assert (await stream.next()).id == "lc1;A:1;B:2"
+        await receive(a, *(write_of("B", number, "") for number in (1, 2, 3)))
+        assert (await stream.next()).data["dot"] == "B:3"
+
+
+async def test_a_watcher_begins_with_what_its_session_has_seen(a: Client) -> None:
+    for query in ("", "?since=now", "?since=lc1;"):
+        query += "&wait=0" if query else "?wait=0"
+        status, problem, body = await refused(a, query, **{"Causal-Context": "lc1;B:1"})
+        assert (status, problem) == (503, "not-caught-up")
+        assert [one["dot"] for one in body["missing"]] == ["B:1"]
+    context = {"Causal-Context": "lc1;B:1"}
+    opening = asyncio.create_task(a.get("/watch?wait=20&since=now", headers=context))
+    await receive(a, write_of("B", 1, ""))
     async with await opening as response:
-        assert response.status == 200
+        assert response.headers["Causal-Context"] == "lc1;B:1"
+
+
+async def test_who_was_told_what_is_lost_learns_that(redis_url: str) -> None:
+    """B has lost B:3, and writes as another; the peers, which are not there, said that they have
+    no more either."""
+    async with node_a(redis_url) as a:
+        await receive(a, write_of("B", 1, ""), write_of("B~1", 1, "B:1"))
+        now_us = int(time.time() * 1e6)
+        with BlockingRedis.from_url(redis_url) as redis:
+            for peer in "BC":
+                report = {"clock": "B:1 B~1:1", "received": "B:1 B~1:1", "error": ""}
+                times = {"last_contact_us": now_us, "skew_us": 0}
+                redis.hset(f"peer:{peer}", mapping={**report, **times})
+            status, problem, body = await refused(a, "?wait=0", **{"Last-Event-ID": "lc1;B:3"})
+        assert (status, problem) == (410, "lost")
+        assert body["lost"] == [{"actor": "B", "after": 1, "through": 3}]
 
 
 BAD = {
