@@ -116,6 +116,7 @@ class WatchRoutes:
     ) -> None:
         """The watcher has been told all there is, and then why there is no more."""
         try:
+            await stream.begin()
             await stream.tell(first)
             async for event in events:
                 await stream.tell(event)
@@ -177,6 +178,10 @@ class _Stream:
         self._sent: VectorClock | None = None
         self._sent_at = float("-inf")
 
+    async def begin(self) -> None:
+        """The watcher knows when to ask again once it ends. Raises as `tell` does."""
+        await self._send(f"retry: {_RETRY_MS}\n\n")
+
     async def tell(self, event: Event) -> None:
         """The watcher is sent the event, or there is room for it on its way.
 
@@ -184,15 +189,13 @@ class _Stream:
         """
         match event:
             case Begin():
-                await self._send(f"retry: {_RETRY_MS}\nevent: begin\ndata: {{}}\n\n")
+                await self._send(_event("begin", {}))
             case KeyState():
                 metrics.WATCH_EVENTS.inc()
                 tag = etag(version.dot for version in event.versions) if event.versions else None
                 await self._send(_event("state", {**shown_state(event), "etag": tag}))
             case Cut(at):
-                await self._send(
-                    f"retry: {_RETRY_MS}\n" + self._at_clock("cut", at, {"clock": at.to_dict()})
-                )
+                await self._send(self._at_clock("cut", at, {"clock": at.to_dict()}))
             case Told(write, at):
                 self._at = at
                 operations = [
