@@ -5,6 +5,7 @@ ARGS ?=
 SEEDS ?= 1000
 MINUTES ?= 5
 NODES ?= 3
+TIMES ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test check coverage fuzz simulate mutate chaos bench-recovery format docs lock clean
@@ -37,9 +38,9 @@ simulate: setup ## Run many clusters on virtual time: SEEDS=10000, or ARGS='--se
 coverage: setup ## Run all tests and show which lines and branches of app/ they take, processes included.
 	$(python) -m pytest --cov $(ARGS)
 
-fuzz: setup ## Let the property tests try thirty times as hard; ARGS='-k twin' for some of them.
-	$(python) -m pytest --hypothesis-profile=fuzz \
-		tests/test_twin.py tests/test_codec.py tests/fuzzing $(ARGS)
+fuzz: setup ## Let the property tests try TIMES=10 as hard; ARGS='-k twin' for some of them.
+	TIMES=$(TIMES) $(python) -m pytest --hypothesis-profile=fuzz -n 2 --dist worksteal \
+		tests/test_twin.py tests/test_codec.py tests/test_wire.py tests/fuzzing $(ARGS)
 	@if $(python) -c 'import atheris' 2>/dev/null; then $(python) -m tests.fuzzing.guided; else \
 		echo "fuzz: without the guided part; for it, pip install atheris into .venv"; \
 	fi

@@ -21,7 +21,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
@@ -33,14 +32,14 @@ from pydantic_settings import (
 )
 
 from app import redis_url
+from app.addresses import is_node_id, parse_peers, peer_url
 from app.errors import StartupError
 from app.settings_text import is_setting, mask, read_env_file
 
-NODE_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 CLUSTER_SECRET_MIN_CHARACTERS = 16
 #: What one write may add to a batch besides its value: key, dependencies, framing.
 REPLICATE_SLACK_BYTES = 64 * 1024
-#: Every receiver takes so many writes in one batch (codec.BATCH_WRITES_MAX), whatever its settings.
+#: Every receiver takes so many writes in one batch (wire.BATCH_WRITES_MAX), whatever its settings.
 BATCH_WRITES_MAX = 10_000
 #: No write has more (write.OPERATIONS_MAX), whatever the settings.
 OPERATIONS_MAX = 1000
@@ -373,44 +372,6 @@ class Config(BaseSettings):
         if value <= (heartbeat := info.data.get("heartbeat_ms", 0)):
             raise ValueError(f"must be more than HEARTBEAT_MS, which is {heartbeat}")
         return value
-
-
-def is_node_id(text: str) -> bool:
-    """Whether a node can be called so."""
-    return NODE_ID_PATTERN.fullmatch(text) is not None
-
-
-def parse_peers(text: str) -> dict[str, str]:
-    """The peers in `B=http://host:port,C=...`. Raises ValueError that quotes the wrong part."""
-    peers: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        node, equals, url = (piece.strip() for piece in part.partition("="))
-        if not (node and equals and url):
-            raise ValueError(f"`{mask(part)}` is not of the form NODE=http://host:port")
-        if node in peers:
-            raise ValueError(f"`{node}` is named twice")
-        peers[node] = url
-    return peers
-
-
-def peer_url(node: str, url: str) -> str:
-    """The URL at which `node` is reached, in one form.
-
-    Raises ValueError for what cannot be one.
-    """
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, a bracket that is not closed
-        parts, usable = urlsplit(""), False
-    if not usable or parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError(
-            f"the URL of `{node}` must be http://host:port or https://host:port, with nothing "
-            f"after it: {mask(url)}"
-        )
-    if parts.username is not None or parts.password is not None:
-        raise ValueError(f"the URL of `{node}` must not hold a password; see CLUSTER_SECRET")
-    return url.rstrip("/")
 
 
 def _problem(details: Any, values: Mapping[str, Any]) -> str:

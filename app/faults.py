@@ -16,9 +16,9 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from app.codec import Answer, Batch
 from app.errors import BadFault
 from app.peers import PeerUnreachable
+from app.wire import Answer, Batch
 
 _Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=600_000)]

@@ -14,11 +14,11 @@ from typing import Final
 
 from aiohttp import web
 
-from app import checks, codec, errors
+from app import checks, errors, wire
+from app.addresses import is_node_id
 from app.board import Board
 from app.buffer import PendingBuffer
-from app.codec import Answer, Batch
-from app.config import Config, is_node_id
+from app.config import Config
 from app.errors import listing
 from app.identity import Identity
 from app.log import get_logger
@@ -27,6 +27,7 @@ from app.peers import SIGNATURE_HEADER, Signer
 from app.progress import Progress
 from app.snapshot_receiving import SnapshotReceiving
 from app.vector_clock import VectorClock
+from app.wire import Answer, Batch
 
 log = get_logger(__name__)
 
@@ -57,7 +58,7 @@ class ReplicateRoutes:
         limit = self.config.replicate_max_bytes
         body = await checks.body(request, limit, "batch", "REPLICATE_MAX_BYTES")
         self.signer.check(body, request.headers.get(SIGNATURE_HEADER))
-        batch = codec.decode_batch(body)
+        batch = wire.decode_batch(body)
         await self._check_sender(batch)
         actors = {write.dot.actor for write in batch.writes}
         actors.update(*(write.dependencies for write in batch.writes))
@@ -78,7 +79,7 @@ class ReplicateRoutes:
         if batch.birth:
             first_birth = await self.board.first_birth(batch.sender, batch.birth)
         sender = self.members.known(batch.sender)
-        answer = codec.encode_answer(
+        answer = wire.encode_answer(
             Answer(
                 self.config.node_id,
                 received.clock,
@@ -97,7 +98,7 @@ class ReplicateRoutes:
             )
         )
         return web.Response(
-            body=answer, content_type=codec.CONTENT_TYPE, headers=self.signer.headers(answer)
+            body=answer, content_type=wire.CONTENT_TYPE, headers=self.signer.headers(answer)
         )
 
     async def _clocks(self, sender: str) -> dict[str, VectorClock]:

@@ -17,7 +17,6 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from app import codec, incarnation, metrics
-from app.codec import Answer
 from app.errors import InvariantError, NotReady, RedisUnavailable, StartupError
 from app.incarnation import Evidence, Remembered
 from app.keys import LAYOUT, Keys
@@ -27,6 +26,7 @@ from app.progress import Progress
 from app.redis_link import run_of, took_over, translated
 from app.scripts import Scripts
 from app.vector_clock import VectorClock
+from app.wire import Answer
 
 log = get_logger(__name__)
 

@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-from app.codec import Answer
-from app.config import is_node_id
+from app.addresses import is_node_id
 from app.identity import Ask
 from app.log import get_logger
 from app.members import Members
 from app.peers import PeerUnreachable
 from app.replication import Link, Tools
+from app.wire import Answer
 
 log = get_logger(__name__)
 

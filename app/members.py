@@ -23,8 +23,9 @@ import msgspec
 from redis.asyncio import Redis
 
 from app import codec
+from app.addresses import is_node_id, peer_url
 from app.codec import MemberRecord
-from app.config import Config, is_node_id, peer_url
+from app.config import Config
 from app.errors import BadMember, LastMember, NodeRemoved, NoSuchMember
 from app.keys import Keys, member_key, nodes_with_keys, settings_key
 from app.log import get_logger

@@ -13,9 +13,9 @@ from typing import Final, Protocol
 import aiohttp
 import msgspec
 
-from app import codec
-from app.codec import Answer, Batch
+from app import wire
 from app.errors import BadBatch, BadSignature, LightconeError
+from app.wire import Answer, Batch
 
 SIGNATURE_HEADER: Final = "Cluster-Signature"
 _ANSWER_MAX_BYTES: Final = 1024 * 1024
@@ -88,12 +88,12 @@ class HttpExchange:
         self._timeout = aiohttp.ClientTimeout(total=timeout_ms / 1000)
 
     async def __call__(self, url: str, batch: Batch) -> Answer:
-        body = codec.encode_batch(batch)
+        body = wire.encode_batch(batch)
         try:
             async with self._session.post(
                 f"{url}/replicate",
                 data=body,
-                headers={"Content-Type": codec.CONTENT_TYPE, **self._signer.headers(body)},
+                headers={"Content-Type": wire.CONTENT_TYPE, **self._signer.headers(body)},
                 timeout=self._timeout,
                 allow_redirects=False,
             ) as response:
@@ -101,7 +101,7 @@ class HttpExchange:
                 if response.status != 200:
                     raise PeerRefused(_why(response.status, reply))
                 self._signer.check(reply, response.headers.get(SIGNATURE_HEADER))
-                answer = codec.decode_answer(reply)
+                answer = wire.decode_answer(reply)
         except (BadBatch, BadSignature) as error:
             raise PeerRefused(error.detail) from None
         except TimeoutError:

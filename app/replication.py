@@ -22,7 +22,6 @@ from typing import Final
 
 from app.board import Board, PeerReport
 from app.bounded_read import read_about
-from app.codec import Answer, Batch
 from app.config import Config
 from app.errors import InvariantError, LogTrimmed, RedisUnavailable
 from app.faults import HEALTHY, Fault, FaultyLink
@@ -36,6 +35,7 @@ from app.relay import PeerView
 from app.snapshot import Kept, Part
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import VectorClock, node_of
+from app.wire import Answer, Batch
 from app.write import Put, Write
 
 log = get_logger(__name__)

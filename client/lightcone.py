@@ -262,7 +262,7 @@ class Session:
     ) -> Transaction:
         """A transaction, to be put together and committed, with `async with` or by hand.
 
-        If it only gets, it is no write, and is tried like a read. It is not recorded.
+        If it only gets, it is no write, and is tried like a read.
         """
 
         async def send(ops: Ops) -> Transacted:

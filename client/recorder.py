@@ -3,7 +3,7 @@
 What it is: `Recorder`, the file of one `Lightcone`; and the form of a line, for whatever checks a
 store from outside.
 
-What it assumes and guarantees: a request about a key is one line, however many nodes it was tried
+What it assumes and guarantees: a request about keys is one line, however many nodes it was tried
 at, and is written when it ends, however it ends. A line claims no more than the client knows: a
 write that was cancelled has an unknown outcome. Times are monotonic microseconds, around
 everything that the request had part in: so of two requests of a session, the one that started after
@@ -21,12 +21,14 @@ Each line is a JSON object:
 |---|---|
 | `session` | whose operation it is |
 | `node` | the URL of the node that answered, or else was asked last |
-| `kind`, `key` | `put`, `delete`, `get` or `siblings`, and of what |
+| `kind`, `key` | `put`, `delete`, `get` or `siblings`, and of what; or `txn` |
 | `value` | what was put, as text; see `value_text` |
 | `seen` | what was read: the winner with its `value` and `dot` first, then its siblings |
 | `complete` | of a `get`: true, for the ETag names all siblings, though by their dots alone |
-| `dot` | the name of a put or a delete |
-| `dependencies` | the vector clock just before a put: that of the answer, less the put itself |
+| `reads` | of a `txn`: for each key that was got, `key` and all that was `seen` of it |
+| `writes` | of a `txn`: for each key that was written, `key` and `value`, or `delete`: true |
+| `dot` | the name of a write |
+| `dependencies` | the vector clock just before a put or a `txn`: the answer's, less that write |
 | `outcome` | `ok`, `not_applied`, `unknown` |
 | `start`, `end` | microseconds, from a clock that only goes forward |
 | `context_in`, `context_out` | the tokens that the session held before and after |
@@ -42,7 +44,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from client.answers import Deleted, Version, Written
+from client.answers import Deleted, Transacted, Version, Written
 from client.context import Context
 from client.errors import LightconeError, Outcome
 from client.transport import Request
@@ -100,7 +102,7 @@ class Recorder:
     ) -> Iterator[Served]:
         """A line for the request is written when the block ends, however that comes."""
         served = Served()
-        if self._file is None or not request.key:
+        if self._file is None or not (request.key or _is_transaction(request)):
             yield served
             return
         context_in, start = str(context), _now_us()
@@ -121,8 +123,7 @@ class Recorder:
                 "session": session,
                 "node": served.node,
                 "kind": _kind(request),
-                "key": request.key,
-                **({"value": value_text(request.body)} if request.body is not None else {}),
+                **_asked(request),
                 **(_told(request, served.result) if outcome == "ok" else {}),
                 "outcome": outcome,
                 "start": start,
@@ -152,10 +153,32 @@ def value_text(value: bytes) -> str:
     return text
 
 
+def _is_transaction(request: Request[Any]) -> bool:
+    return request.path == "/txn"
+
+
 def _kind(request: Request[Any]) -> str:
+    if _is_transaction(request):
+        return "txn"
     if request.is_write:
         return {"PUT": "put", "DELETE": "delete"}[request.method]
     return "siblings" if "siblings" in request.query else "get"
+
+
+def _asked(request: Request[Any]) -> dict[str, object]:
+    """What was asked for, beyond its kind."""
+    if not _is_transaction(request):
+        put = {} if request.body is None else {"value": value_text(request.body)}
+        return {"key": request.key, **put}
+    ops = json.loads(request.body or b"")["ops"]
+    writes: list[dict[str, object]] = []
+    for op in ops:
+        if "put" in op:
+            value = base64.b64decode(op["base64"]) if "base64" in op else op["value"].encode()
+            writes.append({"key": op["put"], "value": value_text(value)})
+        elif "delete" in op:
+            writes.append({"key": op["delete"], "delete": True})
+    return {"reads": [{"key": op["get"]} for op in ops if "get" in op], "writes": writes}
 
 
 def _told(request: Request[Any], result: object) -> dict[str, object]:
@@ -163,6 +186,10 @@ def _told(request: Request[Any], result: object) -> dict[str, object]:
     match result:
         case Written(dot=dot, clock=clock):
             return {"dot": dot, "dependencies": _before(dot, clock)}
+        case Transacted(dot=dot, clock=clock, read=read):
+            reads = [{"key": key, "seen": [_seen(v) for v in vs]} for key, vs in read.items()]
+            told = {} if dot is None else {"dot": dot, "dependencies": _before(dot, clock)}
+            return {"reads": reads, **told}
         case Deleted(dot=dot):
             return {"dot": dot}
         case Version() as winner:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
 from redis import Redis as BlockingRedis
@@ -17,13 +18,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app import identity
 from app.buffer import PendingBuffer
-from app.embedded_redis import find_redis_server, redis_servers
 from app.identity import Identity
 from app.incarnation import Remembered, Settled
 from app.keys import Keys
 from app.kv_store import KVStore
 from app.progress import Progress
 from app.redis_link import run_of
+from app.redis_program import find_redis_server, redis_servers
 from app.scripts import Scripts
 from app.vector_clock import VectorClock
 from tests import effort  # noqa: F401 (registers the profile that `make fuzz` chooses)
@@ -196,3 +197,10 @@ def make_store(make_redis: MakeRedis) -> MakeStore:
         return Store(node, redis, keys, scripts, progress, life, store, buffer, time_us)
 
     return make
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """For requests to real nodes, on a machine that may be busy with something else."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
+        yield session

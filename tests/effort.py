@@ -1,13 +1,14 @@
 """How hard the property tests try.
 
 What it is: `effort`, the settings of a property test, `time_enough`, a mark for it, and the profile
-`fuzz`, with which `make fuzz` makes all of them try thirty times as hard.
+`fuzz`, with which `make fuzz` makes all of them try `TIMES` as hard.
 
 What it assumes and guarantees: that a busy machine is no failure, so there are no deadlines.
 
 What it does not know: what the tests are about.
 """
 
+import os
 from typing import Final
 
 import pytest
@@ -19,7 +20,7 @@ _NORMAL: Final = 100
 _TIMEOUT_S: Final = 300
 
 # pytest chooses it with --hypothesis-profile=fuzz, for which tests/conftest.py imports this module.
-settings.register_profile("fuzz", max_examples=30 * _NORMAL)
+settings.register_profile("fuzz", max_examples=int(os.environ.get("TIMES", "10")) * _NORMAL)
 
 
 def effort(examples: int) -> settings:

@@ -8,18 +8,21 @@ C and reaches neither, so nothing happens that the test does not ask for.
 What it does not know: what the tests ask.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from app import node
-from app.codec import Answer, Batch
+from app import node, wire
 from app.config import Config
 from app.peers import PeerUnreachable
+from app.vector_clock import VectorClock
+from app.wire import Answer, Batch
+from app.write import Put, Write
 from tests.conftest import begin_at
+from tests.model import Node
 
 PEERS: Final = {"B": "http://127.0.0.1:1", "C": "http://127.0.0.1:2"}
 
@@ -56,6 +59,31 @@ async def new_node_a(redis_url: str, **settings: Any) -> AsyncIterator[Client]:
         TestClient(Server(application)) as client,
     ):
         yield client
+
+
+def put_by(author: Node, key: str, value: bytes, content_type: str = "text/plain") -> Write:
+    return author.write([Put(key, value, content_type)], 1_700_000_000_000_000)
+
+
+async def replicate(
+    client: Client,
+    writes: Iterable[Write] = (),
+    *,
+    sender: str = "B",
+    receiver: str = "A",
+    clock: VectorClock = VectorClock(),  # noqa: B008 (immutable)
+) -> ClientResponse:
+    """A peer sends these writes."""
+    body = wire.encode_batch(Batch(sender, receiver, clock, tuple(writes)))
+    return await client.post("/replicate", data=body)
+
+
+async def replicated(client: Client, *writes: Write) -> Answer:
+    """What the node answers a peer that sends these writes."""
+    response = await replicate(client, writes)
+    assert response.status == 200, await response.text()
+    assert response.content_type == "application/vnd.msgpack"
+    return wire.decode_answer(await response.read())
 
 
 def contents(redis: Any) -> dict[bytes, bytes]:

@@ -21,10 +21,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app import codec, identity
+from app import codec, identity, wire
 from app.board import Board
 from app.buffer import PendingBuffer
-from app.codec import Batch
 from app.conditions import Condition
 from app.errors import LogTrimmed, PreconditionFailed
 from app.keys import Keys
@@ -36,6 +35,7 @@ from app.snapshot_reading import SnapshotReader
 from app.snapshot_receiving import SnapshotReceiving
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import Dot, VectorClock
+from app.wire import Batch
 from app.write import Operation, Put, Write, winner_first
 from tests.conftest import FirstLife, begin
 from tests.model import Node
@@ -145,8 +145,8 @@ class Pair:
 
     async def receive(self, number: int, writes: Sequence[Write]) -> Received:
         """These writes come in one batch, as they travel."""
-        body = codec.encode_batch(Batch("sender", "receiver", VectorClock(), tuple(writes)))
-        received = await self.workers[number].buffer.receive(codec.decode_batch(body).writes)
+        body = wire.encode_batch(Batch("sender", "receiver", VectorClock(), tuple(writes)))
+        received = await self.workers[number].buffer.receive(wire.decode_batch(body).writes)
         outcomes = Counter(self.twin.receive(writes))
         assert received.applied == outcomes["applied"]
         assert received.duplicate == outcomes["duplicate"]
@@ -207,8 +207,8 @@ class Pair:
         if part is None:
             return
         twin, worker = self.twin, self.workers[0]
-        body = codec.encode_batch(Batch("sender", "receiver", VectorClock(), (), part=part))
-        part = codec.decode_batch(body).part
+        body = wire.encode_batch(Batch("sender", "receiver", VectorClock(), (), part=part))
+        part = wire.decode_batch(body).part
         assert part is not None
         held = await worker.receiving.take(sender.twin.name, part)
         is_complete = await sending.take(held)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -11,30 +10,12 @@ import pytest
 from app.local_cluster import LocalCluster
 from client import BadInput, Lightcone, NotApplied
 from client.backups import Progress, backup, check, restore
+from tests.clusters import put_many, status, values
 from tests.processes import until_equal_clocks
-from tests.test_processes import status
 
 pytestmark = pytest.mark.timeout(300)
 
 SMALL_PARTS = {"BATCH_MAX_BYTES": "3000", "WORKERS": "2"}
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
-        yield session
-
-
-async def put_many(kv: Lightcone, url: str, keys: list[str], value: str) -> None:
-    session = kv.session().at(url)
-    for key in keys:
-        await session.put(key, value)
-
-
-async def values(kv: Lightcone, url: str, keys: list[str]) -> list[str | None]:
-    session = kv.session().at(url)
-    found = [await session.get(key) for key in keys]
-    return [None if one is None else one.text for one in found]
 
 
 KEYS = [f"key-{n}" for n in range(150)]

@@ -15,12 +15,12 @@ from aiohttp import ClientError, web
 from aiohttp.test_utils import TestClient, TestServer
 from redis.asyncio import Redis
 
-from app import codec
-from app.codec import Answer, Batch
+from app import wire
 from app.config import Config
 from app.node import World, worker
 from app.peers import PeerUnreachable
 from app.vector_clock import Dot
+from app.wire import Answer, Batch
 from tests.conftest import begin_at
 from tests.processes import until
 
@@ -41,11 +41,11 @@ class CountedLinks:
             raise PeerUnreachable("away")
         for write in batch.writes:
             self.sent[batch.sender, batch.receiver, write.dot] += 1
-        body = codec.encode_batch(batch)
+        body = wire.encode_batch(batch)
         try:
             response = await self.nodes[batch.receiver].post("/replicate", data=body)
             assert response.status == 200, await response.text()
-            return codec.decode_answer(await response.read())
+            return wire.decode_answer(await response.read())
         except ClientError as error:  # it is being shut down
             raise PeerUnreachable(str(error)) from error
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app import codec
-from app.config import Config, parse_peers
+from app import wire
+from app.config import Config
 from app.errors import StartupError
 
 SECRET = "correct horse battery"
@@ -94,7 +94,7 @@ def test_every_problem_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_a_sender_may_put_into_a_batch_every_receiver_takes() -> None:
-    most = codec.BATCH_WRITES_MAX
+    most = wire.BATCH_WRITES_MAX
     assert Config(node_id="A", batch_max_writes=most).batch_max_writes == most
     with pytest.raises(ValidationError):
         Config(node_id="A", batch_max_writes=most + 1)
@@ -176,7 +176,6 @@ def test_peers_may_have_spaces_and_slashes_around_them() -> None:
         {"node_id": "A", "peers": " B = http://b:1/ ,\nC=https://[::1]:2,"}
     )
     assert config.peers == {"B": "http://b:1", "C": "https://[::1]:2"}
-    assert parse_peers("") == {}
 
 
 def test_no_secret_is_ever_shown(monkeypatch: pytest.MonkeyPatch) -> None:

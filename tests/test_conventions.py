@@ -25,7 +25,7 @@ INCLUDES = sorted(scripts.LUA.glob("*.inc.lua"))
 INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 
 PURE = (
-    *("vector_clock", "write", "context", "incarnation", "relay", "codec", "errors"),
+    *("vector_clock", "write", "context", "incarnation", "relay", "codec", "wire", "errors"),
     *("snapshot", "stability", "lost"),
     *("conditions", "transactions", "explain"),
 )
@@ -52,7 +52,7 @@ NO_TEST_FILE = {
     "keys": "names only: every test of the store reads them, and this file their documents",
     "problems": "what errors look like: tests/test_http_api.py causes them",
     "snapshot_reading": "what is sent: tests/test_snapshot_sending.py looks at it",
-    "snapshot": "values only: tests/test_codec.py and all tests of snapshots make them",
+    "snapshot": "values only: tests/test_wire.py and all tests of snapshots make them",
     "node": "puts the parts together: tests/test_http_api.py runs what it makes",
 }
 """Modules of app/ that have no tests/test_MODULE.py, and why."""

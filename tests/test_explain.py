@@ -8,10 +8,10 @@ from urllib.parse import quote
 import pytest
 from redis import Redis as BlockingRedis
 
-from app import codec
-from app.codec import Batch
+from app import wire
 from app.explain import explained
 from app.vector_clock import VectorClock
+from app.wire import Batch
 from app.write import Delete, Operation, Put, Write
 from tests.model import Node
 from tests.one_node import Client, node_a
@@ -72,7 +72,7 @@ async def client(redis_socket: Path) -> AsyncIterator[Client]:
 
 async def receives(client: Client, author: Node, *operations: Operation) -> None:
     write = author.write(operations, 9_000_000_000_000_000)
-    batch = codec.encode_batch(Batch(author.name, "A", VectorClock(), (write,)))
+    batch = wire.encode_batch(Batch(author.name, "A", VectorClock(), (write,)))
     assert (await client.post("/replicate", data=batch)).status == 200
 
 

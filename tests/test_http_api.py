@@ -22,16 +22,15 @@ from redis import Redis as BlockingRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from yarl import URL
 
-from app import __version__, codec, node
-from app.codec import Answer, Batch
+from app import __version__, node, wire
 from app.config import Config
-from app.embedded_redis import find_redis_server
 from app.errors import StartupError
 from app.peers import SIGNATURE_HEADER, Signer
+from app.redis_program import find_redis_server
 from app.vector_clock import VectorClock
-from app.write import Delete, Operation, Put, Write
+from app.write import Delete, Operation, Put
 from tests.model import Node
-from tests.one_node import PEERS, Client, new_node_a, node_a
+from tests.one_node import PEERS, Client, new_node_a, node_a, put_by, replicate, replicated
 from tests.processes import until
 
 SECRET = "a secret of this cluster"
@@ -76,27 +75,6 @@ async def token_of(client: Client, key: str, **headers: str) -> str:
         return response.headers["Causal-Context"]
 
 
-async def replicate(
-    client: Client,
-    writes: Iterable[Write] = (),
-    *,
-    sender: str = "B",
-    receiver: str = "A",
-    clock: VectorClock = VectorClock(),  # noqa: B008 (immutable)
-) -> ClientResponse:
-    """A peer sends these writes."""
-    body = codec.encode_batch(Batch(sender, receiver, clock, tuple(writes)))
-    return await client.post("/replicate", data=body)
-
-
-async def replicated(client: Client, *writes: Write) -> Answer:
-    """What the node answers a peer that sends these writes."""
-    response = await replicate(client, writes)
-    assert response.status == 200, await response.text()
-    assert response.content_type == "application/vnd.msgpack"
-    return codec.decode_answer(await response.read())
-
-
 async def clock_of(client: Client) -> dict[str, int]:
     response = await client.get("/status")
     clock: dict[str, int] = (await response.json())["clock"]
@@ -128,10 +106,6 @@ def logs() -> Iterator[Logs]:
 
 def grave(logs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [entry for entry in logs if entry["log_level"] in ("error", "critical")]
-
-
-def put_by(author: Node, key: str, value: bytes, content_type: str = "text/plain") -> Write:
-    return author.write([Put(key, value, content_type)], 1_700_000_000_000_000)
 
 
 # --- keys and values ------------------------------------------------------------------------------
@@ -1138,7 +1112,7 @@ async def test_a_batch_of_another_version_is_told_which_version_is_spoken(redis_
 async def test_the_raw_batch_of_these_tests_is_good(redis_url: str) -> None:
     async with node_a(redis_url) as client:
         response = await client.post("/replicate", data=GOOD)
-        assert codec.decode_answer(await response.read()).applied == 1
+        assert wire.decode_answer(await response.read()).applied == 1
 
 
 @pytest.mark.parametrize(
@@ -1202,7 +1176,7 @@ async def test_a_signed_cluster_takes_and_gives_signed_messages_only(redis_url: 
         assert response.status == 200
         answer = await response.read()
         signer.check(answer, response.headers[SIGNATURE_HEADER])
-        assert codec.decode_answer(answer).applied == 1
+        assert wire.decode_answer(answer).applied == 1
 
 
 async def test_a_signed_message_to_a_node_without_the_secret_is_refused(redis_url: str) -> None:

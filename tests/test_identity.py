@@ -10,7 +10,6 @@ import pytest
 import structlog
 
 from app import identity, redis_link
-from app.codec import Answer
 from app.errors import InvariantError, NotReady, RedisUnavailable, StartupError
 from app.identity import Ask, Identity
 from app.keys import Keys
@@ -19,6 +18,7 @@ from app.progress import Progress
 from app.redis_link import run_of
 from app.scripts import Scripts
 from app.vector_clock import VectorClock
+from app.wire import Answer
 from app.write import Put
 from tests.conftest import SERVERS, MakeRedis, begin
 

@@ -2,7 +2,6 @@
 
 import itertools
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -10,18 +9,11 @@ import pytest
 
 from app.local_cluster import LocalCluster
 from client import Lightcone, NotApplied
+from tests.clusters import assert_nodes_equal, cut, heal, put, status, under_load
 from tests.contents import covers
 from tests.processes import until, until_equal_clocks
-from tests.test_processes import assert_nodes_equal, status, under_load
-from tests.test_recovery import cut, heal, put
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
-        yield session
 
 
 class Growing(LocalCluster):

@@ -16,15 +16,15 @@ from aiohttp import ClientError, web
 from aiohttp.test_utils import TestClient, TestServer
 from redis.asyncio import Redis
 
-from app import codec
+from app import wire
 from app.board import Board
-from app.codec import Answer, Batch
 from app.config import Config
 from app.links import Links
 from app.members import Members
 from app.node import World, worker
 from app.peers import PeerRefused, PeerUnreachable
 from app.replication import Tools
+from app.wire import Answer, Batch
 from tests.conftest import MakeStore, begin_at
 from tests.processes import until
 
@@ -53,12 +53,12 @@ class Cluster:
         if at not in self.nodes or frozenset((batch.sender, at)) in self.cut:
             raise PeerUnreachable("away")
         self.exchanges.append((batch.sender, url))
-        body = codec.encode_batch(batch)
+        body = wire.encode_batch(batch)
         try:
             response = await self.nodes[at].post("/replicate", data=body)
             if response.status != 200:
                 raise PeerRefused(await response.text())
-            return codec.decode_answer(await response.read())
+            return wire.decode_answer(await response.read())
         except ClientError as error:  # it is being shut down
             raise PeerUnreachable(str(error)) from error
 

@@ -16,9 +16,8 @@ from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient
 from redis import Redis as BlockingRedis
 
-from app import codec, node
+from app import node, wire
 from app.board import Board, PeerReport
-from app.codec import Answer, Batch
 from app.config import Config
 from app.errors import LogTrimmed, NotLost
 from app.keys import end_key
@@ -26,6 +25,7 @@ from app.losses import Losses
 from app.lost import Loss
 from app.peers import PeerUnreachable
 from app.vector_clock import SEQUENCE_MAX, VectorClock
+from app.wire import Answer, Batch
 from app.write import Put, Write
 from tests.conftest import MakeStore, Store, begin_at
 from tests.model import Node
@@ -93,7 +93,7 @@ async def node_a(redis_url: str, peers: Peers, **settings: Any) -> AsyncIterator
 
 
 async def receive(client: Client, *writes: Write) -> None:
-    body = codec.encode_batch(Batch("C", "A", VectorClock(), writes))
+    body = wire.encode_batch(Batch("C", "A", VectorClock(), writes))
     async with client.post("/replicate", data=body) as response:
         assert response.status == 200, await response.text()
 

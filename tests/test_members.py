@@ -8,13 +8,14 @@ import msgspec
 import pytest
 from redis import Redis as BlockingRedis
 
-from app import codec
-from app.codec import Batch, MemberRecord
+from app import codec, wire
+from app.codec import MemberRecord
 from app.config import Config
 from app.errors import NodeRemoved
 from app.keys import Keys, member_key
 from app.members import Members, Told, members_of
 from app.vector_clock import Dot, VectorClock
+from app.wire import Batch
 from app.write import Put
 from tests.conftest import MakeStore, Store
 from tests.model import Node
@@ -274,7 +275,7 @@ Ask = Callable[..., Awaitable[Any]]
 
 async def ask(client: Client, sender: str, *, birth: str = "a birth", **more: Any) -> Any:
     batch = Batch(sender, "A", VectorClock(), more.get("writes", ()), birth)
-    return await client.post("/replicate", data=codec.encode_batch(batch))
+    return await client.post("/replicate", data=wire.encode_batch(batch))
 
 
 async def test_a_stranger_that_only_asks_is_told_who_the_members_are_and_remembered(
@@ -283,7 +284,7 @@ async def test_a_stranger_that_only_asks_is_told_who_the_members_are_and_remembe
     async with node_a(redis_url) as client:
         await client.put("/kv/x", data=b"x")
         for birth in ("first", "second"):
-            answer = codec.decode_answer(await (await ask(client, "D", birth=birth)).read())
+            answer = wire.decode_answer(await (await ask(client, "D", birth=birth)).read())
             assert answer.first_birth == "first"
             assert answer.clock == VectorClock({"A": 1})
             assert answer.members == {"A": "", "B": "http://127.0.0.1:1", "C": "http://127.0.0.1:2"}

@@ -24,10 +24,9 @@ from app.errors import RedisUnavailable
 from app.local_cluster import LocalCluster
 from app.redis_link import translated
 from tests.model import Node
-from tests.one_node import Client, node_a
+from tests.one_node import Client, node_a, put_by, replicated
 from tests.processes import until
 from tests.redis_processes import RedisProcess
-from tests.test_http_api import put_by, replicated
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -10,8 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from app import codec
-from app.codec import Answer, Batch
+from app import wire
 from app.errors import BadSignature
 from app.peers import (
     SIGNATURE_HEADER,
@@ -22,6 +21,7 @@ from app.peers import (
     Signer,
 )
 from app.vector_clock import Dot, VectorClock
+from app.wire import Answer, Batch
 from app.write import Put, Write
 
 SECRET = "a secret of the cluster"
@@ -197,10 +197,10 @@ async def test_the_answer_of_the_peer_comes_back(
 
     async def handler(request: web.Request) -> web.Response:
         body = await request.read()
-        assert request.content_type == codec.CONTENT_TYPE
+        assert request.content_type == wire.CONTENT_TYPE
         signer.check(body, request.headers.get(SIGNATURE_HEADER))
-        got.append(codec.decode_batch(body))
-        answer = codec.encode_answer(ANSWER)
+        got.append(wire.decode_batch(body))
+        answer = wire.encode_answer(ANSWER)
         return web.Response(body=answer, headers=signer.headers(answer))
 
     assert await exchange(await serve(handler), secret=secret) == ANSWER
@@ -211,7 +211,7 @@ async def test_an_answer_in_many_pieces_comes_back_whole(serve: Serve, exchange:
     async def handler(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        for byte in codec.encode_answer(ANSWER):
+        for byte in wire.encode_answer(ANSWER):
             await response.write(bytes([byte]))
         return response
 
@@ -222,7 +222,7 @@ async def test_an_answer_in_many_pieces_comes_back_whole(serve: Serve, exchange:
 
 
 async def test_the_answer_of_another_node_is_refused(serve: Serve, exchange: Exchanges) -> None:
-    url = await serve(answering(codec.encode_answer(replace(ANSWER, node="C"))))
+    url = await serve(answering(wire.encode_answer(replace(ANSWER, node="C"))))
     assert await exchange.refused(url) == f"the node at {url} is C, and PEERS says that it is B"
 
 
@@ -260,7 +260,7 @@ async def test_a_redirect_is_not_followed(serve: Serve, exchange: Exchanges) -> 
 
     async def elsewhere(request: web.Request) -> web.Response:
         followed.append(request.path)
-        return web.Response(body=codec.encode_answer(ANSWER))
+        return web.Response(body=wire.encode_answer(ANSWER))
 
     other = await serve(elsewhere)
     url = await serve(answering(b"", 307, {"Location": f"{other}/replicate"}))
@@ -269,7 +269,7 @@ async def test_a_redirect_is_not_followed(serve: Serve, exchange: Exchanges) -> 
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"\xc1", b"hello", b"{}", b"\x80", codec.encode_answer(ANSWER)[:-1]]
+    "body", [b"", b"\xc1", b"hello", b"{}", b"\x80", wire.encode_answer(ANSWER)[:-1]]
 )
 async def test_an_answer_that_cannot_be_read_is_refused(
     serve: Serve, exchange: Exchanges, body: bytes
@@ -293,14 +293,14 @@ async def test_an_answer_that_does_not_end_is_refused(serve: Serve, exchange: Ex
 async def test_an_answer_with_no_signature_is_refused_where_there_is_a_secret(
     serve: Serve, exchange: Exchanges
 ) -> None:
-    url = await serve(answering(codec.encode_answer(ANSWER)))
+    url = await serve(answering(wire.encode_answer(ANSWER)))
     assert "CLUSTER_SECRET" in await exchange.refused(url, secret=SECRET)
 
 
 async def test_an_answer_with_a_wrong_signature_is_refused(
     serve: Serve, exchange: Exchanges
 ) -> None:
-    answer = codec.encode_answer(ANSWER)
+    answer = wire.encode_answer(ANSWER)
     other = Signer("another secret").headers(answer)
     url = await serve(answering(answer, headers=other))
     assert "CLUSTER_SECRET" in await exchange.refused(url, secret=SECRET)
@@ -311,7 +311,7 @@ async def test_an_answer_with_a_signature_that_is_no_text_is_refused(
     serve_raw: ServeRaw, exchange: Exchanges
 ) -> None:
     async def handler(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answer = codec.encode_answer(ANSWER)
+        answer = wire.encode_answer(ANSWER)
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\n{SIGNATURE_HEADER}: "
         writer.write(head.encode() + b"\xff\xfe\r\n\r\n" + answer)
         await writer.drain()

@@ -7,11 +7,7 @@ import asyncio
 import itertools
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -19,104 +15,13 @@ import pytest
 from app.local_cluster import LocalCluster
 from app.write import Put
 from client import Lightcone, Unreachable
-from tests.contents import Contents, covers, redis_contents, sequence_of, unequal, writes_of
-from tests.processes import WHOLE_LOGS, until, until_equal_clocks
+from tests.clusters import contents_of, status, under_load
+from tests.contents import sequence_of, writes_of
+from tests.processes import WHOLE_LOGS, until
 
 pytestmark = pytest.mark.timeout(300)
 
 KILLS = 20
-SHARED_KEYS = 5
-CLIENTS_PER_NODE = 2
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
-        yield session
-
-
-@dataclass
-class Load:
-    """Clients that write for as long as they may, and remember what was acknowledged."""
-
-    urls: dict[str, str]
-    http: aiohttp.ClientSession
-    acknowledged: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Dot -> the key and the value written."""
-    repeated: list[str] = field(default_factory=list)
-    numbers: Iterator[int] = field(default_factory=itertools.count)
-    _stop: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def run(self, clients_per_node: int) -> None:
-        await asyncio.gather(
-            *(self._client(url) for url in self.urls.values() for _ in range(clients_per_node))
-        )
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    async def progress(self, writes: int = 20) -> None:
-        """So many writes more were acknowledged."""
-        goal = len(self.acknowledged) + writes
-        await until(lambda: len(self.acknowledged) >= goal)
-
-    async def _client(self, url: str) -> None:
-        while not self._stop.is_set():
-            number = next(self.numbers)
-            # Every other write is to a key that all nodes write, the rest to keys of their own.
-            key = f"shared-{number % SHARED_KEYS}" if number % 2 else f"own-{number}"
-            try:
-                async with self.http.put(f"{url}/kv/{key}", data=str(number)) as response:
-                    if response.status == 200:
-                        dot = (await response.json())["dot"]
-                        if dot in self.acknowledged:
-                            self.repeated.append(dot)
-                        self.acknowledged[dot] = (key, str(number))
-            except (aiohttp.ClientError, TimeoutError):
-                await asyncio.sleep(0.01)  # killed under us: the outcome is unknown
-
-
-async def status(http: aiohttp.ClientSession, url: str) -> dict[str, Any]:
-    async with http.get(f"{url}/status") as response:
-        assert response.status == 200, await response.text()
-        answer: dict[str, Any] = await response.json()
-        return answer
-
-
-@asynccontextmanager
-async def under_load(cluster: LocalCluster, http: aiohttp.ClientSession) -> AsyncIterator[Load]:
-    """Clients write while the body breaks things, and after it nothing acknowledged is missing.
-
-    All nodes end equal, no dot was given twice, and every node has applied what was acknowledged.
-    """
-    load = Load(cluster.urls, http)
-    running = asyncio.create_task(load.run(CLIENTS_PER_NODE))
-    try:
-        yield load
-    finally:
-        load.stop()
-        await running
-    clock = await until_equal_clocks(cluster.urls)
-    assert load.acknowledged, "there was no load"
-    assert not load.repeated, "a dot was given twice"
-    assert all(covers(clock, dot) for dot in load.acknowledged)
-    await assert_nodes_equal(cluster)
-
-
-async def contents_of(cluster: LocalCluster, node: str, pattern: str) -> Contents:
-    return await redis_contents(cluster.data_dir / node / "redis.sock", pattern)
-
-
-async def assert_nodes_equal(cluster: LocalCluster) -> None:
-    """The same versions of every key, and under every dot the same write, on all nodes; also what
-    nodes may write of themselves a moment after all else."""
-
-    async def same(pattern: str) -> bool:
-        contents = {node: await contents_of(cluster, node, pattern) for node in cluster.names}
-        return all(contents.values()) and not unequal(contents)
-
-    await until(lambda: same("kv:*"))
-    await until(lambda: same("log:*"))
 
 
 async def test_kill_9_of_every_worker_under_load_loses_and_repeats_nothing(

@@ -4,11 +4,9 @@ What is told of them is what clients and `redis-cli` see of real processes (G4, 
 """
 
 import asyncio
-import itertools
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +16,11 @@ import pytest
 from app.local_cluster import LocalCluster
 from app.write import Put
 from client import Lightcone, Lost, NotCaughtUp, Session
+from tests.clusters import assert_nodes_equal, cut, heal, heal_links_to, put, status
 from tests.contents import covers, redis_contents, writes_of
 from tests.processes import WHOLE_LOGS, until, until_equal_clocks
-from tests.test_processes import assert_nodes_equal, status
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
-        yield session
-
-
-async def put(kv: Lightcone, url: str, key: str, value: str) -> str:
-    """The name of the write, by somebody who has seen nothing."""
-    return (await kv.session().at(url).put(key, value)).dot
-
-
-async def cut(http: aiohttp.ClientSession, cluster: LocalCluster, node: str, *peers: str) -> None:
-    """Nothing passes between the node and these peers."""
-    for one, other in itertools.chain(*(((node, peer), (peer, node)) for peer in peers)):
-        url = f"{cluster.urls[one]}/faults/{other}"
-        async with http.put(url, json={"cut": True}) as response:
-            assert response.status == 200
-
-
-async def heal_links_to(
-    http: aiohttp.ClientSession, cluster: LocalCluster, node: str, *peers: str
-) -> None:
-    """These peers reach the node once it is there: one that begins with nothing is ready only
-    when it has what they have."""
-    for peer in peers:
-        async with http.delete(f"{cluster.urls[peer]}/faults/{node}") as response:
-            assert response.status == 204
-
-
-async def heal(http: aiohttp.ClientSession, cluster: LocalCluster) -> None:
-    for one, other in itertools.permutations(cluster.names, 2):
-        async with http.delete(f"{cluster.urls[one]}/faults/{other}") as response:
-            assert response.status == 204
 
 
 async def assert_whole(

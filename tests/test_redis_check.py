@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from app import redis_check
 from app.errors import RedisUnavailable, StartupError
 from app.redis_check import check, until_it_answers
-from tests.test_redis_link import (
+from tests.one_redis import (
     LONG_MS,
     SHORT_MS,
     FakeServer,

@@ -2,35 +2,35 @@
 server can be brought to fail so; else on a small one that fails as it is told."""
 
 import asyncio
-import shutil
 import socket
-import subprocess
 import tempfile
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, ResponseError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.retry import Retry
+from redis.exceptions import ResponseError
 
 from app import redis_link
-from app.embedded_redis import find_redis_server
 from app.errors import InvariantError, Outcome, RedisUnavailable
 from app.keys import Keys
 from app.redis_link import translated
 from app.scripts import Scripts
 from app.write import Put
 from tests.conftest import begin
+from tests.one_redis import (
+    LONG_MS,
+    SHORT_MS,
+    FakeServer,
+    Then,
+    connected,
+    hang_up,
+    redis_server,
+    say,
+    say_nothing,
+)
 
-LONG_MS = 30_000
-SHORT_MS = 50
 OPERATIONS = [Put("lunch", b"noon?", "text/plain")]
 
 Command = Callable[[Redis], Awaitable[object]]
@@ -39,54 +39,11 @@ Command = Callable[[Redis], Awaitable[object]]
 # --- real servers --------------------------------------------------------------------------------
 
 
-@contextmanager
-def redis_server(*arguments: str, at: Path | None = None) -> Iterator[str]:
-    """A redis-server with these settings, for one test; the URL of its socket, which is `at`."""
-    directory = Path(tempfile.mkdtemp(prefix="lightcone-"))
-    path = at or directory / "redis.sock"
-    command = [str(find_redis_server().path), "--port", "0", "--unixsocket", str(path)]
-    process = subprocess.Popen(
-        [*command, "--save", "", *arguments], cwd=directory, stdout=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 30
-        while not _answers(path):
-            assert process.poll() is None, "redis-server ended while it started"
-            assert time.monotonic() < deadline, "redis-server does not answer"
-            time.sleep(0.01)
-        yield f"unix://{path}"
-    finally:
-        process.kill()
-        process.wait()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _answers(path: Path) -> bool:
-    with BlockingRedis(unix_socket_path=str(path), retry=Retry(NoBackoff(), 0)) as redis:
-        try:
-            redis.ping()
-        except AuthenticationError:
-            return True
-        except RedisConnectionError:
-            return False
-        return True
-
-
 @pytest.fixture
 def url() -> Iterator[str]:
     """A redis-server of the test's own: it may do with it as it likes."""
     with redis_server() as url:
         yield url
-
-
-@asynccontextmanager
-async def connected(url: str, timeout_ms: int = LONG_MS) -> AsyncIterator[Redis]:
-    """The node's way to the Redis at `url`."""
-    redis = redis_link.connect(url, timeout_ms)
-    try:
-        yield redis
-    finally:
-        await redis.aclose()
 
 
 @pytest.fixture
@@ -384,65 +341,6 @@ async def test_without_a_sentinel_that_answers_the_write_has_not_been_applied(
 
 
 # --- a server that fails as it is told -----------------------------------------------------------
-
-HELLO = b"%1\r\n$5\r\nproto\r\n:3\r\n"
-HANDSHAKE = {b"HELLO", b"CLIENT", b"SELECT", b"AUTH"}
-Then = Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-
-class FakeServer:
-    """A Redis that greets as it should, counts commands, and answers each as the test says."""
-
-    def __init__(self) -> None:
-        self.commands: list[list[bytes]] = []
-        self.greetings = 0
-        self.greets = True
-        self.then: Then = say(b"+OK\r\n")
-        self.url = ""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while command := await _command(reader):
-                if command[0].upper() not in HANDSHAKE:
-                    self.commands.append(command)
-                    await self.then(writer)
-                elif not self.greets:
-                    self.greetings += 1
-                    await self.then(writer)
-                elif command[0].upper() == b"HELLO":
-                    self.greetings += 1
-                    writer.write(HELLO)
-                else:
-                    writer.write(b"+OK\r\n")
-                await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-
-async def _command(reader: asyncio.StreamReader) -> list[bytes]:
-    head = await reader.readline()
-    items = []
-    for _ in range(int(head[1:] or 0)):
-        size = int((await reader.readline())[1:])
-        items.append((await reader.readexactly(size + 2))[:-2])
-    return items
-
-
-def say(answer: bytes) -> Then:
-    async def then(writer: asyncio.StreamWriter) -> None:
-        writer.write(answer)
-
-    return then
-
-
-async def hang_up(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-
-
-async def say_nothing(_writer: asyncio.StreamWriter) -> None:
-    return
 
 
 @pytest.fixture

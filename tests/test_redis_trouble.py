@@ -5,13 +5,11 @@ how it is made, what is told of it, and how it ends; the test what holds whateve
 """
 
 import asyncio
-import itertools
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,14 @@ from redis.exceptions import ResponseError
 
 from app.errors import StartupError
 from app.write import Put
+from tests.clusters import status
 from tests.contents import sequence_of, unequal, writes_of
 from tests.processes import until, until_equal_clocks
 from tests.redis_processes import NodesWithRedis, RedisProcess
-from tests.test_processes import status
+from tests.writers import Writers, held, writing
 
 pytestmark = pytest.mark.timeout(300)
 
-CLIENTS = 3
 REDIS_TIMEOUT_MS = 500
 PROBLEM = "urn:lightcone:redis-unavailable"
 
@@ -181,70 +179,6 @@ TROUBLES = {
 # --- those who write meanwhile --------------------------------------------------------------------
 
 
-@dataclass
-class Writers:
-    """Clients of one node that write for as long as they may, and keep what they were told."""
-
-    name: str
-    url: str
-    http: aiohttp.ClientSession
-    acknowledged: dict[str, str] = field(default_factory=dict)
-    """Key -> dot."""
-    refused: set[str] = field(default_factory=set)
-    """Keys of writes that were not applied."""
-    problems: list[dict[str, Any]] = field(default_factory=list)
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
-    _stop: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def run(self) -> None:
-        await asyncio.gather(*(self._client() for _ in range(CLIENTS)))
-
-    async def _client(self) -> None:
-        while not self._stop.is_set():
-            await self.write()
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    async def write(self) -> dict[str, Any]:
-        """One write; the problem that it met, empty if it met none."""
-        key = f"{self.name}-{next(self._numbers)}"
-        async with self.http.put(f"{self.url}/kv/{key}", data=key) as response:
-            answer: dict[str, Any] = json.loads(await response.text())
-            if response.status == 200:
-                self.acknowledged[key] = answer["dot"]
-                return {}
-            assert response.status == 503, answer
-            if answer["outcome"] == "not_applied":
-                self.refused.add(key)
-            self.problems.append(answer)
-            return answer
-
-    async def more(self, count: int = 10) -> None:
-        """So many more were acknowledged."""
-        goal = len(self.acknowledged) + count
-        await until(lambda: len(self.acknowledged) >= goal)
-
-
-@asynccontextmanager
-async def writing(*all_writers: Writers) -> AsyncIterator[None]:
-    """They write, and have ended after it."""
-    async with asyncio.TaskGroup() as tasks:
-        for writers in all_writers:
-            tasks.create_task(writers.run())
-        try:
-            yield
-        finally:
-            for writers in all_writers:
-                writers.stop()
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
-        yield session
-
-
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisProcess]:
     process = RedisProcess(tmp_path / "redis")
@@ -253,16 +187,13 @@ def redis(tmp_path: Path) -> Iterator[RedisProcess]:
     process.kill()
 
 
-async def held(redis: RedisProcess, pattern: str) -> dict[str, Any]:
-    """What it holds under the pattern."""
-    with redis.client() as admin:
-        keys = sorted(admin.keys(pattern))
-        kinds = {key: admin.type(key) for key in keys}
-        return {
-            key.decode(): admin.xrange(key) if kinds[key] == b"stream" else admin.hgetall(key)
-            for key in keys
-            if not key.startswith(b"kv:filling-")
-        }
+class Troubled(NodesWithRedis):
+    """Two nodes, of which A soon gives up a Redis that is silent: the other one is never so, but
+    may be slow where the machine is busy."""
+
+    def environment(self, node: str) -> dict[str, str]:
+        soon = {"REDIS_TIMEOUT_MS": str(REDIS_TIMEOUT_MS)} if node == "A" else {}
+        return {**super().environment(node), **soon}
 
 
 # --- what holds, whatever the trouble was ---------------------------------------------------------
@@ -274,11 +205,11 @@ async def test_trouble_is_told_and_leaves_no_trace(
 ) -> None:
     other = RedisProcess(tmp_path / "other-redis")
     other.start()
-    nodes = NodesWithRedis(
+    nodes = (Troubled if trouble.told else NodesWithRedis)(
         tmp_path / "data",
         {"A": redis.url, "B": other.url},
         nodes=2,
-        env={"WORKERS": "2", "REDIS_TIMEOUT_MS": str(REDIS_TIMEOUT_MS)},
+        env={"WORKERS": "2"},
     )
     try:
         async with nodes:

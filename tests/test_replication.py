@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from app.board import Board, PeerReport
-from app.codec import Answer, Batch
 from app.config import Config
 from app.faults import HEALTHY, Fault
 from app.members import Members
@@ -21,6 +20,7 @@ from app.snapshot import Kept, Part
 from app.snapshot_reading import SnapshotReader
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import VectorClock
+from app.wire import Answer, Batch
 from app.write import Put, Write
 from tests.conftest import MakeStore, Store
 from tests.model import Node

@@ -15,22 +15,16 @@ import pytest
 from app.errors import StartupError
 from app.local_cluster import HOST, LocalCluster
 from app.write import Put
+from tests.clusters import status
 from tests.contents import covers, redis_contents, unequal, writes_of
 from tests.processes import until, until_equal_clocks
 from tests.redis_processes import NodesWithRedis, RedisProcess
-from tests.test_processes import status
-from tests.test_redis_trouble import Writers, held, writing
+from tests.writers import Writers, held, writing
 
 pytestmark = pytest.mark.timeout(300)
 
 PASSWORD, SENTINELS_PASSWORD = "of-redis", "of-the-sentinels"
 SENTINELS = 3
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
-        yield session
 
 
 @dataclass

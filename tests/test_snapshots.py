@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -16,10 +15,9 @@ import pytest
 
 from app.local_cluster import LocalCluster
 from client import Lightcone
+from tests.clusters import cut, heal, put_many, status
 from tests.contents import redis_contents, unequal
 from tests.processes import until, until_equal_clocks
-from tests.test_processes import status
-from tests.test_recovery import cut, heal
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -30,18 +28,6 @@ SHORT_LOGS = {
     # And quick to find out that somebody died.
     **{"HEARTBEAT_MS": "100", "LEASE_MS": "400", "RETRY_MAX_MS": "100"},
 }
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
-        yield session
-
-
-async def put_many(kv: Lightcone, url: str, keys: list[str], value: str) -> None:
-    session = kv.session().at(url)
-    for key in keys:
-        await session.put(key, value)
 
 
 async def log_entries(http: aiohttp.ClientSession, url: str) -> int:

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis as BlockingRedis
 
-from app import codec
-from app.codec import Batch
+from app import wire
 from app.conditions import Condition
 from app.errors import BadTransaction, TooLarge
 from app.transactions import Step, Transaction, parse_transaction
 from app.vector_clock import VectorClock
+from app.wire import Batch
 from app.write import Delete, Operation, Put
 from tests.effort import effort
 from tests.model import Node
@@ -156,7 +156,7 @@ async def refusal(response: ClientResponse, status: int, kind: str) -> dict[str,
 
 async def receives(client: Client, author: Node, *operations: Operation) -> None:
     write = author.write(operations, 9_000_000_000_000_000)
-    batch = codec.encode_batch(Batch(author.name, "A", VectorClock(), (write,)))
+    batch = wire.encode_batch(Batch(author.name, "A", VectorClock(), (write,)))
     assert (await client.post("/replicate", data=batch)).status == 200
 
 

@@ -6,7 +6,6 @@ import itertools
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,6 @@ pytestmark = pytest.mark.timeout(300)
 BAD = {"delay_ms": 2, "jitter_ms": 20, "drop": 0.2, "duplicate": 0.3, "reorder": 0.3}
 SEEN_AT_LEAST = 60
 KILLS = 8
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
-        yield session
 
 
 async def transact(http: aiohttp.ClientSession, url: str, *ops: Any) -> dict[str, Any]:

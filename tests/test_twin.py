@@ -347,12 +347,8 @@ def test_three_nodes_on_a_real_redis_do_what_their_twins_do(
     run(real(redis_sockets[name]), effort(60))
 
 
-#: Those of the scripts that keep most guarantees; the rest needs more around it than a store. One
-#: shows only where Redis is full: tests/lua/ has that.
-_NEEDS_A_FULL_REDIS = "something is removed before the first command that Redis may refuse"
-BREAKS = [
-    m for m in MUTATIONS if m.file in _SCRIPTS and m.also is None and m.name != _NEEDS_A_FULL_REDIS
-]
+#: Those of the scripts that keep most guarantees; the rest needs more around it than a store.
+BREAKS = [m for m in MUTATIONS if m.file in _SCRIPTS and m.also is None]
 
 
 @pytest.mark.parametrize("mutation", BREAKS, ids=lambda mutation: mutation.name)

@@ -12,10 +12,10 @@ from urllib.parse import quote
 import pytest
 from redis import Redis as BlockingRedis
 
-from app import codec, metrics
-from app.codec import Batch
+from app import metrics, wire
 from app.snapshot import Cut, KeyState, Part
 from app.vector_clock import Dot, VectorClock
+from app.wire import Batch
 from app.write import Delete, Operation, Put, Version, Write
 from tests.events import Event, dots, watching
 from tests.one_node import Client, contents, node_a
@@ -48,7 +48,7 @@ def write_of(actor: str, number: int, past: str, *operations: Operation) -> Writ
 
 
 async def receive(client: Client, *writes: Write, part: Part | None = None) -> None:
-    batch = codec.encode_batch(Batch("B", "A", VectorClock(), writes, part=part))
+    batch = wire.encode_batch(Batch("B", "A", VectorClock(), writes, part=part))
     assert (await client.post("/replicate", data=batch)).status == 200
 
 

@@ -69,7 +69,7 @@ def there_was_load(evidence: Evidence) -> Verdict:
         f"{node} acknowledged no write" for node in evidence.plan.nodes if not writers[node]
     ]
     kinds = Counter(op.kind for op in served)
-    problems += [f"no {k}" for k in ("put", "delete", "get", "siblings") if not kinds[k]]
+    problems += [f"no {k}" for k in ("put", "delete", "get", "siblings", "txn") if not kinds[k]]
     siblings = sum(len(read.seen) > 1 for op in served for read in op.reads)
     problems += [] if siblings else ["no read has shown siblings"]
     snapshots = sum(evidence.snapshots.values())
@@ -169,7 +169,7 @@ def logs_are_short(evidence: Evidence) -> Verdict:
             if not sequences:
                 problems += [f"{about} is empty"] if is_own else []
                 continue
-            if len(sequences) > plan.log_entries_max(node):
+            if len(sequences) > plan.log_entries_max:
                 problems.append(f"{about} has {len(sequences)} entries")
             first = last - len(sequences) + 1
             if sequences != list(range(first, last + 1)):
@@ -204,7 +204,8 @@ def nothing_acknowledged_is_lost(evidence: Evidence) -> Verdict:
             for node, clock in evidence.clocks.items()
             if not covers(clock, str(op.dot))
         ]
-    what = f"{kinds['put']} puts and {kinds['delete']} deletes were acknowledged"
+    counts = f"{kinds['put']} puts, {kinds['delete']} deletes and {kinds['txn']} transactions"
+    what = f"{counts} were acknowledged"
     return Verdict("nothing acknowledged is lost", what, problems)
 
 
@@ -226,13 +227,14 @@ def only_what_one_disk_had_is_lost(evidence: Evidence) -> Verdict:
 def nothing_refused_took_effect(evidence: Evidence) -> Verdict:
     """What a client was told had not been applied is in no log (G10)."""
     refused = {
-        (op.writes[0].key, op.writes[0].value): op
+        (written.key, written.value): op
         for op in evidence.history
-        if op.kind == "put" and op.outcome == "not_applied"
+        if op.outcome == "not_applied"
+        for written in op.writes
+        if written.value is not None
     }
     problems = [
-        f"{refused[name].writes[0].value} on {name[0]} was refused by {refused[name].node}, "
-        f"and is {write.dot}"
+        f"{name[1]} on {name[0]} was refused by {refused[name].node}, and is {write.dot}"
         for write in evidence.logbook.writes.values()
         for name in _puts_of(write)
         if name in refused
@@ -352,10 +354,9 @@ def _lag(evidence: Evidence, node: str) -> str:
 
 
 def _is_as_told(write: LoggedWrite, op: Operation) -> bool:
-    [told] = op.writes
-    if told.value is None:
-        return write.operations == (Delete(told.key),)
-    return _puts_of(write) == [(told.key, told.value)]
+    if any(told.value is None for told in op.writes):
+        return write.operations == tuple(Delete(told.key) for told in op.writes)
+    return _puts_of(write) == [(told.key, told.value) for told in op.writes]
 
 
 def _puts_of(write: LoggedWrite) -> list[tuple[str, str | None]]:

@@ -54,7 +54,8 @@ class Cut:
 
     async def _stopped(self, wire: Wire) -> str:
         source, target = wire
-        if self._refuses:
+        # Where connections are refused, by this strike or by another, nothing is left to be held.
+        if self._network.refuses(source, target):
             try:
                 await self._network.exchange_s(source, target, GLANCE_S)
             except ConnectionRefusedError:

@@ -89,7 +89,7 @@ class Load:
     async def _ask(self, session: Session, request: Request) -> bool:
         """The request was made. Whether the session can go on: not if what it has seen is lost."""
         session = session.at(*(self._urls[node] for node in request.nodes))
-        is_write = request.kind in ("put", "delete")
+        is_write = request.kind == "delete" or bool(request.value)
         counts = self.tally.writes if is_write else self.tally.reads
         try:
             match request.kind:
@@ -102,6 +102,14 @@ class Load:
                     await session.get(request.key)
                 case "siblings":
                     await session.siblings(request.key)
+                case "txn":
+                    async with session.txn() as txn:
+                        for key in request.keys:
+                            txn.get(key)
+                            if is_write:
+                                txn.put(key, request.value)
+                    if is_write:
+                        self.tally.by_node[self._names[txn.result.node]] += 1
         except LightconeError as error:
             counts[error.outcome] += 1
             self.tally.refusals[error.kind or type(error).__name__] += 1

@@ -63,9 +63,7 @@ def model_run(seed: int = 1, *, loses: str = "") -> Evidence:
         settled_s=0.5,
         clocks={name: node.clock.to_dict() for name, node in nodes.items()},
         versions={name: _versions(node, keys) for name, node in nodes.items()},
-        logs={
-            name: _trimmed(_logs(node), plan.log_entries_max(name)) for name, node in nodes.items()
-        },
+        logs={name: _trimmed(_logs(node), plan.log_entries_max) for name, node in nodes.items()},
         logbook=asking.logbook,
         pending={name: [] for name in nodes},
         losses=asking.losses,
@@ -176,14 +174,16 @@ def _served(session: SessionPlan, request: Request, node: Node, now: int) -> Ope
         wrote = Wrote(request.key, None)
         dot = Dot.parse(str(delete.dot))
         return Operation(session.name, name, "delete", (), (wrote,), dot)
-    put = Put(request.key, request.value.encode(), "text/plain")
-    write = node.write([put], now)
+    reads = tuple(_seen(node, key) for key in request.keys) if request.kind == "txn" else ()
+    if not request.value:
+        return Operation(session.name, name, "txn", reads)
+    write = node.write([Put(k, request.value.encode(), "text/plain") for k in request.keys], now)
     return Operation(
         session.name,
         name,
-        "put",
-        (),
-        (Wrote(request.key, request.value),),
+        request.kind,
+        reads,
+        tuple(Wrote(key, request.value) for key in request.keys),
         Dot.parse(str(write.dot)),
         write.dependencies.to_dict(),
     )

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from tests.chaos.disk_nemeses import LoseData, OldData
 from tests.chaos.link_nemeses import Cut, Delay
+from tests.chaos.member_nemeses import ChangeMembers
 from tests.chaos.node_nemeses import ClockJump, End, FullDisk, FullMemory, Kill, Pause
 from tests.chaos.place import Place
 from tests.chaos.plan import NETWORK, Strike
@@ -38,6 +39,7 @@ MEANING = {
     "lose-data": "kill -9 of a node that is cut off, or not; it starts with an empty disk",
     "old-data": "kill -9 of a node; it starts with a copy of its disk from a while before",
     "in-snapshot": "kill -9 of a node while it sends a snapshot, or while it receives one",
+    "change-members": "a node is removed from the cluster, and added again later",
     "isolate": "one node is cut off from all others",
     "one-way": "what one node sends to one other is held back",
     "bridge": "the cluster is parted in two, and one node reaches both sides",
@@ -84,6 +86,8 @@ def nemesis_for(strike: Strike, network: Network, places: Mapping[str, Place]) -
             return OldData(network, places, strike)
         case "in-snapshot":
             return InSnapshot(network, places, strike)
+        case "change-members":
+            return ChangeMembers(places, strike)
         case "clock-jump":
             return ClockJump(places, strike)
     raise ValueError(f"{strike.nemesis} is no nemesis")

@@ -2,8 +2,8 @@
 
 What it is: `Place`, through which nemeses look at a node.
 
-What it assumes and guarantees: it only looks. What it writes, to see whether the node takes writes,
-is recorded like the writes of any client, under a key of its own.
+What it assumes and guarantees: it only looks, and changes members. What it writes, to see whether
+the node takes writes, is recorded like the writes of any client, under a key of its own.
 
 What it does not know: what is being done to the node.
 """
@@ -32,13 +32,14 @@ class Place:
         self.nodes = nodes
         self.node = node
         self.directory = nodes.data_dir / node
-        self.port = int(urlsplit(nodes.urls[node]).port or 0)
+        self.url = nodes.urls[node]
+        self.port = int(urlsplit(self.url).port or 0)
         #: The peers between which and the node no wire is severed.
         self.reaches = [
             peer for peer in nodes.names if peer != node and (node, peer) not in nodes.plan.severed
         ]
         self._session = kv.session(name=f"nemesis-{node}", timeout_s=GLANCE_S, patience_s=0)
-        self._session = self._session.at(nodes.urls[node])
+        self._session = self._session.at(self.url)
         self._numbers = itertools.count()
 
     async def until_ready(self) -> None:
@@ -69,6 +70,14 @@ class Place:
             return await self._session.status()
         except LightconeError:
             return None
+
+    async def remove_member(self, node: str) -> None:
+        """`node` is no member any more, by a change that is made here. Raises LightconeError."""
+        await self._session.remove_member(node)
+
+    async def add_member(self, node: str, url: str) -> None:
+        """`node` is a member, by a change that is made here. Raises LightconeError."""
+        await self._session.add_member(node, url)
 
     async def clock(self) -> dict[str, int]:
         """What the node's Redis says has been applied there. Raises RedisError."""

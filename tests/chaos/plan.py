@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-Kind = Literal["put", "get", "siblings", "delete"]
+Kind = Literal["put", "get", "siblings", "delete", "txn"]
 End = Literal["sender", "receiver"]
 ENDS: Final[tuple[End, ...]] = get_args(End)
 Wire = tuple[str, str]
@@ -42,8 +42,7 @@ PROCESSES: Final = (
     "lose-data",
     "old-data",
     "in-snapshot",
-    # Not yet, for members do not change; it gets a class for nemeses.py and a word here:
-    # "change-members": start a node that nobody knew, or take one away for good.
+    "change-members",
 )
 NETWORK: Final = ("isolate", "one-way", "bridge", "halves", "delay")
 CLOCKS: Final = ("clock-jump",)
@@ -72,6 +71,8 @@ _LASTS_S: Final[Mapping[str, tuple[float, float]]] = {
     "old-data": (0.5, 3.0),
     # For so long the victim is dead. Before that comes what it takes to need a snapshot.
     "in-snapshot": (0.2, 1.5),
+    # Longer than the logs go back, as often as not.
+    "change-members": (0.5, 5.0),
     "clock-jump": (4.0, 10.0),
     **dict.fromkeys(("isolate", "one-way", "bridge", "halves", "delay"), (3.0, 8.0)),
 }
@@ -140,17 +141,28 @@ class SessionPlan:
     writes: float
     deletes: float
     keys: tuple[str, ...]
+    #: How many of the puts and gets are transactions instead.
+    transactions: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a session asks for, after a pause, of these nodes, nearest first."""
+    """What a session asks for, after a pause, of these nodes, nearest first.
+
+    A transaction gets two keys, `key` and `other`, and puts the value on both if there is one.
+    """
 
     pause_s: float
     nodes: tuple[str, ...]
     kind: Kind
     key: str
     value: str = ""
+    other: str = ""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All that it asks about."""
+        return (self.key, self.other) if self.other else (self.key,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +189,10 @@ class Plan:
         """All strikes, track by track."""
         return list(itertools.chain(*self.tracks))
 
-    def log_entries_max(self, node: str) -> int:
-        """How long each log of the node may be, once nobody writes.
-
-        What every other node has goes; but of those that it never reaches a node knows nothing.
-        """
-        knows_all = not any(node in wire for wire in self.severed)
-        return int(self.settings["LOG_MIN_ENTRIES" if knows_all else "LOG_MAX_ENTRIES"])
+    @property
+    def log_entries_max(self) -> int:
+        """How long each log may be, once nobody writes: what every node has goes."""
+        return int(self.settings["LOG_MIN_ENTRIES"])
 
     def keys(self) -> list[str]:
         """Every key that a session may use."""
@@ -214,12 +223,17 @@ def requests_of(plan: Plan, session: SessionPlan) -> Iterator[Request]:
             kind = "siblings" if rng.random() < 0.3 else "get"
         nearest = rng.choice(others) if rng.random() < session.roams else session.home
         rest = rng.sample(plan.nodes, len(plan.nodes)) if session.fails_over else ()
+        value = f"{session.name}.{number}" if kind == "put" else ""
+        key, other = rng.choice(session.keys), ""
+        if kind != "delete" and rng.random() < session.transactions:
+            kind, (key, other) = "txn", rng.sample(session.keys, 2)
         yield Request(
             pause_s=rng.expovariate(1 / session.pause_s),
             nodes=tuple(dict.fromkeys((nearest, *rest))),
             kind=kind,
-            key=rng.choice(session.keys),
-            value=f"{session.name}.{number}" if kind == "put" else "",
+            key=key,
+            value=value,
+            other=other,
         )
 
 
@@ -314,8 +328,12 @@ class _Planner:
             sessions += [
                 self._session(f"writer-{node}", node, keys=hot, writes=0.7, deletes=0.2),
                 self._session(f"reader-{node}", node, keys=hot, writes=0.0),
-                self._session(f"roamer-{node}", node, keys=hot, writes=0.4, roams=0.6),
-                self._session(f"keeper-{node}", node, keys=many, writes=0.6, roams=0.2),
+                self._session(
+                    f"roamer-{node}", node, keys=hot, writes=0.4, roams=0.6, transactions=0.5
+                ),
+                self._session(
+                    f"keeper-{node}", node, keys=many, writes=0.6, roams=0.2, transactions=0.2
+                ),
             ]
             sessions.append(
                 self._session(f"wanderer-{node}", node, keys=many, writes=0.5, fails_over=True)
@@ -334,11 +352,25 @@ class _Planner:
         deletes: float = 0.1,
         roams: float = 0.0,
         fails_over: bool = False,
+        transactions: float = 0.0,
     ) -> SessionPlan:
         # So that five nodes make no more load than three.
         pause_s = self._rng.uniform(0.04, 0.1) * len(self._nodes) / 3
         timeout_s = _TIMEOUT_S if writes < 0.6 else _SHORT_TIMEOUT_S
-        return SessionPlan(name, home, roams, fails_over, timeout_s, pause_s, writes, deletes, keys)
+        return SessionPlan(
+            *(
+                name,
+                home,
+                roams,
+                fails_over,
+                timeout_s,
+                pause_s,
+                writes,
+                deletes,
+                keys,
+                transactions,
+            )
+        )
 
     # --- strikes ----------------------------------------------------------------------------------
 

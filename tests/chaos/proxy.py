@@ -85,6 +85,11 @@ class _Link:
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
 
+    @property
+    def refuses(self) -> bool:
+        """Whether connections are refused."""
+        return self._server is None
+
     async def refuse(self) -> None:
         """Connections are refused, until `accept` was called as often."""
         self._refusals += 1
@@ -171,6 +176,10 @@ class Network:
             self.wires[wire].mend()
             if refuses:
                 await self._links[wire].accept()
+
+    def refuses(self, source: str, target: str) -> bool:
+        """Whether the source is refused connections to the target."""
+        return self._links[source, target].refuses
 
     async def exchange_s(self, source: str, target: str, max_s: float) -> float:
         """How long a request from the source to the target took. Raises OSError, TimeoutError."""

@@ -204,11 +204,11 @@ async def _until_logs_are_short(nodes: ChaosNodes) -> None:
     """All nodes have trimmed their logs; or they had the time, and what is left is judged."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    longest = {node: nodes.plan.log_entries_max(node) for node in nodes.names}
+    longest = nodes.plan.log_entries_max
     while loop.time() - began < TRIM_MAX_S:
         with contextlib.suppress(RedisError, OSError):
-            logs = {node: await redis_contents(nodes.socket(node), "log:*") for node in nodes.names}
-            if all(len(log) <= longest[node] for node in logs for log in logs[node].values()):
+            logs = [await redis_contents(nodes.socket(node), "log:*") for node in nodes.names]
+            if all(len(log) <= longest for held in logs for log in held.values()):
                 return
         await asyncio.sleep(_POLL_S)
 

@@ -378,7 +378,7 @@ def lost(kind: str) -> Operation:
 
 def test_what_only_the_lost_disk_had_may_be_lost_and_is_counted() -> None:
     assert not bad(LOSSY)
-    assert {op.kind for op in LOSSY.lost_writes()} == {"put", "delete"}
+    assert {op.kind for op in LOSSY.lost_writes()} == {"put", "delete", "txn"}
     [told] = [verdict for verdict in verdicts(LOSSY) if verdict.name == LOST]
     assert f"1 disks were lost, and with them {len(LOSSY.lost_writes())} " in told.looked_at
 

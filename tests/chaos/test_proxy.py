@@ -130,7 +130,9 @@ async def test_with_one_direction_cut_requests_arrive_and_answers_do_not(
 async def test_a_link_that_refuses_breaks_off_what_was_open(network: Network, b: Echo) -> None:
     reader, writer = await say(network, b"before\n")
     assert await reader.readline() == b"before\n"
+    assert not network.refuses("A", "B")
     await network.cut([A_TO_B, B_TO_A], refuses=True)
+    assert network.refuses("A", "B")
     with pytest.raises(ConnectionRefusedError):
         await connect(network)
     with pytest.raises(ConnectionError):
@@ -138,6 +140,7 @@ async def test_a_link_that_refuses_breaks_off_what_was_open(network: Network, b:
             raise ConnectionResetError
     writer.close()
     await network.mend([A_TO_B, B_TO_A], refuses=True)
+    assert not network.refuses("A", "B")
     reader, writer = await say(network, b"after\n")
     assert await reader.readline() == b"after\n"
     writer.close()

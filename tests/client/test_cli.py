@@ -17,10 +17,10 @@ from typer.testing import CliRunner, Result
 
 import app
 import client
-from app import codec
-from app.codec import Batch
+from app import wire
 from app.local_cluster import LocalCluster
 from app.vector_clock import VectorClock
+from app.wire import Batch
 from app.write import Put
 from client.cli import made
 from client.cli_errors import Code
@@ -74,7 +74,7 @@ def at(node: Client | FakeNode) -> tuple[str, str]:
 async def replicate(node: Client, key: str, value: bytes) -> None:
     """The node has a write of B to the key, concurrent with all of its own."""
     write = Node("B").write([Put(key, value, "image/x")], 9_000_000_000_000_000)
-    batch = codec.encode_batch(Batch("B", "A", VectorClock(), (write,)))
+    batch = wire.encode_batch(Batch("B", "A", VectorClock(), (write,)))
     assert (await node.post("/replicate", data=batch)).status == 200
 
 
@@ -292,7 +292,7 @@ async def test_writes_that_wait_are_listed(run: Run, node: Client) -> None:
     origin = Node("B")
     origin.write([Put("question", b"?", "text/plain")], 1)
     late = origin.write([Put("answer", b"!", "text/plain")], 2)
-    batch = codec.encode_batch(Batch("B", "A", VectorClock(), (late,)))
+    batch = wire.encode_batch(Batch("B", "A", VectorClock(), (late,)))
     assert (await node.post("/replicate", data=batch)).status == 200
     shown = (await run("pending", *at(node))).stdout
     assert "B:2" in shown and "answer" in shown and "B:1" in shown

@@ -1,14 +1,15 @@
 """What a client can ask of a node beyond reading and writing one key, asked of a real one."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis import Redis as BlockingRedis
 
-from app import codec
-from app.codec import Batch
+from app import wire
 from app.vector_clock import VectorClock
+from app.wire import Batch
 from app.write import Put
 from client import (
     BadInput,
@@ -18,6 +19,8 @@ from client import (
     PreconditionFailed,
     ReplicasMissing,
 )
+from tests.checker.check import check
+from tests.checker.history import Read, Seen, Write, read_history
 from tests.client.fake_node import FakeNode, breaks_off, refuses
 from tests.model import Node
 from tests.one_node import Client, node_a
@@ -41,7 +44,7 @@ async def conflict(node: Client, kv: Lightcone) -> None:
     """The menu has two siblings."""
     await kv.put("menu", "soup")
     write = Node("B").write([Put("menu", b"\xff\xfe", "image/x")], 9_000_000_000_000_000)
-    batch = codec.encode_batch(Batch("B", "A", VectorClock(), (write,)))
+    batch = wire.encode_batch(Batch("B", "A", VectorClock(), (write,)))
     assert (await node.post("/replicate", data=batch)).status == 200
 
 
@@ -98,6 +101,35 @@ async def test_a_stale_read_says_so_and_is_no_part_of_the_session(kv: Lightcone)
     assert ahead.context == "lc1;B:7"
     version = await kv.get("lunch", stale=True)
     assert version is not None and not version.stale
+
+
+async def test_transactions_are_recorded_as_the_checker_reads_them(
+    node: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "history.jsonl"
+    async with Lightcone([str(node.make_url("/"))], record=path) as kv:
+        async with kv.txn() as txn:
+            txn.get("x")
+            txn.put("x", "1")
+            txn.put("y", b"\xff")
+        async with kv.txn() as txn:
+            txn.get("x")
+            txn.get("z")
+        async with kv.txn() as txn:
+            txn.delete("x")
+        with pytest.raises(PreconditionFailed):
+            async with kv.txn() as txn:
+                txn.put("y", "2", if_none_match="*")
+    told = read_history(path.read_text().splitlines())
+    assert check(told).is_good
+    first, reads, delete, refused = (replace(op, start=None, end=None, line=0) for op in told)
+    assert first.reads == (Read("x", (), complete=True),)
+    assert first.writes == (Write("x", "1"), Write("y", "base64:/w=="))
+    assert (str(first.dot), first.dependencies) == ("A:1", {})
+    assert reads.reads == (Read("x", (Seen("1", first.dot),), True), Read("z", (), True))
+    assert (reads.writes, reads.dot) == ((), None)
+    assert delete.writes == (Write("x", None),) and str(delete.dot) == "A:2"
+    assert (refused.writes, refused.outcome) == ((Write("y", "2"),), "not_applied")
 
 
 async def test_a_transaction_is_done_at_the_end_of_its_block(kv: Lightcone) -> None:

@@ -19,13 +19,13 @@ from typing import Final
 import atheris
 
 with atheris.instrument_imports(include=["app"]):
-    from app import codec, faults
+    from app import codec, faults, wire
     from app.context import Contexts
     from app.errors import BadBatch, BadContext, BadFault, TooLarge
     from app.write import write_problem
 
 from tests.fuzzing.test_replicate import BODIES
-from tests.test_codec import ANSWER
+from tests.test_wire import ANSWER
 
 _SECONDS: Final = 60
 _CORPUS: Final = Path(__file__).parents[2] / ".fuzz" / "corpus"
@@ -35,11 +35,11 @@ _UNSIGNED: Final = Contexts(None, 1000)
 
 def batch(body: bytes) -> None:
     try:
-        read = codec.decode_batch(body)
+        read = wire.decode_batch(body)
     except BadBatch:
         return
     assert not any(map(write_problem, read.writes))
-    assert codec.decode_batch(codec.encode_batch(read)) == read
+    assert wire.decode_batch(wire.encode_batch(read)) == read
     for write in read.writes:
         packed = codec.pack_operations(write.operations)
         assert codec.unpack_operations(packed) == write.operations
@@ -47,10 +47,10 @@ def batch(body: bytes) -> None:
 
 def answer(body: bytes) -> None:
     try:
-        read = codec.decode_answer(body)
+        read = wire.decode_answer(body)
     except BadBatch:
         return
-    assert codec.decode_answer(codec.encode_answer(read)) == read
+    assert wire.decode_answer(wire.encode_answer(read)) == read
 
 
 def context(body: bytes) -> None:
@@ -74,7 +74,7 @@ def fault(body: bytes) -> None:
 TARGETS: Final = (batch, answer, context, fault)
 SEEDS: Final = (
     *((batch, body) for body in BODIES),
-    (answer, codec.encode_answer(ANSWER)),
+    (answer, wire.encode_answer(ANSWER)),
     *((context, text) for text in (b"lc1;", b"lc1;A:7;B~x1:3, lc1;C:1", b"lc1;A:7;s=abc")),
     *((fault, text) for text in (b"{}", b'{"delay_ms":20,"drop":0.5}', b'{"cut":true}')),
 )

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
-from app import codec
-from app.codec import Batch
+from app import wire
 from app.vector_clock import Dot, VectorClock, node_of
+from app.wire import Batch
 from app.write import Delete, Put, Write, write_problem
 from tests.effort import effort, time_enough
 from tests.fuzzing.damage import damaged
@@ -54,7 +54,7 @@ def a_conversation() -> list[Write]:
 
 WRITES: Final = a_conversation()
 BODIES: Final = [
-    codec.encode_batch(Batch(sender, "A", VectorClock({"B": 3, "C": 2}), tuple(writes)))
+    wire.encode_batch(Batch(sender, "A", VectorClock({"B": 3, "C": 2}), tuple(writes)))
     for sender, writes in (
         ("B", WRITES[:1]),
         ("C", WRITES[1:3]),
@@ -65,7 +65,7 @@ BODIES: Final = [
     )
 ]
 good = st.builds(
-    lambda sender, which: codec.encode_batch(
+    lambda sender, which: wire.encode_batch(
         Batch(sender, "A", VectorClock(), tuple(WRITES[index] for index in which))
     ),
     st.sampled_from(("B", "C")),
@@ -100,7 +100,7 @@ async def send(
         assert contents(blocking) == before
         return
 
-    batch, answer = codec.decode_batch(body), codec.decode_answer(reply)
+    batch, answer = wire.decode_batch(body), wire.decode_answer(reply)
     asks_only = batch.birth and not batch.writes
     assert (batch.sender in ("B", "C") or asks_only) and batch.receiver == "A"
     assert not any(map(write_problem, batch.writes))

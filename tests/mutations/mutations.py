@@ -9,8 +9,6 @@ Not listed, since they break nothing: a gap in an actor's sequence let through (
 on the one before it, so the dependency check holds it back), a relay in another order (the receiver
 sorts), a sweep that never comes (the scripts leave nothing behind). Nor what too few seeds show: a
 write called lost although a member has it, or is away (tests/test_lost.py notices at once).
-
-Room is left for what comes with later features: transaction applied in two steps.
 """
 
 from dataclasses import dataclass
@@ -42,6 +40,28 @@ _RECEIVE: Final = "app/lua/receive_writes.lua"
 _MERGE: Final = "app/lua/merge_keys.lua"
 _CLOCK_OF_COMMIT: Final = "redis.call('HSET', clock_key, actor, string.format('%.0f', sequence))"
 
+_AT_TWO_INSTANTS: Final = """\
+            found = await self._scripts.read_keys(keys, most)
+            if len(keys) > 1 and not isinstance(found, TooMuch):
+                again = await self._scripts.read_keys(keys[1:], most)
+                if not isinstance(again, TooMuch):
+                    found = [*found[0][:1], *again[0]], again[1]
+"""
+
+_IN_TWO_STEPS: Final = """\
+    local count, first = 0, nil
+    for verb, key, content_type, value in operations(packed) do
+      count, first = count + 1, first or { verb, key, content_type, value }
+    end
+    local dot = actor .. ':' .. integer(sequence)
+    local is_next = sequence == applied_here + 1 and not lacks(dependencies)
+    if is_next and count > 1 and redis.call('SETNX', 'half:' .. dot, 1) == 1 then
+      apply_operation(dot, actor, sequence, stamp, dependencies, unpack(first))
+      refused = refused + 1
+    elseif is_next then
+      redis.call('HDEL', kv_stem .. first[2], dot)
+"""
+
 _TOO_EARLY: Final = """\
             import asyncio
 
@@ -71,6 +91,20 @@ MUTATIONS: Final = (
         _COMMIT,
         "'dependencies', clock_text(clock), 'operations'",
         "'dependencies', clock_text({ [actor] = clock[actor] }), 'operations'",
+    ),
+    Mutation(
+        "transaction applied in two steps",
+        "G1",
+        _RECEIVE,
+        "    if sequence == applied_here + 1 and not lacks(dependencies) then\n",
+        _IN_TWO_STEPS,
+    ),
+    Mutation(
+        "transaction read at two instants",
+        "G7",
+        "app/kv_store.py",
+        "            found = await self._scripts.read_keys(keys, most)\n",
+        _AT_TWO_INSTANTS,
     ),
     Mutation(
         "drain forgotten",
@@ -179,7 +213,7 @@ MUTATIONS: Final = (
         "G3",
         _COMMIT,
         "redis.call('XADD', log_key, string.format('%.0f-0', sequence),",
-        "redis.call('DEL', KEYS[5])\n"
+        "redis.call('DEL', KEYS[first_kv])\n"
         "redis.call('XADD', log_key, string.format('%.0f-0', sequence),",
     ),
     # --- convergence -----------------------------------------------------------------------------

@@ -27,9 +27,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.embedded_redis import RedisServer, find_redis_server, redis_servers
 from app.errors import StartupError
 from app.local_cluster import LocalCluster
+from app.redis_program import RedisServer, find_redis_server, redis_servers
 from client import Lightcone, NotApplied, OutcomeUnknown
 from tests.load import Load, assert_nothing_lost
 from tests.power_loss.disk import (

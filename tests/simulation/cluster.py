@@ -16,7 +16,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
@@ -432,7 +432,8 @@ class _Simulation:
             told = VectorClock(status["clock"])
             if not before <= told <= oracle.clock_of(node):
                 raise Violation("G3", f"/status of {node} says {told}")
-            keys = sorted({s.key for s in plan.steps if isinstance(s, Request)} | {_LAST_KEY})
+            asked = [s for s in plan.steps if isinstance(s, Request)]
+            keys = sorted({_LAST_KEY}.union(*(request.keys for request in asked)))
             reads[node] = {key: await self._final_read(node, key) for key in keys}
         oracle.finish(pending, reads)
 
@@ -504,16 +505,12 @@ class _Simulation:
         self, session: Session, request: Request, tokens: set[str], rng: random.Random
     ) -> Answered:
         node = request.node
-        method = {"put": "PUT", "delete": "DELETE"}.get(request.kind, "GET")
-        path = f"/kv/{request.key}?wait={request.wait_s:g}"
-        path += "&siblings=true" if request.kind == "siblings" else ""
-        headers = {"Content-Type": "text/plain"} if request.kind == "put" else {}
+        method, path, headers, body = _asked(request)
         sent = sorted(tokens) if session.carries else []
         if sent:
             headers["Causal-Context"] = ",".join(sent)
         await asyncio.sleep(rng.uniform(0.0001, 0.002))
         before = self._oracle.clock_of(node)
-        body = request.value.encode()
         try:
             async with asyncio.timeout(CLIENT_PATIENCE_S + request.wait_s):
                 reply = await self._network.ask(node, rng, method, path, headers, body)
@@ -528,8 +525,9 @@ class _Simulation:
         dots = " ".join(map(str, answer.dots)) or "nothing"
         told = dots if answer.outcome == "ok" else f"{answer.status} {answer.outcome}"
         value = f' "{request.value}"' if request.value else ""
-        text = f"{session.name}: {request.kind} {node} {request.key}{value} -> {told}"
-        short = f"{request.kind} {request.key} {dots if told == dots else answer.status}"
+        keys = " ".join(request.keys)
+        text = f"{session.name}: {request.kind} {node} {keys}{value} -> {told}"
+        short = f"{request.kind} {keys} {dots if told == dots else answer.status}"
         self._record.note("client", node, text, "", short)
         self._check_alarms()
         if self._must_serve(answer):
@@ -547,8 +545,30 @@ class _Simulation:
         )
 
 
+def _asked(request: Request) -> tuple[str, str, dict[str, str], bytes]:
+    """The method, the path, the headers, and the body by which it is asked for."""
+    wait = f"wait={request.wait_s:g}"
+    match request.kind:
+        case "put":
+            headers = {"Content-Type": "text/plain"}
+            return "PUT", f"/kv/{request.key}?{wait}", headers, request.value.encode()
+        case "delete":
+            return "DELETE", f"/kv/{request.key}?{wait}", {}, b""
+        case "get":
+            return "GET", f"/kv/{request.key}?{wait}", {}, b""
+        case "siblings":
+            return "GET", f"/kv/{request.key}?{wait}&siblings=true", {}, b""
+        case "puts":
+            ops = [{"put": key, "value": request.value} for key in request.keys]
+        case _:
+            ops = [{"get": key} for key in request.keys]
+    return "POST", f"/txn?{wait}", {}, json.dumps({"ops": ops}).encode()
+
+
 def _understood(request: Request, carries: bool, reply: Any) -> Answered:
     status = reply.status
+    if status == 200 and request.kind in ("puts", "gets"):
+        return _understood_transaction(request, carries, reply)
     if status in (200, 204) and request.kind in ("put", "delete"):
         return Answered(request, carries, status, "ok", (_written(request, reply),))
     if status == 200:
@@ -578,6 +598,22 @@ def _understood(request: Request, carries: bool, reply: Any) -> Answered:
     if status != 503 and problem["type"] not in _TOLD_TO_WAIT:
         raise Violation("G10", f"{request.kind} {request.key}: {problem}")
     return Answered(request, carries, status, problem["outcome"], problem=problem["type"])
+
+
+def _understood_transaction(request: Request, carries: bool, reply: Any) -> Answered:
+    told, context = json.loads(reply.body), _context(reply)
+    if request.kind == "puts":
+        return Answered(request, carries, 200, "ok", (Dot.parse(told["dot"]),), context=context)
+    reads = []
+    for result in told["results"]:
+        values = {Dot.parse(v["dot"]): v["text"].encode() for v in result["siblings"]}
+        about = replace(request, kind="siblings", key=result["get"], others=())
+        dots = tuple(values)
+        winner = dots[0] if dots else None
+        reads.append(Answered(about, carries, 200, "ok", dots, winner, values, context))
+    shown = tuple(dot for one in reads for dot in one.dots)
+    cut = VectorClock(told["clock"])
+    return Answered(request, carries, 200, "ok", shown, context=context, reads=reads, cut=cut)
 
 
 def _written(request: Request, reply: Any) -> Dot:

@@ -27,10 +27,10 @@ from aiohttp.http_parser import RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from app import codec
-from app.codec import Answer, Batch
+from app import wire
 from app.errors import BadBatch
 from app.peers import Exchange, PeerRefused, PeerUnreachable
+from app.wire import Answer, Batch
 from tests.simulation.plan import FINE, Weather
 from tests.simulation.storage import Life
 
@@ -258,7 +258,7 @@ class Network:
             if reply.status != 200:
                 raise PeerRefused(f"it answered {reply.status}: {reply.body.decode()}")
             try:
-                return codec.decode_answer(reply.body)
+                return wire.decode_answer(reply.body)
             except BadBatch as error:
                 raise PeerRefused(error.detail) from None
 
@@ -267,7 +267,7 @@ class Network:
     async def _carry(self, batch: Batch) -> Reply:
         there, back = (batch.sender, batch.receiver), (batch.receiver, batch.sender)
         rng = self._rng(there)
-        body = codec.encode_batch(batch)
+        body = wire.encode_batch(batch)
         weather = self._weather.get(there, FINE)
         what = f"{batch.sender}=>{batch.receiver} " + " ".join(str(w.dot) for w in batch.writes)
         if rng.random() < weather.repeat:
@@ -312,7 +312,7 @@ class Network:
         asyncio.get_running_loop().create_task(deliver(), context=context)
 
     async def _ask(self, node: str, body: bytes) -> Reply:
-        headers = {"Content-Type": codec.CONTENT_TYPE}
+        headers = {"Content-Type": wire.CONTENT_TYPE}
         return await self.ask(node, self._rng((node, "")), "POST", "/replicate", headers, body)
 
     async def _never(self) -> None:

@@ -85,6 +85,10 @@ class Answered:
     """The type of the problem, if it is one."""
     lost: tuple[Loss, ...] = ()
     """What it was told is lost, and goes on without."""
+    reads: Sequence["Answered"] = ()
+    """Of a transaction that reads: what it was shown of each key."""
+    cut: VectorClock = field(default_factory=VectorClock)
+    """Of such a one: the clock of the instant at which it read."""
 
 
 class Oracle:
@@ -324,8 +328,12 @@ class Oracle:
         request = answer.request
         if answer.lost:
             self._check_lost(answer)
-        if request.kind in ("put", "delete"):
+        if request.kind in ("put", "delete", "puts"):
             self._check_write(answer)
+        elif answer.outcome == "ok" and request.kind == "gets":
+            self._check_cut(answer)
+            for one in answer.reads:
+                self._check_read(one, before)
         elif answer.outcome == "ok":
             self._check_read(answer, before)
 
@@ -364,7 +372,7 @@ class Oracle:
     def _check_write(self, answer: Answered) -> None:
         request = answer.request
         who = f"{request.session} {request.kind} {request.key} at {request.node}"
-        if answer.outcome == "not_applied" and request.kind == "put":
+        if answer.outcome == "not_applied" and request.kind != "delete":
             self._not_applied[request.value] = request
         if answer.outcome != "ok" or not answer.dots:
             return
@@ -382,6 +390,27 @@ class Oracle:
             raise Violation("G7", f"{who}: {dot} does not follow {lacks}, which its session saw")
         self._acknowledged[dot] = request
         seen.past = seen.past.merge(self._pasts[dot])
+
+    def _check_cut(self, answer: Answered) -> None:
+        """All keys are shown as they are where just what the cut covers has been applied: so of no
+        transaction a part is seen without the rest."""
+        request, seen = answer.request, self._seen_by(answer)
+        who = f"{request.session} {request.kind} {' '.join(request.keys)} at {request.node}"
+        if not seen.past <= answer.cut:
+            lacks = seen.past.beyond(answer.cut)
+            raise Violation("G7", f"{who}: served without {lacks}, which it saw")
+        for one in answer.reads:
+            key = one.request.key
+            about = [w for w in self.writes.values() if _about(w, key) and answer.cut.covers(w.dot)]
+            expected = {
+                w.dot
+                for w in about
+                if _put(w, key) and not any(o.dependencies.covers(w.dot) for o in about)
+            }
+            if set(one.dots) != expected:
+                shown = " ".join(map(str, one.dots)) or "nothing"
+                there = " ".join(map(str, sorted(expected))) or "nothing"
+                raise Violation("G7", f"{who}: at {answer.cut}, {key} is {there}, not {shown}")
 
     def _check_read(self, answer: Answered, before: VectorClock) -> None:
         request, seen = answer.request, self._seen_by(answer)
@@ -478,8 +507,10 @@ class Oracle:
                 continue
             if dot not in self.writes:
                 raise Violation("G8", f"{dot} was acknowledged and is nowhere")
-            if request.kind == "put" and dot not in dict(reads[first][request.key]):
-                about = [w for w in self.writes.values() if _about(w, request.key)]
+            for key in request.keys if request.kind != "delete" else ():
+                if dot in dict(reads[first][key]):
+                    continue
+                about = [w for w in self.writes.values() if _about(w, key)]
                 if not any(other.dependencies.covers(dot) for other in about):
                     raise Violation("G8", f"{dot} is lost: nothing that replaced it had seen it")
         made: dict[str, Dot] = {}
@@ -490,7 +521,7 @@ class Oracle:
                     if value in self._not_applied:
                         who = self._not_applied[value].session
                         raise Violation("G10", f"{write.dot} was `not_applied` for {who}")
-                    if value in made:
+                    if made.get(value, write.dot) != write.dot:
                         raise Violation("G2", f"one put is {made[value]} and {write.dot}, too")
                     made[value] = write.dot
 
@@ -535,4 +566,6 @@ def _says(write: Write, request: Request) -> bool:
     """Whether the write is what was asked for."""
     if request.kind == "delete":
         return write.operations == (Delete(request.key),)
-    return write.operations == (Put(request.key, request.value.encode(), "text/plain"),)
+    return [(o.key, o.value) for o in write.operations if isinstance(o, Put)] == [
+        (key, request.value.encode()) for key in request.keys
+    ]

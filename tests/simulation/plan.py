@@ -17,7 +17,8 @@ import random
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-Kind = Literal["put", "get", "siblings", "delete"]
+Kind = Literal["put", "get", "siblings", "delete", "puts", "gets"]
+"""The last two are transactions: the value is put on all keys, or all are read at one instant."""
 TroubleKind = Literal["slow", "full", "readonly", "loading", "down", "flaky", "restart"]
 CrashWhen = Literal["before", "after", "late"]
 
@@ -56,6 +57,13 @@ class Request:
     key: str
     value: str = ""
     wait_s: float = 1.0
+    others: tuple[str, ...] = ()
+    """The further keys of a transaction."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All that it asks about."""
+        return (self.key, *self.others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +223,7 @@ class _Planner:
         severed = self._severed()
         sessions, requests = self._requests()
         skew = dict.fromkeys(nodes, 0)
-        steps: list[Step] = list(requests)
+        steps: list[Step] = _with_transactions(requests, random.Random(f"transactions {seed}"))
         if self._has["storm"] or self._has["partition"] or self._has["trim"]:
             steps += self._link_changes(weather)
         if self._has["crash"] or (self._has["trim"] and rng.random() < 0.5):
@@ -460,3 +468,19 @@ class _Planner:
             Pause(self._at(), rng.choice(self._nodes), self._for_s() * 2)
             for _ in range(rng.randint(1, 3))
         ]
+
+
+def _with_transactions(requests: list[Request], rng: random.Random) -> list[Step]:
+    """In some simulations some of the requests are transactions about all keys, where there are
+    several. Chance of their own: what else happens is the same with them."""
+    keys = sorted({request.key for request in requests})
+    often = rng.choice((0.0, 0.2, 0.6)) if len(keys) > 1 else 0.0
+    kinds: dict[Kind, Kind] = {"put": "puts", "get": "gets", "siblings": "gets"}
+    steps: list[Step] = []
+    for request in requests:
+        if request.kind in kinds and rng.random() < often:
+            others = tuple(key for key in keys if key != request.key)
+            steps.append(replace(request, kind=kinds[request.kind], others=others))
+        else:
+            steps.append(request)
+    return steps
