@@ -66,7 +66,7 @@ class WatchRoutes:
         """A stream of events, until the client goes or the node cannot go on."""
         checks.known_parameters(request, "wait", "prefix", "since")
         prefix = checks.text(request, "prefix")
-        with self._place():
+        with self._seat():
             context, since = await self._start(request)
             async with aclosing(self._watching.events(prefix, since)) as events:
                 try:
@@ -97,10 +97,10 @@ class WatchRoutes:
         """
         text = request.headers.get("Last-Event-ID") or request.query.get("since", "")
         begins_now = text == _NOW
-        position = NOTHING if begins_now else self._sessions.contexts.parse(text)
+        place = NOTHING if begins_now else self._sessions.contexts.parse(text)
         context = self._sessions.context(request)
         try:
-            await self._sessions.catch_up(request, position)
+            await self._sessions.catch_up(request, place)
         except NotCaughtUp:
             # What a watcher was told it is not told again, so it need not be here.
             if not context <= self._sessions.progress.clock:
@@ -109,7 +109,7 @@ class WatchRoutes:
         self._sessions.progress.advance(clock)
         if begins_now:
             return context, clock
-        return context, position if text else None
+        return context, place if text else None
 
     async def _tell(
         self, stream: "_Stream", first: Event, events: AsyncGenerator[Event, None]
@@ -144,7 +144,7 @@ class WatchRoutes:
         return refusal
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def _seat(self) -> Iterator[None]:
         """Within it there is one more watcher. Raises TooManyWatchers."""
         if self._watchers >= self._config.watchers_max:
             raise errors.TooManyWatchers(self._config.watchers_max)
@@ -207,20 +207,25 @@ class _Stream:
                 if operations:
                     metrics.WATCH_EVENTS.inc()
                     await self._send(self._at_clock("write", at, shown_write(write, operations)))
+                else:
+                    await self._keep_alive()
             case Quiet(at):
                 self._at = at
-                if self._request.transport is None:
-                    raise ConnectionResetError
-                if asyncio.get_running_loop().time() - self._sent_at >= self._keepalive_s:
-                    # So it need not read again what was of no interest, when it goes on.
-                    news = "" if at == self._sent else f"id: {self._contexts.token(at)}\n"
-                    self._sent = at
-                    await self._send(f": keep-alive\n{news}\n")
+                await self._keep_alive()
+
+    async def _keep_alive(self) -> None:
+        """The watcher is there, and hears now and then that the node is."""
+        if self._request.transport is None:
+            raise ConnectionResetError
+        if asyncio.get_running_loop().time() - self._sent_at >= self._keepalive_s:
+            # With how far it is: what was of no interest need not be read again when it goes on.
+            is_news = self._at is not None and self._at != self._sent
+            await self._send(": keep-alive\n" + (self._id() if is_news else "") + "\n")
+            self._sent = self._at
 
     async def end(self, why: RequestError) -> None:
         """The watcher is told why there is no more, and where to go on. Raises as `tell` does."""
-        place = "" if self._at is None else f"id: {self._contexts.token(self._at)}\n"
-        await self._send(place + _event("end", shown(why)))
+        await self._send(self._id() + _event("end", shown(why)))
 
     def abort(self) -> None:
         """The connection is closed, whatever is still to be sent."""
@@ -229,7 +234,11 @@ class _Stream:
 
     def _at_clock(self, kind: str, at: VectorClock, data: dict[str, Any]) -> str:
         self._at = self._sent = at
-        return f"id: {self._contexts.token(at)}\n{_event(kind, data)}"
+        return self._id() + _event(kind, data)
+
+    def _id(self) -> str:
+        """The line that says how far the watcher is, if it has a place."""
+        return "" if self._at is None else f"id: {self._contexts.token(self._at)}\n"
 
     async def _send(self, text: str) -> None:
         async with asyncio.timeout(self._stall_s):

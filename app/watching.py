@@ -54,9 +54,9 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Quiet:
-    """There is nothing to tell now: all that `at` covers has been told."""
+    """There is nothing to tell now: all that `at` covers has been told; None before a cut."""
 
-    at: VectorClock
+    at: VectorClock | None
 
 
 Event = Begin | KeyState | Cut | Told | Quiet
@@ -111,11 +111,11 @@ class Watching:
             if since is None:
                 yield Begin()
                 cut = VectorClock()
-                async for state in self._state(prefix):
-                    if isinstance(state, Cut):
-                        cut = state.at
+                async for found in self._state(prefix):
+                    if isinstance(found, Cut):
+                        cut = found.at
                     else:
-                        yield state
+                        yield found
                 since = cut
             feed, known = Feed(self._store, since), self._progress.clock
             try:
@@ -135,11 +135,12 @@ class Watching:
             self._wakes.discard(wake)
             self._progress.forget(wake.set)
 
-    async def _state(self, prefix: str) -> AsyncGenerator[KeyState | Cut, None]:
+    async def _state(self, prefix: str) -> AsyncGenerator[KeyState | Quiet | Cut, None]:
         reader = self._reader(prefix)
         at = await reader.begin("", self._now_us())
         cut, known = None, self._progress.clock
         while cut is None:
+            yield Quiet(None)
             known = self._may_go_on(known)
             if (found := await reader.read(at)) is None:
                 await asyncio.sleep(_LOOK_EVERY_S)  # a merge, which the logs may not outlive
