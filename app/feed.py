@@ -15,6 +15,7 @@ from typing import Final
 from app.errors import InvariantError
 from app.keys import ended_actor
 from app.kv_store import KVStore
+from app.recent import RecentWrites
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import Put, Write
 
@@ -24,9 +25,10 @@ _AT_ONCE: Final = 16
 class Feed:
     """What comes after `at`: the clock of all that has been told."""
 
-    def __init__(self, store: KVStore, at: VectorClock) -> None:
+    def __init__(self, store: KVStore, recent: RecentWrites, at: VectorClock) -> None:
         self.at = at
         self._store = store
+        self._recent = recent
         self._read: dict[str, deque[Write]] = {}
 
     async def next(self, clock: VectorClock) -> Write | None:
@@ -58,7 +60,7 @@ class Feed:
                 told, end = self.at[actor], await self._store.log_end(actor, last)
                 if told < end:  # else its end is declared, and that has not been told yet
                     count = min(_AT_ONCE, end - told)
-                    self._read[actor] = deque(await self._store.log_after(actor, told, count))
+                    self._read[actor] = deque(await self._recent.after(actor, told, count))
 
 
 def _after(write: Write, at: VectorClock) -> VectorClock:

@@ -7,6 +7,7 @@ import pytest
 from app.errors import InvariantError, LogTrimmed
 from app.feed import Feed
 from app.keys import end_key
+from app.recent import RecentWrites
 from app.vector_clock import Dot, VectorClock
 from app.write import Operation, Put, Write
 from tests.conftest import MakeStore, Store
@@ -15,6 +16,10 @@ from tests.model import Node
 
 def clock(text: str) -> VectorClock:
     return VectorClock.parse(text)
+
+
+def feed_of(store: Store, at: VectorClock) -> Feed:
+    return Feed(store.store, RecentWrites(store.store), at)
 
 
 async def told(feed: Feed, store: Store, most: int = 1000) -> list[str]:
@@ -43,7 +48,7 @@ async def test_writes_are_told_in_causal_order(make_store: MakeStore) -> None:
     await c.buffer.receive(chain("A", "", "", "B:1"))
     assert (await c.store.clock()) == clock("A:3 B:2")
     # By their timestamps B:1 comes before A:2, on which it depends.
-    feed = Feed(c.store, VectorClock())
+    feed = feed_of(c, VectorClock())
     assert await told(feed, c) == ["A:1", "A:2", "B:1", "A:3", "B:2"]
     assert feed.at == clock("A:3 B:2")
     assert await told(feed, c) == []
@@ -54,9 +59,9 @@ async def test_writes_are_told_in_causal_order(make_store: MakeStore) -> None:
 async def test_a_feed_begins_after_a_clock(make_store: MakeStore) -> None:
     c: Store = await make_store("C")
     await c.buffer.receive(chain("A", *[""] * 40) + chain("B", "A:39"))
-    assert await told(Feed(c.store, clock("A:38")), c) == ["A:39", "B:1", "A:40"]
-    assert await told(Feed(c.store, clock("A:40")), c) == ["B:1"]
-    assert await told(Feed(c.store, clock("A:99 B:1")), c) == [], "also one that is ahead"
+    assert await told(feed_of(c, clock("A:38")), c) == ["A:39", "B:1", "A:40"]
+    assert await told(feed_of(c, clock("A:40")), c) == ["B:1"]
+    assert await told(feed_of(c, clock("A:99 B:1")), c) == [], "also one that is ahead"
 
 
 async def test_what_one_node_began_to_tell_another_goes_on_with(make_store: MakeStore) -> None:
@@ -75,7 +80,7 @@ async def test_what_one_node_began_to_tell_another_goes_on_with(make_store: Make
         await store.buffer.receive(rng.sample(writes, len(writes)))
         assert not (await store.buffer.counts())
     at, names = VectorClock(), []
-    while found := await told(feed := Feed(rng.choice(stores).store, at), stores[0], 7):
+    while found := await told(feed := feed_of(rng.choice(stores), at), stores[0], 7):
         names += found
         at = feed.at
     assert sorted(names) == sorted(str(write.dot) for write in writes)
@@ -87,12 +92,12 @@ async def test_what_is_not_in_the_log_any_more_is_not_passed_over(make_store: Ma
         await a.store.commit([Put("x", b"")])
     await a.store.trim_log("A", 2, 1)
     with pytest.raises(LogTrimmed):
-        await told(Feed(a.store, clock("A:1")), a)
-    assert await told(Feed(a.store, clock("A:2")), a) == ["A:3", "A:4", "A:5"]
+        await told(feed_of(a, clock("A:1")), a)
+    assert await told(feed_of(a, clock("A:2")), a) == ["A:3", "A:4", "A:5"]
     await a.store.trim_log("A", 5, 3)
     with pytest.raises(LogTrimmed):
-        await told(Feed(a.store, clock("A:4")), a)
-    assert await told(Feed(a.store, clock("A:5")), a) == []
+        await told(feed_of(a, clock("A:4")), a)
+    assert await told(feed_of(a, clock("A:5")), a) == []
 
 
 async def test_an_actor_whose_end_is_declared_is_told_up_to_it(make_store: MakeStore) -> None:
@@ -102,10 +107,10 @@ async def test_an_actor_whose_end_is_declared_is_told_up_to_it(make_store: MakeS
     lost = Write(Dot("B", 1), clock("A:4"), 9, (Put("x", b""),))
     end = Write(Dot("D", 1), clock("A:2"), 99, (Put(end_key("A"), b"2"),))
     await c.buffer.receive([lost, end])
-    feed = Feed(c.store, clock("A:1"))
+    feed = feed_of(c, clock("A:1"))
     assert await told(feed, c) == ["A:2", "D:1", "B:1"]
     assert feed.at == await c.store.clock()
-    assert await told(Feed(c.store, feed.at), c) == []
+    assert await told(feed_of(c, feed.at), c) == []
 
 
 async def test_a_log_that_lacks_what_another_depends_on_is_an_alarm(make_store: MakeStore) -> None:
@@ -113,4 +118,4 @@ async def test_a_log_that_lacks_what_another_depends_on_is_an_alarm(make_store: 
     await c.buffer.receive(chain("A", "") + chain("B", "A:1"))
     await c.redis.hdel("clock", "A")
     with pytest.raises(InvariantError, match="G1"):
-        await told(Feed(c.store, VectorClock()), c)
+        await told(feed_of(c, VectorClock()), c)
