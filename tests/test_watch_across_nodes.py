@@ -19,7 +19,7 @@ from app.vector_clock import Dot, VectorClock
 from client import Lightcone
 from tests.events import Event, watching
 from tests.load import Load
-from tests.processes import until, until_equal_clocks
+from tests.processes import WHOLE_LOGS, until, until_equal_clocks
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -41,6 +41,7 @@ class Told:
         self.operations: dict[str, list[dict[str, str]]] = {}
 
     def take(self, event: Event) -> None:
+        assert event.kind == "write", event
         dot = Dot.parse(event.data["dot"])
         assert str(dot) not in self.operations, f"{dot} is told twice"
         assert VectorClock(event.data["dependencies"]) <= self.clock, f"{dot} is told too early"
@@ -63,7 +64,7 @@ async def test_a_watcher_that_dies_50_times_is_told_each_write_once_in_causal_or
 ) -> None:
     rng = random.Random(SEED)
     async with (
-        LocalCluster(tmp_path, env={"WORKERS": "2"}) as cluster,
+        LocalCluster(tmp_path, env={"WORKERS": "2", **WHOLE_LOGS}) as cluster,
         Lightcone(list(cluster.urls.values())) as kv,
     ):
         load = Load(kv, cluster.urls, "watched")

@@ -32,7 +32,7 @@ from client import (
 from tests.client.fake_node import FakeNode, Misbehaviour, answers, breaks_off, loses, refuses
 from tests.load import Load
 from tests.one_node import Client, node_a
-from tests.processes import until, until_equal_clocks
+from tests.processes import WHOLE_LOGS, until, until_equal_clocks
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ async def test_what_no_node_says_is_not_handed_on(a: FakeNode) -> None:
 @pytest.mark.timeout(300)
 async def test_a_watch_outlives_its_nodes(tmp_path: Path) -> None:
     """Nodes are stopped and killed, one after the other, and the watcher is told everything."""
-    async with LocalCluster(tmp_path, env={"WORKERS": "2"}) as cluster:
+    async with LocalCluster(tmp_path, env={"WORKERS": "2", **WHOLE_LOGS}) as cluster:
         urls = list(cluster.urls.values())
         async with Lightcone(urls, timeout_s=60, patience_s=5) as kv:
             load = Load(kv, cluster.urls, "watched")

@@ -50,6 +50,8 @@ class Watcher:
         """It watches here and there, until all it is to be told is known. Raises Violation."""
         rng = self._rng
         while not self._is_over:
+            if rng.random() < 0.15:
+                self._forget()
             lasts_s = rng.choice((0.02, 0.1, 0.5, 2.0)) * rng.uniform(0.5, 1.5)
             await self._watch(rng.choice(self._nodes), lasts_s)
             await asyncio.sleep(rng.uniform(0.001, 0.05))
@@ -131,7 +133,7 @@ class Watcher:
             raise Violation("G8", f"{who}: it was told {self._at}, and goes on after {clock}")
         if self._state is not None:
             self._check_state(who, clock)
-        self._note(f"{who}: {'the state' if self._state else 'goes on'} at {clock}")
+        self._note(f"{who}: {'goes on' if self._state is None else 'the state'} at {clock}")
         self._state, self._at = None, clock
         self._oracle.told.update(w.dot for w in self._writes() if clock.covers(w.dot))
 
@@ -189,7 +191,7 @@ class Watcher:
                         raise Violation("G8", f"{who}: {problem} misses more than it says")
                     self._place = problem["go_on"]
                 else:
-                    self._place, self._at = "", VectorClock()
+                    self._forget()
             case "lost":
                 losses = [Loss(**loss) for loss in problem["lost"]]
                 self._note(f"{who}: lost: {losses}")
@@ -202,6 +204,10 @@ class Watcher:
                 self._note(f"{who}: is refused, {kind}")
             case _:
                 raise Violation("G10", f"{who}: {problem}")
+
+    def _forget(self) -> None:
+        """It begins anew."""
+        self._place, self._at, self._state = "", VectorClock(), None
 
     def _writes(self) -> list[Write]:
         return list(self._oracle.writes.values())
