@@ -58,8 +58,9 @@ format: setup ## Write the code in its standard form, and mend what can be mende
 	$(python) -m ruff check --fix-only .
 	$(python) -m ruff format .
 
-docs: setup ## Write the table of settings into docs/settings.md, from the code.
+docs: setup ## Write the settings into docs/settings.md and the contract into docs/openapi.json.
 	$(python) -m tools.settings_page
+	$(python) -m tools.contract_page
 
 lock: ## Write the newest fitting versions, with hashes, to the lock files. Needs uv.
 	tools/lock

@@ -8,13 +8,13 @@ Pure. Does not know where the writes were found.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
+from app.shapes import Explained
 from app.vector_clock import node_of
 from app.write import Put, Version, Write
 
 
-def explained(key: str, versions: Sequence[Version], writes: Sequence[Write]) -> dict[str, Any]:
+def explained(key: str, versions: Sequence[Version], writes: Sequence[Write]) -> Explained:
     """The explanation, for JSON. `versions` are the siblings, winner first; `writes` are about
     `key`, and no others."""
     by_dot = {write.dot: write for write in writes}

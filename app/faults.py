@@ -12,12 +12,13 @@ import json
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, cast
 
 import msgspec
 
 from app.errors import BadFault
 from app.peers import PeerUnreachable
+from app.shapes import ShownFault
 from app.wire import Answer, Batch
 
 _Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -43,9 +44,9 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     cut: bool = False
     no_relay: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ShownFault:
         """All fields, for JSON."""
-        return msgspec.structs.asdict(self)
+        return cast(ShownFault, msgspec.structs.asdict(self))
 
 
 HEALTHY: Final = Fault()

@@ -31,6 +31,7 @@ from app.http_txn import TransactionRoutes
 from app.http_watch import WatchRoutes
 from app.http_write import Writing
 from app.identity import Identity
+from app.interface import Interface
 from app.kv_store import KVStore
 from app.losses import Losses
 from app.members import Members
@@ -64,20 +65,21 @@ class Api:
     fault_changed: Callable[[str], None]
 
     def application(self) -> web.Application:
-        """An aiohttp application with all routes."""
+        """An aiohttp application with all routes, and the contract that they keep."""
         app = web.Application(middlewares=[metrics.measured, problems])
+        interface = Interface(app)
         sessions = Sessions(
             self.contexts, self.progress, self.store, self.buffer, self.losses, self.members
         )
         writing = Writing(self.config, self.store, sessions, self.replicas)
-        KeyRoutes(self.config, self.store, sessions, writing).add_to(app.router)
-        TransactionRoutes(self.config, self.store, sessions, writing).add_to(app.router)
-        ExplainRoutes(self.store, sessions).add_to(app.router)
-        ListRoutes(self.store, sessions).add_to(app.router)
-        WatchRoutes(self.config, self.store, self.watching, sessions).add_to(app)
-        LostRoutes(self.store, self.buffer, self.losses, sessions).add_to(app.router)
-        BackupRoutes(self.backups, sessions).add_to(app.router)
-        MemberRoutes(self.members, self.store, self.board, sessions).add_to(app.router)
+        KeyRoutes(self.config, self.store, sessions, writing).add_to(interface)
+        TransactionRoutes(self.config, self.store, sessions, writing).add_to(interface)
+        ExplainRoutes(self.store, sessions).add_to(interface)
+        ListRoutes(self.store, sessions).add_to(interface)
+        WatchRoutes(self.config, self.store, self.watching, sessions).add_to(app, interface)
+        LostRoutes(self.store, self.buffer, self.losses, sessions).add_to(interface)
+        BackupRoutes(self.backups, sessions).add_to(interface)
+        MemberRoutes(self.members, self.store, self.board, sessions).add_to(interface)
         ReplicateRoutes(
             self.config,
             self.identity,
@@ -88,7 +90,7 @@ class Api:
             self.board,
             self.signer,
             self.now_us,
-        ).add_to(app.router)
+        ).add_to(interface)
         StatusRoutes(
             self.config,
             self.members,
@@ -98,7 +100,7 @@ class Api:
             self.progress,
             self.board,
             self.now_us,
-        ).add_to(app.router)
+        ).add_to(interface)
         if self.config.faults:
-            FaultRoutes(self.members, self.board, self.fault_changed).add_to(app.router)
+            FaultRoutes(self.members, self.board, self.fault_changed).add_to(interface)
         return app

@@ -9,15 +9,48 @@ Does not know what is in a backup.
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Final
 
 from aiohttp import web
 
-from app import backup_file, checks, errors
+from app import backup_file, contract, errors, shapes
 from app.backup import Backups
+from app.contract import JSON, Answer, Content, Route
 from app.http_session import Sessions
+from app.interface import Interface
 from app.log import get_logger
 
 log = get_logger(__name__)
+
+BACKUP: Final = Route(
+    name="backup",
+    method="GET",
+    path="/backup",
+    group="backups",
+    about="The whole state of this node at one clock, as a stream.\n\n"
+    "One without its end is none: the last bytes are a checksum of all.",
+    answers=(Answer(200, "A backup.", Content(backup_file.CONTENT_TYPE)),),
+    problems=(errors.Busy, errors.Syncing, errors.RedisUnavailable),
+)
+RESTORE: Final = Route(
+    name="restore",
+    method="POST",
+    path="/restore",
+    group="backups",
+    about="The backup is merged with what this node has, and goes from here to the others.",
+    body=Content(backup_file.CONTENT_TYPE),
+    answers=(
+        Answer(
+            *(200, "All of it is merged."),
+            Content(JSON, shapes.Restored, {"keys": 140, "cut": {"A": 151, "B": 50}}),
+            (contract.SEEN,),
+        ),
+    ),
+    problems=(
+        *(errors.BadBackup, errors.ForeignBackup, errors.Busy),
+        *(errors.Syncing, errors.RedisUnavailable),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +60,13 @@ class BackupRoutes:
     backups: Backups
     sessions: Sessions
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """The router has these routes."""
-        router.add_get("/backup", self.make, allow_head=False)
-        router.add_post("/restore", self.restore)
+    def add_to(self, interface: Interface) -> None:
+        """These routes are served."""
+        interface.serve(BACKUP, self.make)
+        interface.serve(RESTORE, self.restore)
 
     async def make(self, request: web.Request) -> web.StreamResponse:
         """A backup of this node's state, as a stream."""
-        checks.known_parameters(request)
         async with aclosing(self.backups.stream()) as stream:
             first = await anext(stream)  # what is refused is refused before anything is sent
             response = web.StreamResponse(headers={"Content-Type": backup_file.CONTENT_TYPE})
@@ -54,9 +86,8 @@ class BackupRoutes:
 
     async def restore(self, request: web.Request) -> web.Response:
         """The backup is merged with what is here."""
-        checks.known_parameters(request)
         restored = await self.backups.restore(_body(request))
-        answer = {"keys": restored.keys, "cut": restored.cut.to_dict()}
+        answer: shapes.Restored = {"keys": restored.keys, "cut": restored.cut.to_dict()}
         return web.json_response(answer, headers=self.sessions.headers(restored.cut))
 
 

@@ -11,9 +11,11 @@ from typing import Final
 
 from aiohttp import web
 
-from app import checks
+from app import checks, contract, errors, shapes
+from app.contract import JSON, Answer, Content, Route
 from app.explain import explained
 from app.http_session import Sessions
+from app.interface import Interface
 from app.kv_store import KVStore
 from app.vector_clock import VectorClock
 from app.write import Put, Write
@@ -26,6 +28,59 @@ FOUND_MAX: Final = 32
 _READ: Final = 16
 """Writes read at a time: they may all be of the largest size."""
 
+EXPLAIN: Final = Route(
+    name="explain",
+    method="GET",
+    path="/explain/{key}",
+    group="keys",
+    about="Why a key holds what it holds: its versions, the writes about it, and how these are "
+    "related.\n\nA key without a value is no problem: what became of it is explained.",
+    parameters=(contract.KEY, contract.WAIT, contract.STALE, contract.CONTEXT),
+    answers=(
+        Answer(
+            200,
+            "The explanation.",
+            Content(
+                JSON,
+                shapes.Explanation,
+                {
+                    "key": "menu",
+                    "winner": "A:1",
+                    "why": "A:1 is the only version.",
+                    "versions": [
+                        {
+                            "dot": "A:1",
+                            "node": "A",
+                            "timestamp": 1795379363275446,
+                            "content_type": "text/plain",
+                            "bytes": 4,
+                            "dependencies": {},
+                            "supersedes": [],
+                            "concurrent_with": [],
+                        }
+                    ],
+                    "history": [
+                        {
+                            "dot": "A:1",
+                            "node": "A",
+                            "does": "put",
+                            "timestamp": 1795379363275446,
+                            "dependencies": {},
+                            "superseded_by": [],
+                            "concurrent_with": [],
+                        }
+                    ],
+                    "searched": {"A": {"from": 1, "to": 1}},
+                    "complete": True,
+                },
+            ),
+            (contract.SEEN, contract.IS_STALE),
+        ),
+    ),
+    problems=(errors.BadKey, *contract.READING),
+    head=True,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ExplainRoutes:
@@ -34,20 +89,19 @@ class ExplainRoutes:
     store: KVStore
     sessions: Sessions
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """The router has it."""
-        router.add_get("/explain/{key:(?s:.*)}", self.explain)
+    def add_to(self, interface: Interface) -> None:
+        """It is served."""
+        interface.serve(EXPLAIN, self.explain)
 
     async def explain(self, request: web.Request) -> web.Response:
         """Which versions there are, of which writes, and how all writes about the key are related
         that were found in the newest part of the logs."""
         key = checks.key(request)
-        checks.known_parameters(request, "wait", "stale")
         reader = await self.sessions.reader(request)
         reading = await self.store.read(key, reader.needs)
         clock = await self.store.clock()
         found, searched = await self._search(key, clock)
-        answer = {
+        answer: shapes.Explanation = {
             **explained(key, reading.versions, found),
             "searched": searched,
             "complete": all(part["from"] == 1 for part in searched.values()),
@@ -56,13 +110,15 @@ class ExplainRoutes:
 
     async def _search(
         self, key: str, clock: VectorClock
-    ) -> tuple[list[Write], dict[str, dict[str, int]]]:
+    ) -> tuple[list[Write], dict[str, shapes.Searched]]:
         """The newest writes about the key, and the part of each log in which they were looked for.
 
         All logs are gone back through side by side, so that none is left out for a long one.
         """
         found: list[Write] = []
-        searched = {actor: {"from": clock[actor] + 1, "to": clock[actor]} for actor in clock}
+        searched: dict[str, shapes.Searched] = {
+            actor: {"from": clock[actor] + 1, "to": clock[actor]} for actor in clock
+        }
         unread = list(clock)
         count = size = 0
         while unread and count < SEARCHED_MAX and size < SEARCHED_MAX_BYTES:

@@ -12,13 +12,45 @@ from typing import Final
 
 from aiohttp import web
 
-from app import checks, errors
+from app import checks, contract, errors, shapes
 from app.board import Board
+from app.contract import JSON, Answer, Content, Parameter, Route
 from app.errors import listing
-from app.faults import HEALTHY, parse_fault
+from app.faults import HEALTHY, Fault, parse_fault
+from app.interface import Interface
 from app.members import Members
 
 _FAULT_MAX_BYTES: Final = 4096
+_PEER: Final = Parameter(
+    "path", "peer", "The id of the peer.", {"type": "string"}, "B", always=True
+)
+
+SET_FAULT: Final = Route(
+    name="setFault",
+    method="PUT",
+    path="/faults/{peer}",
+    group="faults",
+    about="The link from this node to the peer has just these faults.",
+    parameters=(_PEER,),
+    body=Content(JSON, Fault, {"cut": True}),
+    answers=(
+        Answer(
+            *(200, "It has them."),
+            Content(JSON, shapes.ShownFault, {**HEALTHY.to_dict(), "cut": True}),
+        ),
+    ),
+    problems=(errors.BadFault, errors.UnknownPeer, errors.RedisUnavailable, *contract.WITH_BODY),
+)
+HEAL: Final = Route(
+    name="heal",
+    method="DELETE",
+    path="/faults/{peer}",
+    group="faults",
+    about="The link from this node to the peer has no fault.",
+    parameters=(_PEER,),
+    answers=(Answer(204, "It has none."),),
+    problems=(errors.UnknownPeer, errors.RedisUnavailable),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +61,10 @@ class FaultRoutes:
     board: Board
     fault_changed: Callable[[str], None]
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """The router has these routes."""
-        router.add_put("/faults/{peer}", self.put)
-        router.add_delete("/faults/{peer}", self.heal)
+    def add_to(self, interface: Interface) -> None:
+        """These routes are served."""
+        interface.serve(SET_FAULT, self.put)
+        interface.serve(HEAL, self.heal)
 
     async def put(self, request: web.Request) -> web.Response:
         """The link to the peer has this fault, from the next batch on."""

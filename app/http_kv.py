@@ -6,20 +6,122 @@ is refused changes nothing and is told why, what became of it, and what to do (G
 Does not know Redis, nor how writes travel on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from aiohttp import web
 
-from app import checks, errors
+from app import checks, contract, errors, shapes
 from app.conditions import etag
 from app.config import Config
+from app.contract import BYTES, JSON, Answer, Content, Parameter, Route
 from app.http_session import Sessions
-from app.http_shapes import shown_state
+from app.http_shapes import shown_version
 from app.http_write import Writing
-from app.kv_store import NOTHING, KVStore
+from app.interface import Interface
+from app.kv_store import KVStore
 from app.problems import problem
-from app.snapshot import KeyState
 from app.write import Delete, Put
+
+_VERSION: Final = (
+    *(contract.SEEN, contract.IS_STALE, contract.ETAG),
+    Parameter(
+        "header",
+        "Siblings",
+        "How many versions stand side by side.",
+        {"type": "integer", "minimum": 1},
+        2,
+        always=True,
+    ),
+    replace(contract.DOT, about="The name of the winner."),
+)
+
+GET: Final = Route(
+    name="get",
+    method="GET",
+    path="/kv/{key}",
+    group="keys",
+    about="The value of a key: of all versions that stand side by side, that of the winner.",
+    parameters=(
+        *(contract.KEY, contract.WAIT, contract.STALE),
+        Parameter(
+            "query",
+            "siblings",
+            "Show all versions, as JSON.",
+            {"type": "boolean", "default": False},
+            True,
+        ),
+        *(contract.CONTEXT, contract.IS_KNOWN),
+    ),
+    answers=(
+        Answer(
+            200,
+            "The value, with the type that it was put with; or with `siblings`, all versions.",
+            Content(
+                BYTES,
+                shapes.Siblings,
+                {
+                    "key": "menu",
+                    "winner": "B:2",
+                    "siblings": [
+                        {
+                            "dot": "B:2",
+                            "timestamp": 1795379363289593,
+                            "content_type": "text/plain",
+                            "text": "salad",
+                        },
+                        {
+                            "dot": "A:4",
+                            "timestamp": 1795379363275446,
+                            "content_type": "image/x",
+                            "base64": "//4=",
+                        },
+                    ],
+                },
+            ),
+            _VERSION,
+        ),
+        Answer(304, "What the client has already is what is here.", headers=_VERSION),
+    ),
+    problems=(errors.BadKey, errors.NoSuchKey, *contract.READING),
+    head=True,
+)
+PUT: Final = Route(
+    name="put",
+    method="PUT",
+    path="/kv/{key}",
+    group="keys",
+    about="The key has this value, durably at this node, in place of every version that the node "
+    "had.\n\nWhat other nodes wrote concurrently stays beside it.",
+    parameters=(
+        *(contract.KEY, contract.WAIT, contract.REPLICAS, contract.CONTEXT),
+        *(contract.IF_MATCH, contract.IF_NONE_MATCH, contract.IDEMPOTENCY_KEY),
+    ),
+    body=Content(BYTES, example="noon?"),
+    answers=(
+        Answer(
+            200,
+            "It is done.",
+            Content(JSON, shapes.Written, {"key": "lunch", "dot": "A:1", "clock": {"A": 1}}),
+            (*contract.WRITTEN, contract.ETAG),
+        ),
+    ),
+    problems=(errors.BadKey, *contract.WITH_BODY, *contract.WRITING),
+)
+DELETE: Final = Route(
+    name="delete",
+    method="DELETE",
+    path="/kv/{key}",
+    group="keys",
+    about="The key has no version that this node knew of. It need not have had any.\n\n"
+    "What other nodes wrote concurrently survives.",
+    parameters=(
+        *(contract.KEY, contract.WAIT, contract.REPLICAS, contract.CONTEXT),
+        *(contract.IF_MATCH, contract.IF_NONE_MATCH, contract.IDEMPOTENCY_KEY),
+    ),
+    answers=(Answer(204, "It is done.", headers=contract.WRITTEN),),
+    problems=(errors.BadKey, *contract.WRITING),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +133,15 @@ class KeyRoutes:
     sessions: Sessions
     writing: Writing
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """The router has these routes."""
-        router.add_get("/kv/{key:(?s:.*)}", self.get)  # HEAD too
-        router.add_put("/kv/{key:(?s:.*)}", self.put)
-        router.add_delete("/kv/{key:(?s:.*)}", self.delete)
+    def add_to(self, interface: Interface) -> None:
+        """These routes are served."""
+        interface.serve(GET, self.get)
+        interface.serve(PUT, self.put)
+        interface.serve(DELETE, self.delete)
 
     async def get(self, request: web.Request) -> web.Response:
         """The winner's bytes, or with `?siblings=true` all versions as JSON."""
         key = checks.key(request)
-        checks.known_parameters(request, "wait", "stale", "siblings")
         all_siblings = checks.flag(request, "siblings")
         reader = await self.sessions.reader(request)
         reading = await self.store.read(key, reader.needs)
@@ -58,7 +159,11 @@ class KeyRoutes:
         if checks.is_known(request, headers["ETag"]):
             return web.Response(status=304, headers=headers)
         if all_siblings:
-            shown = shown_state(KeyState(key, reading.versions, NOTHING))
+            shown: shapes.Siblings = {
+                "key": key,
+                "winner": str(winner.dot),
+                "siblings": [shown_version(version) for version in reading.versions],
+            }
             return web.json_response(shown, headers=headers)
         headers["Content-Type"] = winner.content_type
         return web.Response(body=winner.value, headers=headers)
@@ -66,20 +171,22 @@ class KeyRoutes:
     async def put(self, request: web.Request) -> web.Response:
         """The key has this value here, durably, if its conditions hold."""
         key = checks.key(request)
-        checks.known_parameters(request, "wait", "replicas")
         content_type = checks.content_type(request)
         value = await checks.body(request, self.config.value_max_bytes, "value", "VALUE_MAX_BYTES")
         conditions = checks.conditions(request, key)
         operation = Put(key, value, content_type)
         written, context, headers = await self.writing.commit(request, [operation], conditions)
-        answer = {"key": key, "dot": str(written.dot), "clock": written.clock.to_dict()}
+        answer: shapes.Written = {
+            "key": key,
+            "dot": str(written.dot),
+            "clock": written.clock.to_dict(),
+        }
         headers |= {**self.sessions.headers(context), "ETag": etag([written.dot])}
         return web.json_response(answer, headers=headers)
 
     async def delete(self, request: web.Request) -> web.Response:
         """The key has no version that this node knew of, if its conditions held."""
         key = checks.key(request)
-        checks.known_parameters(request, "wait", "replicas")
         conditions = checks.conditions(request, key)
         _, context, headers = await self.writing.commit(request, [Delete(key)], conditions)
         return web.Response(status=204, headers={**headers, **self.sessions.headers(context)})

@@ -9,14 +9,16 @@ Does not know who waits for what is lost.
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from aiohttp import web
 
-from app import checks, errors
+from app import checks, contract, errors, shapes
 from app.buffer import PendingBuffer
+from app.contract import JSON, Answer, Content, Route
 from app.http_session import Sessions
+from app.interface import Interface
 from app.keys import end_key
 from app.kv_store import KVStore
 from app.losses import Losses
@@ -27,8 +29,44 @@ from app.write import Put
 _MAX_BYTES: Final = 4096
 
 
-class _Form(msgspec.Struct, forbid_unknown_fields=True):
-    dots: list[str]
+# What is checked below, for those who read the contract.
+_A_DOT: Final = msgspec.Meta(extra_json_schema={"pattern": "^[A-Za-z0-9~_-]+:[1-9][0-9]*$"})
+
+
+class LostForm(msgspec.Struct, forbid_unknown_fields=True):
+    """Writes that are to be declared lost, by their dots."""
+
+    dots: Annotated[list[Annotated[str, _A_DOT]], msgspec.Meta(extra_json_schema={"minItems": 1})]
+
+
+DECLARE_LOST: Final = Route(
+    name="declareLost",
+    method="POST",
+    path="/lost",
+    group="node",
+    about="For operators: nothing waits any more for these writes, which no node has, nor for any "
+    "that their actors made later.\n\nIt cannot be taken back.",
+    body=Content(JSON, LostForm, {"dots": ["A:101"]}),
+    answers=(
+        Answer(
+            200,
+            "They are declared lost.",
+            Content(
+                JSON,
+                shapes.DeclaredLost,
+                {
+                    "lost": [{"actor": "A", "after": 95}],
+                    "clock": {"A": 9007199254740991, "A~miencp3k": 4, "B": 8},
+                },
+            ),
+            (contract.SEEN,),
+        ),
+    ),
+    problems=(
+        *contract.WITH_BODY,
+        *(errors.NotLost, errors.NotReady, errors.Syncing, errors.RedisUnavailable),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +78,12 @@ class LostRoutes:
     losses: Losses
     sessions: Sessions
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """The router has this route."""
-        router.add_post("/lost", self.declare)
+    def add_to(self, interface: Interface) -> None:
+        """It is served."""
+        interface.serve(DECLARE_LOST, self.declare)
 
     async def declare(self, request: web.Request) -> web.Response:
         """Nothing waits for these writes any more, nor for any that their actors made later."""
-        checks.known_parameters(request)
         wanted = _dots(await checks.body(request, _MAX_BYTES, "declaration", None))
         clock = await self.store.clock()
         found: list[Loss] = []
@@ -66,14 +103,16 @@ class LostRoutes:
             committed = await asyncio.shield(self.store.commit(puts))
             clock = committed.clock
             await self.buffer.sweep()
-        lost = [{"actor": loss.actor, "after": loss.after} for loss in found]
-        headers = self.sessions.headers(clock)
-        return web.json_response({"lost": lost, "clock": clock.to_dict()}, headers=headers)
+        answer: shapes.DeclaredLost = {
+            "lost": [{"actor": loss.actor, "after": loss.after} for loss in found],
+            "clock": clock.to_dict(),
+        }
+        return web.json_response(answer, headers=self.sessions.headers(clock))
 
 
 def _dots(body: bytes) -> VectorClock:
     try:
-        dots = [Dot.parse(text) for text in msgspec.json.decode(body, type=_Form).dots]
+        dots = [Dot.parse(text) for text in msgspec.json.decode(body, type=LostForm).dots]
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise errors.BadParameter(
             f'The body is not like {{"dots": ["A:101"]}}: {error}. Nothing was done.'

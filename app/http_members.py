@@ -9,19 +9,84 @@ Does not know what follows from a change.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
-from app import checks
+from app import checks, contract, errors, shapes
 from app.board import Board, PeerReport
+from app.contract import JSON, Answer, Content, Parameter, Route
 from app.http_session import Sessions
+from app.interface import Interface
 from app.kv_store import KVStore
-from app.members import Member, Members, parse_member
+from app.members import Member, MemberForm, Members, parse_member
 from app.vector_clock import VectorClock
 from app.write import Operation
 
 _MEMBER_MAX_BYTES: Final = 4096
+
+_SHOWN: Final = {
+    "id": "D",
+    "url": "http://127.0.0.1:8004",
+    "source": "learned",
+    "state": "member",
+    "reachable": True,
+}
+_CHANGING: Final = (*contract.READING, errors.NotReady)
+
+MEMBERS: Final = Route(
+    name="members",
+    method="GET",
+    path="/members",
+    group="members",
+    about="The nodes of the cluster, those that were removed included.",
+    parameters=(contract.WAIT, contract.CONTEXT),
+    answers=(
+        Answer(
+            200,
+            "All that this node knows.",
+            Content(JSON, shapes.ShownMembers, {"members": [_SHOWN]}),
+            (contract.SEEN,),
+        ),
+    ),
+    problems=contract.IN_SESSION,
+    head=True,
+)
+ADD_MEMBER: Final = Route(
+    name="addMember",
+    method="POST",
+    path="/members",
+    group="members",
+    about="The node of this id is a member, and is reached at this URL.",
+    parameters=(contract.WAIT, contract.CONTEXT),
+    body=Content(JSON, MemberForm, {"id": "D", "url": "http://127.0.0.1:8004"}),
+    answers=(
+        Answer(
+            *(200, "It was one before."),
+            Content(JSON, shapes.ShownMember, _SHOWN),
+            (contract.SEEN,),
+        ),
+        Answer(
+            *(201, "It was none, and is one now."),
+            Content(JSON, shapes.ShownMember, _SHOWN),
+            (contract.SEEN,),
+        ),
+    ),
+    problems=(errors.BadMember, *contract.WITH_BODY, *_CHANGING),
+)
+REMOVE_MEMBER: Final = Route(
+    name="removeMember",
+    method="DELETE",
+    path="/members/{id}",
+    group="members",
+    about="The node of this id is no member any more. It need not have been one, if it ever was.",
+    parameters=(
+        Parameter("path", "id", "The id of the node.", {"type": "string"}, "D", always=True),
+        *(contract.WAIT, contract.CONTEXT),
+    ),
+    answers=(Answer(204, "It is none.", headers=(contract.SEEN,)),),
+    problems=(errors.NoSuchMember, errors.LastMember, *_CHANGING),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +98,24 @@ class MemberRoutes:
     board: Board
     sessions: Sessions
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
+    def add_to(self, interface: Interface) -> None:
         """The routes are served."""
-        router.add_get("/members", self.get)  # HEAD too
-        router.add_post("/members", self.add)
-        router.add_delete("/members/{id}", self.remove)
+        interface.serve(MEMBERS, self.get)
+        interface.serve(ADD_MEMBER, self.add)
+        interface.serve(REMOVE_MEMBER, self.remove)
 
     async def get(self, request: web.Request) -> web.Response:
         """All members that this node knows, and those that were removed."""
-        checks.known_parameters(request, "wait")
         context = (await self.sessions.reach(request)).merge(self.sessions.progress.clock)
         await self.members.refresh()
         reports = await self.board.peers(member.node for member in self.members.all)
-        shown = [self._shown(member, reports[member.node]) for member in self.members.all]
-        headers = self.sessions.headers(context)
-        return web.json_response({"members": shown}, headers=headers)
+        answer: shapes.ShownMembers = {
+            "members": [self._shown(one, reports[one.node]) for one in self.members.all]
+        }
+        return web.json_response(answer, headers=self.sessions.headers(context))
 
     async def add(self, request: web.Request) -> web.Response:
         """The node of this id is a member, and is reached at this URL."""
-        checks.known_parameters(request, "wait")
         node, url = parse_member(await checks.body(request, _MEMBER_MAX_BYTES, "member", None))
         context = await self.sessions.reach(request)
         await self.members.refresh()
@@ -70,7 +134,6 @@ class MemberRoutes:
 
     async def remove(self, request: web.Request) -> web.Response:
         """The node of this id is no member any more."""
-        checks.known_parameters(request, "wait")
         context = await self.sessions.reach(request)
         await self.members.refresh()
         removing = self.members.removing(request.match_info["id"])
@@ -84,7 +147,7 @@ class MemberRoutes:
             await self.members.refresh()
         return context
 
-    def _shown(self, member: Member, report: PeerReport) -> dict[str, Any]:
+    def _shown(self, member: Member, report: PeerReport) -> shapes.ShownMember:
         reachable = member.source == "self" or not report.error
         removed = self.members.removed if member.source == "self" else member.removed
         return {

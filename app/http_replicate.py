@@ -14,13 +14,15 @@ from typing import Final
 
 from aiohttp import web
 
-from app import checks, errors, wire
+from app import checks, contract, errors, wire
 from app.addresses import is_node_id
 from app.board import Board
 from app.buffer import PendingBuffer
 from app.config import Config
+from app.contract import Content, Parameter, Route
 from app.errors import listing
 from app.identity import Identity
+from app.interface import Interface
 from app.log import get_logger
 from app.members import Members
 from app.peers import SIGNATURE_HEADER, Signer
@@ -33,6 +35,36 @@ log = get_logger(__name__)
 
 _STRANGERS_MAX: Final = 1000
 """Nodes that may be known by their births alone: who asks may name any number of them."""
+
+_SIGNATURE: Final = Parameter(
+    "header",
+    SIGNATURE_HEADER,
+    "Of the body, where the cluster has a secret.",
+    {"type": "string"},
+    "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
+)
+
+REPLICATE: Final = Route(
+    name="replicate",
+    method="POST",
+    path="/replicate",
+    group="internal",
+    about="Each write of the batch is applied here, waits, was known, or is refused.\n\n"
+    "Both bodies are MessagePack; docs/protocol.md has their fields.",
+    parameters=(_SIGNATURE,),
+    body=Content(wire.CONTENT_TYPE),
+    answers=(
+        contract.Answer(
+            *(200, "How many writes became what, and where this node stands."),
+            Content(wire.CONTENT_TYPE),
+            (_SIGNATURE,),
+        ),
+    ),
+    problems=(
+        *(errors.BadBatch, errors.BadSignature, errors.UnknownPeer, errors.SameNodeId),
+        *(errors.Misdirected, errors.UnknownActor, errors.RedisUnavailable, *contract.WITH_BODY),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +81,9 @@ class ReplicateRoutes:
     signer: Signer
     now_us: Callable[[], int]
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """The router has it."""
-        router.add_post("/replicate", self.replicate)
+    def add_to(self, interface: Interface) -> None:
+        """It is served."""
+        interface.serve(REPLICATE, self.replicate)
 
     async def replicate(self, request: web.Request) -> web.Response:
         """Each write of the batch is applied, waits, was known, or is refused; see the counts."""

@@ -8,34 +8,36 @@ Does not know what was asked.
 
 import base64
 from collections.abc import Sequence
-from typing import Any
 
+from app.conditions import etag
+from app.shapes import ShownDelete, ShownPut, ShownState, ShownValue, ShownVersion, ShownWrite
 from app.snapshot import KeyState
 from app.vector_clock import node_of
 from app.write import Delete, Operation, Version, Write, winner_first
 
 
-def shown_version(version: Version) -> dict[str, Any]:
+def shown_version(version: Version) -> ShownVersion:
     """The version as it stands in an answer."""
-    shown = {
+    return {
         "dot": str(version.dot),
         "timestamp": version.timestamp,
         "content_type": version.content_type,
+        **_shown_value(version.value),
     }
-    return {**shown, **_shown_value(version.value)}
 
 
-def shown_state(state: KeyState) -> dict[str, Any]:
+def shown_state(state: KeyState) -> ShownState:
     """What a key holds: all its versions, the winner first."""
     versions = winner_first(state.versions)
     return {
         "key": state.key,
         "winner": str(versions[0].dot) if versions else None,
         "siblings": [shown_version(version) for version in versions],
+        "etag": etag(version.dot for version in versions) if versions else None,
     }
 
 
-def shown_write(write: Write, operations: Sequence[Operation]) -> dict[str, Any]:
+def shown_write(write: Write, operations: Sequence[Operation]) -> ShownWrite:
     """The write, with these of its operations."""
     return {
         "dot": str(write.dot),
@@ -46,14 +48,17 @@ def shown_write(write: Write, operations: Sequence[Operation]) -> dict[str, Any]
     }
 
 
-def _shown_operation(operation: Operation) -> dict[str, Any]:
+def _shown_operation(operation: Operation) -> ShownPut | ShownDelete:
     if isinstance(operation, Delete):
         return {"delete": operation.key}
-    shown = {"put": operation.key, "content_type": operation.content_type}
-    return {**shown, **_shown_value(operation.value)}
+    return {
+        "put": operation.key,
+        "content_type": operation.content_type,
+        **_shown_value(operation.value),
+    }
 
 
-def _shown_value(value: bytes) -> dict[str, str]:
+def _shown_value(value: bytes) -> ShownValue:
     try:
         return {"text": value.decode()}
     except UnicodeDecodeError:

@@ -8,15 +8,17 @@ Does not know what follows from it.
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
-from app import __version__, checks, errors, metrics
+from app import __version__, errors, metrics, shapes
 from app.board import Board, PeerReport
 from app.buffer import PendingBuffer
 from app.config import Config
+from app.contract import JSON, Answer, Content, Route
 from app.faults import HEALTHY
+from app.interface import Interface
 from app.kv_store import KVStore
 from app.members import Member, Members
 from app.progress import Progress
@@ -27,6 +29,105 @@ from app.vector_clock import Dot, VectorClock, node_of
 PENDING_SHOWN_MAX: Final = 1000
 """Waiting writes that `GET /pending` lists; the total is always exact."""
 _NO_URL: Final = "no URL of it is known here: POST /members, or add it to PEERS"
+
+STATUS: Final = Route(
+    name="status",
+    method="GET",
+    path="/status",
+    group="node",
+    about="Where this node stands, and how far it sees each peer.",
+    answers=(
+        Answer(
+            200,
+            "The status.",
+            Content(
+                JSON,
+                shapes.Status,
+                {
+                    **{"node": "A", "actor": "A", "incarnation": None, "version": __version__},
+                    **{"clock": {"A": 3, "B": 1}, "timestamp": 1795379720493924},
+                    "pending": {"total": 1, "by_actor": {"C": 1}},
+                    "log": {
+                        **{"entries": 4, "bytes": 2210, "stable": {"A": 2}},
+                        "held_back_by": [{"peer": "B", "writes": 2}],
+                    },
+                    "snapshot": None,
+                    "peers": {
+                        "B": {
+                            **{"url": "http://127.0.0.1:8002", "reachable": True, "error": None},
+                            **{"clock": {"A": 2}, "lag_writes": 2, "lag_s": 1.49, "skew_ms": 2.173},
+                            **{"last_contact_s": 0.09, "snapshot": None, "faults": None},
+                        }
+                    },
+                    "removed": [],
+                    "limits": {"value_max_bytes": 1048576, "txn_max_operations": 100},
+                },
+            ),
+        ),
+    ),
+    problems=(errors.RedisUnavailable,),
+    head=True,
+)
+PENDING: Final = Route(
+    name="pending",
+    method="GET",
+    path="/pending",
+    group="node",
+    about="The writes that wait here, and exactly which writes each waits for.",
+    answers=(
+        Answer(
+            200,
+            f"The first {PENDING_SHOWN_MAX} of them.",
+            Content(
+                JSON,
+                shapes.Pending,
+                {
+                    "total": 1,
+                    "writes": [
+                        {
+                            **{"dot": "B:1", "dependencies": {"A": 3}, "waiting_for": ["A:3"]},
+                            **{"could_come_from": {"A:3": ["A", "B"]}, "waiting_s": 1.255},
+                            "keys": ["reply"],
+                        }
+                    ],
+                },
+            ),
+        ),
+    ),
+    problems=(errors.RedisUnavailable,),
+    head=True,
+)
+METRICS: Final = Route(
+    name="metrics",
+    method="GET",
+    path="/metrics",
+    group="node",
+    about="What has happened at all workers of this node, and where it stands, for Prometheus.",
+    answers=(Answer(200, "Prometheus' text format.", Content("text/plain")),),
+    head=True,
+)
+HEALTHZ: Final = Route(
+    name="healthz",
+    method="GET",
+    path="/healthz",
+    group="node",
+    about="This worker runs. Redis is not asked.",
+    answers=(Answer(200, "It does.", Content(JSON, shapes.Alive, {"status": "alive"})),),
+    head=True,
+)
+READYZ: Final = Route(
+    name="readyz",
+    method="GET",
+    path="/readyz",
+    group="node",
+    about="This node can serve: its Redis answers, and holds its state.",
+    answers=(Answer(200, "It can.", Content(JSON, shapes.Ready, {"status": "ready"})),),
+    problems=(
+        *(errors.RedisUnavailable, errors.NotReady, errors.Syncing),
+        *(errors.Joining, errors.NodeRemoved),
+    ),
+    head=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,45 +143,41 @@ class StatusRoutes:
     board: Board
     now_us: Callable[[], int]
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """The router has these routes."""
-        router.add_get("/status", self.status)
-        router.add_get("/pending", self.pending)
-        router.add_get("/metrics", self.metrics)
-        router.add_get("/healthz", self.healthz)
-        router.add_get("/readyz", self.readyz)
+    def add_to(self, interface: Interface) -> None:
+        """These routes are served."""
+        interface.serve(STATUS, self.status)
+        interface.serve(PENDING, self.pending)
+        interface.serve(METRICS, self.metrics)
+        interface.serve(HEALTHZ, self.healthz)
+        interface.serve(READYZ, self.readyz)
 
     async def status(self, request: web.Request) -> web.Response:
         """Where this node stands, and how far it sees each peer."""
-        checks.known_parameters(request)
         clock = await self.store.clock()
         life = await self.store.life()
         waiting = await self.buffer.counts()
         reports = await self.board.peers(self.members.others)
-        return web.json_response(
-            {
-                "node": self.config.node_id,
-                "actor": life.actor or None,
-                "incarnation": {"since": life.since_us, "reason": life.reason}
-                if life.reason
-                else None,
-                "version": __version__,
-                "clock": clock.to_dict(),
-                "timestamp": life.timestamp,
-                "pending": {"total": sum(waiting.values()), "by_actor": waiting},
-                "log": await self._log(clock, reports),
-                "snapshot": await self._snapshot(),
-                "peers": await self._peers(clock, reports),
-                "removed": [member.node for member in self.members.all if member.removed],
-                "limits": {
-                    name: value
-                    for name, value in self.config.model_dump().items()
-                    if name.endswith(("_max", "_max_bytes", "_max_writes", "_max_operations"))
-                },
-            }
-        )
+        answer: shapes.Status = {
+            "node": self.config.node_id,
+            "actor": life.actor or None,
+            "incarnation": {"since": life.since_us, "reason": life.reason} if life.reason else None,
+            "version": __version__,
+            "clock": clock.to_dict(),
+            "timestamp": life.timestamp,
+            "pending": {"total": sum(waiting.values()), "by_actor": waiting},
+            "log": await self._log(clock, reports),
+            "snapshot": await self._snapshot(),
+            "peers": await self._peers(clock, reports),
+            "removed": [member.node for member in self.members.all if member.removed],
+            "limits": {
+                name: value
+                for name, value in self.config.model_dump().items()
+                if name.endswith(("_max", "_max_bytes", "_max_writes", "_max_operations"))
+            },
+        }
+        return web.json_response(answer)
 
-    async def _log(self, mine: VectorClock, reports: Mapping[str, PeerReport]) -> dict[str, Any]:
+    async def _log(self, mine: VectorClock, reports: Mapping[str, PeerReport]) -> shapes.LogStatus:
         """How long the logs are, and which peer holds them back most."""
         sizes = await self.store.log_sizes(mine)
         clocks = {peer: report.has for peer, report in reports.items()}
@@ -93,7 +190,7 @@ class StatusRoutes:
             ],
         }
 
-    async def _snapshot(self) -> dict[str, Any] | None:
+    async def _snapshot(self) -> shapes.SnapshotStatus | None:
         """How far the snapshot is that this node receives."""
         state = await self.receiving.state()
         if state is None:
@@ -107,11 +204,15 @@ class StatusRoutes:
             "since_s": round((self.now_us() - state.begun_us) / 1e6, 3),
         }
 
-    async def _peers(self, mine: VectorClock, reports: Mapping[str, PeerReport]) -> dict[str, Any]:
+    async def _peers(
+        self, mine: VectorClock, reports: Mapping[str, PeerReport]
+    ) -> dict[str, shapes.PeerStatus]:
         known = ((self.members.known(peer), report) for peer, report in reports.items())
         return {m.node: await self._peer(m, report, mine) for m, report in known if m}
 
-    async def _peer(self, member: Member, report: PeerReport, mine: VectorClock) -> dict[str, Any]:
+    async def _peer(
+        self, member: Member, report: PeerReport, mine: VectorClock
+    ) -> shapes.PeerStatus:
         peer = member.node
         lacking = mine.beyond(report.clock)
         now_us = self.now_us()
@@ -132,8 +233,9 @@ class StatusRoutes:
             "lag_s": round((now_us - oldest_us) / 1e6, 3),
             "skew_ms": report.skew_us / 1000 if heard else None,
             "last_contact_s": round((now_us - heard) / 1e6, 3) if heard else None,
-            "snapshot": sending
-            and {
+            "snapshot": None
+            if sending is None
+            else {
                 "sent_keys": sending.sent,
                 "total_keys": sending.total,
                 "since_s": round((now_us - sending.begun_us) / 1e6, 3),
@@ -143,7 +245,6 @@ class StatusRoutes:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """What has happened at all workers of this node, and where it stands, for Prometheus."""
-        checks.known_parameters(request)
         try:
             clock = await self.store.clock()
             life = await self.store.life()
@@ -161,12 +262,11 @@ class StatusRoutes:
 
     async def pending(self, request: web.Request) -> web.Response:
         """The writes that wait, and which writes each waits for."""
-        checks.known_parameters(request)
         counts = await self.buffer.counts()
         now_us = self.now_us()
         reports = await self.board.peers(self.members.others)
         peers = {peer: report.clock for peer, report in reports.items()}
-        writes = [
+        writes: list[shapes.PendingWrite] = [
             {
                 "dot": str(blocked.waiting.write.dot),
                 "dependencies": blocked.waiting.write.dependencies.to_dict(),
@@ -177,18 +277,21 @@ class StatusRoutes:
             }
             for blocked in await self.buffer.blocked(PENDING_SHOWN_MAX)
         ]
-        return web.json_response({"total": sum(counts.values()), "writes": writes})
+        answer: shapes.Pending = {"total": sum(counts.values()), "writes": writes}
+        return web.json_response(answer)
 
     async def healthz(self, _request: web.Request) -> web.Response:
         """This worker runs."""
-        return web.json_response({"status": "alive"})
+        answer: shapes.Alive = {"status": "alive"}
+        return web.json_response(answer)
 
     async def readyz(self, _request: web.Request) -> web.Response:
         """This node can serve: its Redis answers, and holds its state."""
         await self.store.check()
         self.members.check()
         await self._check_joined()
-        return web.json_response({"status": "ready"})
+        answer: shapes.Ready = {"status": "ready"}
+        return web.json_response(answer)
 
     async def _check_joined(self) -> None:
         """A node that began with nothing has what its peers had, but for what no member that it

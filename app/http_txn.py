@@ -14,19 +14,64 @@ Does not know what an operation means.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Final
 
 from aiohttp import web
 
-from app import checks, errors
+from app import checks, contract, errors, shapes
 from app.conditions import etag
 from app.config import Config
+from app.contract import JSON, Answer, Content, Route
 from app.http_session import Sessions
 from app.http_shapes import shown_version
 from app.http_write import Writing
+from app.interface import Interface
 from app.kv_store import KVStore, Reading, reading
-from app.transactions import Step, Transaction, parse_transaction
+from app.transactions import Step, Transaction, TransactionForm, parse_transaction
 from app.vector_clock import Dot, VectorClock
+
+TRANSACT: Final = Route(
+    name="transact",
+    method="POST",
+    path="/txn",
+    group="keys",
+    about="All reads and conditions are of one instant, and all writes are done as one; or nothing "
+    "is.\n\nReads show what was there before the writes. An `Idempotency-Key` goes with writes "
+    "only.",
+    parameters=(*(contract.WAIT, contract.REPLICAS, contract.CONTEXT, contract.IDEMPOTENCY_KEY),),
+    body=Content(
+        JSON,
+        TransactionForm,
+        {
+            "ops": [
+                {"get": "stock"},
+                {"put": "order", "value": "1 pizza", "if": None},
+                {"delete": "cart"},
+            ]
+        },
+    ),
+    answers=(
+        Answer(
+            200,
+            "It is done.",
+            Content(
+                JSON,
+                shapes.Transacted,
+                {
+                    "dot": "A:7",
+                    "clock": {"A": 7},
+                    "results": [
+                        {"get": "stock", "etag": None, "siblings": []},
+                        {"put": "order", "etag": '"A:7"'},
+                        {"delete": "cart"},
+                    ],
+                },
+            ),
+            (contract.SEEN, *(header.sometimes for header in contract.WRITTEN[1:])),
+        ),
+    ),
+    problems=(errors.BadTransaction, *contract.WITH_BODY, *contract.WRITING),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +83,12 @@ class TransactionRoutes:
     sessions: Sessions
     writing: Writing
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        """The router has it."""
-        router.add_post("/txn", self.transact)
+    def add_to(self, interface: Interface) -> None:
+        """It is served."""
+        interface.serve(TRANSACT, self.transact)
 
     async def transact(self, request: web.Request) -> web.Response:
         """All reads are of one instant, and all writes are done, or nothing is."""
-        checks.known_parameters(request, "wait", "replicas")
         checks.no_conditions(request)
         limit = self.config.txn_max_bytes
         body = await checks.body(request, limit, "transaction", "TXN_MAX_BYTES")
@@ -83,7 +127,7 @@ class TransactionRoutes:
     ) -> web.Response:
         for one in readings.values():
             context = context.merge(one.context)
-        answer = {
+        answer: shapes.Transacted = {
             "dot": None if dot is None else str(dot),
             "clock": clock.to_dict(),
             "results": _results(transaction.steps, readings, dot),
@@ -105,17 +149,22 @@ class TransactionRoutes:
 
 def _results(
     steps: Sequence[Step], readings: Mapping[str, Reading], dot: Dot | None
-) -> list[dict[str, Any]]:
+) -> list[shapes.OpResult]:
     """What became of each operation, in the order of the request."""
-    results: list[dict[str, Any]] = []
+    results: list[shapes.OpResult] = []
     for step in steps:
-        result: dict[str, Any] = {step.verb: step.key}
         if step.verb == "get":
             versions = readings[step.key].versions
-            result["etag"] = etag(v.dot for v in versions) if versions else None
-            result["siblings"] = [shown_version(version) for version in versions]
+            results.append(
+                {
+                    "get": step.key,
+                    "etag": etag(v.dot for v in versions) if versions else None,
+                    "siblings": [shown_version(version) for version in versions],
+                }
+            )
         elif step.verb == "put":
             assert dot is not None
-            result["etag"] = etag([dot])
-        results.append(result)
+            results.append({"put": step.key, "etag": etag([dot])})
+        else:
+            results.append({"delete": step.key})
     return results

@@ -13,31 +13,92 @@ Server-sent events are those of the HTML standard, `EventSource`.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any, Final
 
 from aiohttp import web
 
-from app import checks, errors, metrics
-from app.conditions import etag
+from app import checks, contract, errors, metrics, shapes
 from app.config import Config
+from app.contract import Answer, Content, Parameter, Route
 from app.errors import LogTrimmed, NotCaughtUp, RequestError
 from app.http_session import CONTEXT_HEADER, Sessions
 from app.http_shapes import shown_state, shown_write
+from app.interface import Interface
 from app.kv_store import NOTHING, KVStore
 from app.log import get_logger
 from app.problems import shown
 from app.snapshot import KeyState
 from app.vector_clock import VectorClock
 from app.watching import Begin, Cut, Event, OutOfLog, Quiet, Told, Watching
-from app.write import SYSTEM
+from app.write import KEY_MAX_BYTES, SYSTEM
 
 log = get_logger(__name__)
 
 _NOW: Final = "now"
 _RETRY_MS: Final = 500
 """After so long a browser asks again when a stream ends."""
+
+_PLACE_TEXT: Final = {"type": "string"}
+
+WATCH: Final = Route(
+    name="watch",
+    method="GET",
+    path="/watch",
+    group="keys",
+    about="What is written, as it happens, in causal order and each write once, as server-sent "
+    "events.\n\n"
+    "`begin`, then `state` for each key, then `cut`: the state, if neither `since` nor "
+    "`Last-Event-ID` says where to go on. Then `write` for each write, all operations of a "
+    "transaction in one. `end`, a problem, says why no more comes. Each `id` is a `Causal-Context` "
+    "that covers just what was told up to it: a place to go on from, at any node, and a read "
+    "token.",
+    parameters=(
+        contract.WAIT,
+        Parameter(
+            "query",
+            "prefix",
+            "What the keys begin with.",
+            {"type": "string", "maxLength": KEY_MAX_BYTES, "default": ""},
+            "user/",
+        ),
+        Parameter(
+            "query",
+            "since",
+            "`now`, or an `id` that was told before; without it the state comes first.",
+            _PLACE_TEXT,
+            "now",
+        ),
+        Parameter(
+            "header",
+            "Last-Event-ID",
+            "The `id` that was told last. It is taken instead of `since`.",
+            _PLACE_TEXT,
+            "lc1;A:1",
+        ),
+        contract.CONTEXT,
+    ),
+    answers=(
+        Answer(
+            200,
+            "A stream that ends only when it is broken off.",
+            Content("text/event-stream"),
+            (
+                contract.SEEN,
+                Parameter(
+                    "header",
+                    "Cache-Control",
+                    "What is told is told once.",
+                    {"const": "no-store"},
+                    "no-store",
+                    always=True,
+                ),
+            ),
+        ),
+    ),
+    problems=(*(*contract.READING, errors.TooFarBack, errors.TooManyWatchers, errors.Stopping),),
+)
 
 
 class WatchRoutes:
@@ -52,9 +113,9 @@ class WatchRoutes:
         self._sessions = sessions
         self._watchers = 0
 
-    def add_to(self, app: web.Application) -> None:
-        """The application has this route, and ends its streams when it ends."""
-        app.router.add_get("/watch", self.watch, allow_head=False)
+    def add_to(self, app: web.Application, interface: Interface) -> None:
+        """This route is served, and its streams end when the application does."""
+        interface.serve(WATCH, self.watch)
         metrics.WATCHERS.set(0)  # those of the worker before this one are gone
 
         async def stop(_: web.Application) -> None:
@@ -64,7 +125,6 @@ class WatchRoutes:
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
         """A stream of events, until the client goes or the node cannot go on."""
-        checks.known_parameters(request, "wait", "prefix", "since")
         prefix = checks.text(request, "prefix")
         with self._seat():
             context, since = await self._start(request)
@@ -192,10 +252,10 @@ class _Stream:
                 await self._send(_event("begin", {}))
             case KeyState():
                 metrics.WATCH_EVENTS.inc()
-                tag = etag(version.dot for version in event.versions) if event.versions else None
-                await self._send(_event("state", {**shown_state(event), "etag": tag}))
+                await self._send(_event("state", shown_state(event)))
             case Cut(at):
-                await self._send(self._at_clock("cut", at, {"clock": at.to_dict()}))
+                cut: shapes.ShownCut = {"clock": at.to_dict()}
+                await self._send(self._at_clock("cut", at, cut))
             case Told(write, at):
                 self._at = at
                 operations = [
@@ -232,7 +292,7 @@ class _Stream:
         if self._request.transport is not None:
             self._request.transport.abort()
 
-    def _at_clock(self, kind: str, at: VectorClock, data: dict[str, Any]) -> str:
+    def _at_clock(self, kind: str, at: VectorClock, data: Mapping[str, Any]) -> str:
         self._at = self._sent = at
         return self._id() + _event(kind, data)
 
@@ -246,5 +306,5 @@ class _Stream:
         self._sent_at = asyncio.get_running_loop().time()
 
 
-def _event(kind: str, data: dict[str, Any]) -> str:
+def _event(kind: str, data: Mapping[str, Any]) -> str:
     return f"event: {kind}\ndata: {json.dumps(data)}\n\n"

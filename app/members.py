@@ -99,7 +99,7 @@ def members_of(node: str, url: str, peers: Mapping[str, str], told: Told) -> dic
 def parse_member(body: bytes) -> tuple[str, str]:
     """The id and the URL in the body of a request to add a member. Raises BadMember."""
     try:
-        form = msgspec.json.decode(body, type=_MemberForm)
+        form = msgspec.json.decode(body, type=MemberForm)
         node, url = form.id, form.url
         if not is_node_id(node):
             raise ValueError(f"`id`: {node[:64]!r} is not a node id, 1 to 32 letters, digits, _, -")
@@ -111,7 +111,9 @@ def parse_member(body: bytes) -> tuple[str, str]:
         ) from None
 
 
-class _MemberForm(msgspec.Struct, forbid_unknown_fields=True):
+class MemberForm(msgspec.Struct, forbid_unknown_fields=True):
+    """A node that is to be a member, and where it is reached."""
+
     id: str
     url: str
 

@@ -9,13 +9,14 @@ Does not know what the requests are about.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any, Final
 
 from aiohttp import web
 
-from app import errors
+from app import errors, shapes
 from app.conditions import etag
 from app.errors import RequestError
 from app.log import get_logger
@@ -61,28 +62,39 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.RedisUnavailable: 503,
     errors.ReplicasMissing: 504,
 }
-"""What each error is in HTTP. Its name, in lower case with hyphens, is the problem type."""
+"""What each error is in HTTP."""
+
+PROBLEM: Final = "application/problem+json"
+
+OF_NO_ROUTE: Final[dict[str, tuple[int, tuple[str, ...], str]]] = {
+    "not-found": (404, ("not_applied",), "There is no such route."),
+    "method-not-allowed": (405, ("not_applied",), "The route has other methods: see Allow."),
+    "internal": (
+        *(500, ("unknown", "not_applied")),
+        "The node met a state that it does not expect, and logged it.",
+    ),
+}
+"""Problems that no route promises: their status, possible outcomes, and what they say."""
 
 
-def problem(error: RequestError, headers: dict[str, str] | None = None) -> web.Response:
-    """An RFC 9457 problem for `error`."""
-    return _response(shown(error), {**error.headers, **(headers or {})})
+def kind(error: type[RequestError]) -> str:
+    """The name of the problem that it is, such as `bad-key`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", error.__name__).lower()
 
 
 def shown(error: RequestError) -> dict[str, Any]:
-    """The fields of the problem for `error`."""
-    name = type(error).__name__
-    words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name)
+    """The error as it stands in an answer."""
     fields: dict[str, Any] = {"outcome": error.outcome}
     if isinstance(error, errors.NotCaughtUp):
-        fields["missing"] = [
+        missing: list[shapes.Missing] = [
             {"dot": str(dot), "known_for_s": round(known_for_s, 3)}
             for dot, known_for_s in error.missing.items()
         ]
+        fields["missing"] = missing
     if isinstance(error, errors.Lost):
         fields["lost"] = [asdict(loss) for loss in error.losses]
     if isinstance(error, errors.PreconditionFailed):
-        fields["keys"] = [
+        keys: list[shapes.HeldInstead] = [
             {
                 "key": held.key,
                 "etag": etag(held.dots) if held.dots else None,
@@ -90,17 +102,26 @@ def shown(error: RequestError) -> dict[str, Any]:
             }
             for held in error.held
         ]
+        fields["keys"] = keys
     if isinstance(error, errors.ReplicasMissing):
         fields |= {"dot": str(error.dot), "nodes": list(error.nodes)}
     if isinstance(error, errors.TooFarBack):
-        fields |= {"missed": [asdict(gap) for gap in error.missed], "go_on": error.go_on}
-    return _fields(STATUS[type(error)], words.strip(), error.detail, fields)
+        missed: list[shapes.MissedWrites] = [
+            {"actor": gap.actor, "after": gap.after, "through": gap.through} for gap in error.missed
+        ]
+        fields |= {"missed": missed, "go_on": error.go_on}
+    return _fields(kind(type(error)), STATUS[type(error)], error.detail, fields)
 
 
-def _fields(status: int, title: str, detail: str, more: Mapping[str, Any]) -> dict[str, Any]:
+def problem(error: RequestError, headers: dict[str, str] | None = None) -> web.Response:
+    """An RFC 9457 problem for `error`."""
+    return _response(shown(error), {**error.headers, **(headers or {})})
+
+
+def _fields(name: str, status: int, detail: str, more: dict[str, Any]) -> dict[str, Any]:
     return {
-        "type": "urn:lightcone:" + title.replace(" ", "-"),
-        "title": title.capitalize(),
+        "type": f"urn:lightcone:{name}",
+        "title": name.replace("-", " ").capitalize(),
         "status": status,
         "detail": detail,
         **more,
@@ -109,10 +130,7 @@ def _fields(status: int, title: str, detail: str, more: Mapping[str, Any]) -> di
 
 def _response(fields: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(
-        text=json.dumps(fields),
-        status=fields["status"],
-        content_type="application/problem+json",
-        headers=headers,
+        text=json.dumps(fields), status=fields["status"], content_type=PROBLEM, headers=headers
     )
 
 
@@ -127,12 +145,12 @@ async def problems(
         return problem(error)
     except web.HTTPException as error:
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        title = {404: "not found", 405: "method not allowed"}.get(error.status, error.reason)
+        name = error.reason.lower().replace(" ", "-")
         detail = f"{request.method} {request.path}: {error.reason}. Nothing was done."
-        more = {"outcome": "not_applied"}
-        return _response(_fields(error.status, title.lower(), detail, more), headers)
+        fields = _fields(name, error.status, detail, {"outcome": "not_applied"})
+        return _response(fields, headers)
     except Exception as error:
         log.critical("request failed", method=request.method, path=request.path, exc_info=error)
-        detail = "The node met a state that it does not expect, and logged it."
+        status, _, detail = OF_NO_ROUTE["internal"]
         outcome = "not_applied" if request.method in ("GET", "HEAD") else "unknown"
-        return _response(_fields(500, "internal", detail, {"outcome": outcome}))
+        return _response(_fields("internal", status, detail, {"outcome": outcome}))

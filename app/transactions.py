@@ -10,13 +10,13 @@ Does not know how it is carried out.
 import base64
 import binascii
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from app.conditions import Condition, parse_tags
 from app.errors import BadTransaction, TooLarge
-from app.write import Delete, Operation, Put, content_type_problem, user_key_problem
+from app.write import KEY_MAX_BYTES, Delete, Operation, Put, content_type_problem, user_key_problem
 
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
 BYTES_TYPE: Final = "application/octet-stream"
@@ -27,7 +27,10 @@ Unset = msgspec.UnsetType
 UNSET: Final = msgspec.UNSET
 
 
-class _Op(msgspec.Struct, forbid_unknown_fields=True):
+class OpForm(msgspec.Struct, forbid_unknown_fields=True):
+    """One operation: get, put or delete of a key; for a put its value, as text or in base64. `if`
+    is an ETag that the key is to have, `*` for some version, null for none."""
+
     get: str | Unset = UNSET
     put: str | Unset = UNSET
     delete: str | Unset = UNSET
@@ -37,11 +40,28 @@ class _Op(msgspec.Struct, forbid_unknown_fields=True):
     wanted: str | Unset | None = msgspec.field(default=UNSET, name="if")
 
 
-class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    ops: list[_Op]
+def _has(*fields: str) -> dict[str, Any]:
+    """What an operation looks like that has these fields, and may have only a condition besides."""
+    others = {*OpForm.__struct_encode_fields__} - {*fields, "if", "content_type"}
+    if "put" not in fields:
+        others.add("content_type")
+    key = {"minLength": 1, "maxLength": KEY_MAX_BYTES, "pattern": "^[^\\x00]"}
+    properties = {fields[0]: key} | dict.fromkeys(sorted(others), False)
+    return {"required": list(fields), "properties": properties}
 
 
-_decoder: Final = msgspec.json.Decoder(_Body)
+# What is checked below, for those who read the contract.
+_KINDS: Final = [_has("get"), _has("put", "value"), _has("put", "base64"), _has("delete")]
+_Op = Annotated[OpForm, msgspec.Meta(extra_json_schema={"oneOf": _KINDS})]
+
+
+class TransactionForm(msgspec.Struct, forbid_unknown_fields=True):
+    """A transaction. Each key is written once at most."""
+
+    ops: Annotated[list[_Op], msgspec.Meta(extra_json_schema={"minItems": 1})]
+
+
+_decoder: Final = msgspec.json.Decoder(TransactionForm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +125,7 @@ def parse_transaction(body: bytes, operations_max: int, value_max_bytes: int) ->
     return Transaction(tuple(steps), reads, tuple(operations.values()), tuple(conditions))
 
 
-def _step(where: str, op: _Op) -> Step:
+def _step(where: str, op: OpForm) -> Step:
     keys: dict[Verb, str | Unset] = {"get": op.get, "put": op.put, "delete": op.delete}
     named = [Step(verb, key) for verb, key in keys.items() if key is not UNSET]
     if len(named) != 1:
@@ -118,7 +138,7 @@ def _step(where: str, op: _Op) -> Step:
     return step
 
 
-def _value(where: str, op: _Op) -> tuple[bytes, str]:
+def _value(where: str, op: OpForm) -> tuple[bytes, str]:
     if op.value is not UNSET and op.base64 is UNSET:
         value, content_type = op.value.encode(), TEXT_TYPE
     elif op.base64 is not UNSET and op.value is UNSET:

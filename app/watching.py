@@ -106,6 +106,7 @@ class Watching:
         Raises OutOfLog; Stopping, NodeRemoved, RedisUnavailable: then another node, or this one
         later, can go on; and LogTrimmed while it tells the state, which then has to begin anew.
         """
+        self._may_go_on(self._progress.clock)
         wake = asyncio.Event()
         self._wakes.add(wake)
         self._progress.on_advance(wake.set)

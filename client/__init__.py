@@ -2,6 +2,7 @@
 
 from client.answers import (
     Conflict,
+    Declared,
     Deleted,
     ExplainedVersion,
     ExplainedWrite,
@@ -17,6 +18,7 @@ from client.answers import (
     Version,
     Written,
 )
+from client.blocking_session import BlockingSession, blocking
 from client.errors import (
     BadInput,
     LightconeError,
@@ -41,9 +43,11 @@ __version__ = "0.1.0"
 __all__ = [
     "BadInput",
     "Begin",
+    "BlockingSession",
     "Change",
     "Conflict",
     "Cut",
+    "Declared",
     "Deleted",
     "ExplainedVersion",
     "ExplainedWrite",
@@ -76,4 +80,5 @@ __all__ = [
     "Version",
     "Watched",
     "Written",
+    "blocking",
 ]

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from email.message import Message
 from typing import Any, TypedDict, cast
 
+from client.context import HEADER
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -111,6 +113,20 @@ class Transacted:
         Raises KeyError for a key that was not got.
         """
         return next(iter(self.read[key]), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What was declared lost: of each actor here, all writes after this one. Empty, if all of it
+    was so before. `clock` is the clock of the node just after it, `node` its URL.
+
+    `context` is a token of who has seen that.
+    """
+
+    lost: Mapping[str, int]
+    clock: Mapping[str, int]
+    node: str
+    context: str
 
 
 class Conflict(TypedDict):
@@ -391,6 +407,13 @@ def members(answer: Answer) -> list[Member]:
 def member(answer: Answer) -> Member:
     """The answer to a member that was added."""
     return cast(Member, answer.json())
+
+
+def declared(answer: Answer) -> Declared:
+    """The answer to a declaration of what is lost."""
+    said = answer.json()
+    lost = {str(one["actor"]): int(one["after"]) for one in said["lost"]}
+    return Declared(lost, _clock(said["clock"]), answer.node, answer.headers[HEADER])
 
 
 def fault(answer: Answer) -> Fault:

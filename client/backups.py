@@ -11,7 +11,6 @@ What it does not know: what is in a backup, but for its frame.
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 import aiohttp
 
 from client.errors import BadInput, NotApplied, OutcomeUnknown
+from client.files import replaced
 
 Told = Callable[["Progress"], None]
 
@@ -54,16 +54,8 @@ async def backup(node: str, file: Path, told: Told = lambda _: None) -> Progress
 
     Raises NotApplied if there is none; a file of that name is as it was then.
     """
-    beside = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        with beside.open("xb") as out:
-            progress = await _download(node, out, told)
-            out.flush()
-            os.fsync(out.fileno())
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
-    return progress
+    with replaced(file) as out:
+        return await _download(node, out, told)
 
 
 async def restore(node: str, file: Path, told: Told = lambda _: None) -> Restored:

@@ -14,6 +14,7 @@ from client.cli_command import command, flowing
 from client.cli_explain import conflicts, explain
 from client.cli_faults import heal, set_fault
 from client.cli_keys import delete, get, ls, put
+from client.cli_lost import declare_lost
 from client.cli_members import add, list_members, remove
 from client.cli_nodes import pending, ready, status
 from client.cli_txn import txn
@@ -64,6 +65,9 @@ def made(*, completion: bool) -> typer.Typer:
     app.command("status", rich_help_panel=_NODES)(command(status, in_session=False))
     app.command("pending", rich_help_panel=_NODES)(command(pending, in_session=False))
     app.command("ready", rich_help_panel=_NODES)(command(ready, in_session=False))
+    app.command("declare-lost", rich_help_panel=_NODES)(
+        command(declare_lost, in_session=False, writes=True)
+    )
     app.add_typer(_members(), name="members", rich_help_panel=_NODES)
     app.add_typer(_faults(), name="fault", rich_help_panel=_NODES)
     app.command("backup", rich_help_panel=_BACKUPS)(command(backup, in_session=False))

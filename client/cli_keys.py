@@ -8,7 +8,7 @@ import base64
 import contextlib
 import os
 import sys
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,7 @@ from client.cli_command import Call
 from client.cli_errors import Code, LocalTrouble
 from client.cli_output import Result, clean, row, size, table
 from client.errors import BadInput
+from client.files import replaced
 from client.lightcone import PAGE
 
 #: Of a value in a table.
@@ -147,10 +148,7 @@ async def put(
         **{"clock": dict(written.clock), "replicas": list(written.replicas)},
         "context": call.kv.context,
     }
-    shown = f"{written.dot} at {written.node}"
-    if written.replicas:
-        shown += f", held by {', '.join(written.replicas)}"
-    return Result(document, Text(clean(shown)))
+    return Result(document, _done(written.dot, written.node, written.replicas))
 
 
 async def delete(
@@ -165,13 +163,17 @@ async def delete(
 
     It is done also if there are none. What was written elsewhere at the same time survives.
     """
-    await call.kv.delete(
+    deleted = await call.kv.delete(
         key,
         **conditions(if_match, if_none_match),
         replicas=replicas,
         idempotency_key=idempotency_key,
     )
-    return Result({"key": key, "deleted": True, "context": call.kv.context}, note="Deleted.")
+    document = {
+        **{"key": key, "deleted": True, "dot": deleted.dot, "node": deleted.node},
+        **{"replicas": list(deleted.replicas), "context": call.kv.context},
+    }
+    return Result(document, _done(deleted.dot, deleted.node, deleted.replicas))
 
 
 async def ls(
@@ -246,6 +248,11 @@ def preview(value: bytes) -> Text:
     return Text(shown if len(shown) <= SHOWN_CHARS else f"{shown[: SHOWN_CHARS - 1]}…")
 
 
+def _done(dot: str, node: str, replicas: Sequence[str]) -> Text:
+    held = f", held by {', '.join(replicas)}" if replicas else ""
+    return Text(clean(f"{dot} at {node}{held}"))
+
+
 def _versions_table(versions: list[Version]) -> Group:
     made = table("", "dot", "content type", "bytes#", "value")
     for number, version in enumerate(versions):
@@ -293,18 +300,7 @@ def read_file(file: Path) -> bytes:
 
 def _write_file(file: Path, value: bytes) -> None:
     try:
-        handle, beside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        try:
-            with open(handle, "wb") as out:
-                out.write(value)
-            # mkstemp lets only the owner read; a file that people ask for is like any other.
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(beside, 0o666 & ~umask)
-            os.replace(beside, file)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(beside)
-            raise
+        with replaced(file) as out:
+            out.write(value)
     except OSError as error:
         raise LocalTrouble(f"{file} cannot be written: {error.strerror}.") from None

@@ -18,13 +18,13 @@ import contextlib
 import fcntl
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from client.cli_errors import LocalTrouble
 from client.context import Context
 from client.errors import BadInput
+from client.files import replaced
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
@@ -71,7 +71,8 @@ class SessionFile:
                 raise LocalTrouble(str(error), "applied") from None
             seen = {token: None for token in there if token not in self._began_with}
             seen |= dict.fromkeys(_tokens(context))
-            self._replace(",".join(seen))
+            with replaced(self._path, private=True) as out:
+                out.write(f"{','.join(seen)}\n".encode("ascii"))
 
     def _read(self) -> tuple[str, ...]:
         try:
@@ -84,20 +85,6 @@ class SessionFile:
                 f"{self._path} holds no context; take it away to begin a new session."
             ) from None
         return _tokens(printed)
-
-    def _replace(self, text: str) -> None:
-        # mkstemp makes it readable to its owner only.
-        handle, beside = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
-        try:
-            with open(handle, "w", encoding="ascii") as file:
-                file.write(f"{text}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, self._path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(beside)
-            raise
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

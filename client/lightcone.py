@@ -26,6 +26,7 @@ from client import answers
 from client.answers import (
     Answer,
     Conflict,
+    Declared,
     Deleted,
     Explanation,
     Fault,
@@ -435,6 +436,30 @@ class Session:
             is_write=True,
         )
         await self._ask(request, patience_s)
+
+    async def declare_lost(self, dots: Sequence[str], *, node: str | None = None) -> Declared:
+        """Nothing waits any more for these writes, which no node has, nor for any that their actors
+        made later; and the session has seen that. It cannot be taken back.
+
+        A node agrees only if all others say that they lack them; so it is asked again, or another
+        is, until the timeout ends. With `node`, only the one at this address.
+        Raises BadInput, NotApplied (a node may have one of them), OutcomeUnknown.
+        """
+        request = Request(
+            name=f"declare lost {', '.join(dots)}",
+            method="POST",
+            path="/lost",
+            read=answers.declared,
+            body=json.dumps({"dots": list(dots)}).encode(),
+            headers={"Content-Type": "application/json"},
+            is_write=True,
+            # Who waits for what is lost would be refused for just that.
+            in_session=False,
+        )
+        asked = self if node is None else self.at(node)
+        declared = await asked._ask(request, None)
+        self._context.answered((), declared.context)
+        return declared
 
     async def set_fault(self, node: str, peer: str, **fault: Unpack[Fault]) -> Fault:
         """The link from the node at this address to the peer of this id has just these faults.

@@ -246,6 +246,8 @@ def refusal(request: Request[Any], answer: Answer, problem: Mapping[str, Any]) -
         return NotCaughtUp(detail, problem=problem)
     if problem_kind(problem) == "node-removed" and outcome != "unknown":
         return NotApplied(detail, problem=problem)  # any other node will serve it
+    if problem_kind(problem) == "not-lost":
+        return NotApplied(detail, problem=problem)  # as far as that node knows, by now
     if problem_kind(problem) == "lost":
         return Lost(detail, problem=problem)
     if problem_kind(problem) == "precondition-failed":

@@ -3,7 +3,8 @@
 What it is: `node_a`, a worker of node A that serves HTTP, and a client of it.
 
 What it assumes and guarantees: the Redis at the URL is the test's own. The node has the peers B and
-C and reaches neither, so nothing happens that the test does not ask for.
+C and reaches neither, so nothing happens that the test does not ask for. Whatever it answers is
+such as the contract promises; else the test fails when it ends.
 
 What it does not know: what the tests ask.
 """
@@ -22,6 +23,7 @@ from app.vector_clock import VectorClock
 from app.wire import Answer, Batch
 from app.write import Put, Write
 from tests.conftest import begin_at
+from tests.contract import PROMISED, keeping_to
 from tests.model import Node
 
 PEERS: Final = {"B": "http://127.0.0.1:1", "C": "http://127.0.0.1:2"}
@@ -56,9 +58,19 @@ async def new_node_a(redis_url: str, **settings: Any) -> AsyncIterator[Client]:
     config = Config(node_id="A", peers=PEERS, redis_url=redis_url, **settings)
     async with (
         node.worker(config, node.World(exchange=nobody)) as application,
-        TestClient(Server(application)) as client,
+        asking(application) as client,
     ):
         yield client
+
+
+@asynccontextmanager
+async def asking(application: web.Application) -> AsyncIterator[Client]:
+    """A client of the application, all of whose answers have to be as the contract promises."""
+    broken: list[str] = []
+    application.middlewares.insert(0, keeping_to(PROMISED, broken))
+    async with TestClient(Server(application)) as client:
+        yield client
+    assert not broken, "all that a node answers is as the contract promises"
 
 
 def put_by(author: Node, key: str, value: bytes, content_type: str = "text/plain") -> Write:

@@ -155,7 +155,7 @@ async def test_what_is_no_whole_backup_changes_nothing(
         with pytest.raises(NotApplied):
             await backup("http://127.0.0.1:9", file)
         assert file.read_bytes() == file_before
-        assert not [name for name in os.listdir(tmp_path) if name.endswith(".part")]
+        assert not [name for name in os.listdir(tmp_path) if name.startswith(f".{file.name}")]
 
 
 async def test_a_backup_of_another_cluster_is_refused(

@@ -4,7 +4,7 @@ import ast
 import inspect
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from aiohttp import web
@@ -12,11 +12,12 @@ from redis.asyncio import Redis
 
 from app import scripts
 from app.config import Config
-from app.http_api import Api
+from app.interface import INTERFACE
 from app.keys import Keys
-from app.problems import STATUS
+from app.problems import OF_NO_ROUTE, STATUS, kind
 from app.scripts import Scripts
 from app.settings_text import list_settings
+from tools import contract_page
 
 ROOT = Path(__file__).parents[1]
 APP = ROOT / "app"
@@ -26,7 +27,7 @@ INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 
 PURE = (
     *("vector_clock", "write", "context", "incarnation", "relay", "codec", "wire", "errors"),
-    *("snapshot", "stability", "lost"),
+    *("snapshot", "stability", "lost", "shapes"),
     *("conditions", "transactions", "explain"),
 )
 EFFECTS = {"asyncio", "time", "random", "datetime", "os", "socket", "threading", "redis", "aiohttp"}
@@ -34,6 +35,8 @@ EFFECTS = {"asyncio", "time", "random", "datetime", "os", "socket", "threading",
 NO_TEST_FILE = {
     "__init__": "holds the version only",
     "__main__": "three lines around the server: tests/test_server.py starts it as a process",
+    "contract": "what is promised: tests/test_openapi.py reads it, and all tests of routes keep it",
+    "shapes": "types only: the type checker and tests/test_openapi.py read them",
     "checks": "what a request may look like: tests/test_http_api.py sends what may not",
     "http_backup": "two routes around backup.py: tests/test_backup.py asks them",
     "http_members": "what members are shown and changed: tests/test_members.py asks for it",
@@ -208,11 +211,8 @@ def document(name: str) -> str:
 
 def routes() -> list[str]:
     """Every route of the HTTP interface, for instance `PUT /kv/{key}`."""
-    nothing: Any = None
-    config = Config(node_id="A", peers={"B": "http://127.0.0.1:8002"}, faults=True)
-    api = Api(config, *[nothing] * (len(inspect.signature(Api).parameters) - 1))
     found = []
-    for route in api.application().router.routes():
+    for route in contract_page.application().router.routes():
         assert isinstance(route.resource, web.Resource)
         found.append(f"{route.method} {route.resource.canonical}")
     return found
@@ -225,13 +225,35 @@ def test_every_route_is_documented(route: str) -> None:
 
 def problem_types() -> list[str]:
     """Every type of problem, for instance `bad-key`."""
-    of_errors = [re.sub(r"(?<!^)(?=[A-Z])", "-", error.__name__).lower() for error in STATUS]
-    return [*of_errors, "not-found", "method-not-allowed", "internal"]
+    return [*map(kind, STATUS), *OF_NO_ROUTE]
 
 
 @pytest.mark.parametrize("problem", problem_types())
 def test_every_type_of_problem_is_documented(problem: str) -> None:
     assert f"`{problem}`" in document("http.md")
+
+
+def listed_problems() -> dict[str, set[str]]:
+    """Of each route whose problems docs/http.md lists, the types of these."""
+    listed: dict[str, set[str]] = {}
+    for section in re.split(r"^#{2,3} ", document("http.md"), flags=re.MULTILINE):
+        found = re.search(r"(?:^\| problems \| |Problems: )((?:`[a-z-]+`(?:, )?)+)", section, re.M)
+        for route in re.findall(r"`((?:GET|PUT|POST|DELETE) [^`]+)`", section.partition("\n")[0]):
+            if found:
+                listed[route] = set(re.findall(r"`([a-z-]+)`", found[1]))
+    return listed
+
+
+def test_the_problems_of_routes_are_documented_as_they_are_promised() -> None:
+    listed = listed_problems()
+    assert len(listed) > 10
+    paths = contract_page.application()[INTERFACE].document()["paths"]
+    for route, problems in listed.items():
+        method, path = route.split()
+        answers = paths[path][method.lower()]["responses"].values()
+        refusals = [answer["$ref"].rpartition("/")[2] for answer in answers if "$ref" in answer]
+        promised = {name for refusal in refusals for name in refusal.split(".")}
+        assert problems == promised - {"bad-http"}, route
 
 
 def test_the_settings_are_documented_as_they_are() -> None:

@@ -4,6 +4,7 @@ Its peers are this test: they say what they are told to, over the node's own lin
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +14,8 @@ from unittest.mock import ANY
 import pytest
 import structlog
 from aiohttp import ClientResponse
-from aiohttp.test_utils import TestClient
 from redis import Redis as BlockingRedis
+from typer.testing import CliRunner, Result
 
 from app import node, wire
 from app.board import Board, PeerReport
@@ -27,9 +28,12 @@ from app.peers import PeerUnreachable
 from app.vector_clock import SEQUENCE_MAX, VectorClock
 from app.wire import Answer, Batch
 from app.write import Put, Write
+from client import BadInput, Lightcone, NotApplied
+from client.cli import made
+from client.cli_errors import Code
 from tests.conftest import MakeStore, Store, begin_at
 from tests.model import Node
-from tests.one_node import PEERS, Client, Server
+from tests.one_node import PEERS, Client, asking
 from tests.processes import until
 
 CLOCK = VectorClock.parse
@@ -87,7 +91,7 @@ async def node_a(redis_url: str, peers: Peers, **settings: Any) -> AsyncIterator
     config = Config(node_id="A", peers=PEERS, redis_url=redis_url, **settings)
     async with (
         node.worker(config, node.World(exchange=peers.exchange)) as application,
-        TestClient(Server(application)) as client,
+        asking(application) as client,
     ):
         yield client
 
@@ -311,6 +315,56 @@ async def test_nothing_is_declared_lost_that_may_be_somewhere(
         assert why in problem["detail"]
         async with client.get("/status") as response:
             assert (await response.json())["clock"] == {"B": 2, "B~x": 1}
+
+
+async def test_an_operator_declares_it_with_the_python_client(redis_url: str) -> None:
+    peers = Peers()
+    async with node_a(redis_url, peers) as client, Lightcone([str(client.make_url("/"))]) as kv:
+        own, again = history()
+        await receive(client, *own, again)
+        peers.say("B", "B~x:1")
+        peers.say("C", "B~x:1 B:5")
+        await peers.heard(redis_url)
+        waiting = kv.session(context="lc1;B:5", timeout_s=1)
+        with pytest.raises(NotApplied, match="C has it"):
+            await waiting.declare_lost(["B:5"])
+        assert waiting.context == "lc1;B:5"
+        with pytest.raises(BadInput, match="not a dot"):
+            await kv.declare_lost(["B"])
+        peers.say("C", "B~x:1")
+        await peers.heard(redis_url)
+        declared = await kv.declare_lost(["B:5"])
+        assert (declared.lost, declared.clock["B"]) == ({"B": 2}, SEQUENCE_MAX)
+        assert kv.context == declared.context
+        assert (await kv.declare_lost(["B:3"], node=kv.nodes[0])).lost == {}
+        version = await waiting.get("x")
+        assert version is not None and version.text == "2"
+
+
+async def test_an_operator_declares_it_on_the_command_line(redis_url: str) -> None:
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(made(completion=False), ["declare-lost", *arguments])
+
+    peers = Peers()
+    async with node_a(redis_url, peers) as client:
+        node = ("--node", str(client.make_url("/")))
+        own, again = history()
+        await receive(client, *own, again)
+        peers.say("B", "B~x:1")
+        peers.say("C", None)
+        await peers.heard(redis_url)
+        result = await asyncio.to_thread(run, "B:5", *node, "--timeout", "1")
+        assert (result.exit_code, result.stdout) == (Code.NOT_APPLIED, "")
+        assert "C is not heard from" in result.stderr
+        result = await asyncio.to_thread(run, "B", *node)
+        assert (result.exit_code, result.stdout) == (Code.BAD_INPUT, "")
+        peers.say("C", "B~x:1")
+        await peers.heard(redis_url)
+        result = await asyncio.to_thread(run, "B:5", *node, "--timeout", "20")
+        assert (result.exit_code, result.stdout) == (0, "Lost: all of B after B:2.\n")
+        result = await asyncio.to_thread(run, "B:5", "--json", *node, "--timeout", "20")
+        said = json.loads(result.stdout)
+        assert (said["lost"], said["clock"]["B"]) == ({}, SEQUENCE_MAX)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"dots": []}', b'{"dots": ["B"]}', b"[]"])

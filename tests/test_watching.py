@@ -461,6 +461,7 @@ async def test_streams_end_with_their_worker_and_say_where_to_go_on(redis_url: s
             )
             with pytest.raises(EOFError):
                 await stream.next()
+        assert (await refused(a))[:2] == (503, "stopping")
 
 
 async def test_what_redis_has_lost_is_not_told_on(redis: Any, redis_url: str) -> None:

@@ -35,15 +35,24 @@ class Cut:
     async def proof(self) -> str:
         """Every node says that it lacks every other, and every wire has held or refused something.
 
-        A wire carries requests and answers, so it parts both nodes from each other.
+        A wire carries requests and answers, so it parts both nodes from each other. Who has removed
+        a node, and may not hear that it is back, sends it nothing that could be held.
         """
-        shown = []
+        shown, unused = [], set()
         for source, target in dict.fromkeys(_both(self._wires)):
-            peers = await self._places[source].peers()
-            if target not in peers or peers[target]["reachable"]:
+            status = await self._places[source].status()
+            if status is None:
                 return ""
-            shown.append(f"{source} lacks {target}")
+            if target in status["removed"]:
+                unused.add((source, target))
+                shown.append(f"{source} has removed {target}")
+            elif target not in status["peers"] or status["peers"][target]["reachable"]:
+                return ""
+            else:
+                shown.append(f"{source} lacks {target}")
         for wire in self._wires:
+            if wire in unused:
+                continue
             if not (what := await self._stopped(wire)):
                 return ""
             shown.append(what)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -46,6 +47,7 @@ def run(tmp_path: Path) -> Run:
             "LIGHTCONE_NODES": None,
             "LIGHTCONE_SESSION": None,
             "LIGHTCONE_DEBUG": None,
+            "COLUMNS": None,  # tables are as wide as they need to be
             "XDG_STATE_HOME": str(tmp_path / "state"),
             **variables,
         }
@@ -76,6 +78,11 @@ async def replicate(node: Client, key: str, value: bytes) -> None:
     write = Node("B").write([Put(key, value, "image/x")], 9_000_000_000_000_000)
     batch = wire.encode_batch(Batch("B", "A", VectorClock(), (write,)))
     assert (await node.post("/replicate", data=batch)).status == 200
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a row of a table that are not empty."""
+    return re.split(r" {2,}", line.strip())
 
 
 def document(result: Result, code: int = 0) -> dict[str, Any]:
@@ -151,8 +158,10 @@ async def test_siblings_are_told_of_and_shown(run: Run, node: Client) -> None:
 
 async def test_a_delete_takes_the_value_away(run: Run, node: Client) -> None:
     await run("put", "x", "1", *at(node))
-    assert (await run("del", "x", *at(node))).exit_code == 0
-    assert document(await run("del", "x", "--json", *at(node)))["deleted"] is True
+    result = await run("del", "x", *at(node))
+    assert (result.exit_code, result.stdout) == (0, f"A:2 at {at(node)[1].rstrip('/')}\n")
+    said = document(await run("del", "x", "--json", *at(node)))
+    assert (said["deleted"], said["dot"], said["replicas"]) == (True, "A:3", [])
     assert (await run("get", "x", *at(node))).exit_code == Code.NO
 
 
@@ -279,8 +288,23 @@ async def test_the_status_of_all_nodes_is_shown(run: Run, node: Client) -> None:
     await run("put", "x", "1", *at(node))
     result = await run("status", *at(node), "--node", NOWHERE)
     assert result.exit_code == 0
-    assert "A:1" in result.stdout and "A → B" in result.stdout and "unreachable" in result.stdout
-    assert "cannot be reached" in " ".join(result.stdout.split())
+    lines = [cells(line) for line in result.stdout.splitlines()]
+    url = at(node)[1].rstrip("/")
+    assert lines[:2] == [
+        ["Nodes"],
+        ["node", "address", "actor", "clock", "pending", "log", "state"],
+    ]
+    assert lines[3][:5] + lines[3][6:] == ["A", url, "A", "A:1", "0", "ok"]
+    assert re.fullmatch(r"1, \d\.\d kB", lines[3][5])
+    assert lines[4] == ["held back by B (1), C (1)"]
+    assert lines[5][:2] == ["?", NOWHERE] and f"{NOWHERE} cannot be reached" in lines[5][2]
+    assert lines[7][0] == "Links"
+    assert lines[8] == ["link", "state", "lag", "behind by", "skew", "heard"]
+    for line, peer in zip(lines[10:], ("B", "C"), strict=True):
+        link, state, lag, behind_by, *rest = line
+        assert (link, state, lag) == (f"A → {peer}", "unreachable", "1")
+        assert re.fullmatch(r"\d+\.\d s", behind_by)
+        assert rest == ["-", "-", f"there is no {peer} in this test"]
     said = document(await run("status", "--json", *at(node), "--node", NOWHERE))
     assert said["nodes"][at(node)[1].rstrip("/")]["clock"] == {"A": 1}
     assert "cannot be reached" in said["nodes"][NOWHERE]["error"]
@@ -294,8 +318,11 @@ async def test_writes_that_wait_are_listed(run: Run, node: Client) -> None:
     late = origin.write([Put("answer", b"!", "text/plain")], 2)
     batch = wire.encode_batch(Batch("B", "A", VectorClock(), (late,)))
     assert (await node.post("/replicate", data=batch)).status == 200
-    shown = (await run("pending", *at(node))).stdout
-    assert "B:2" in shown and "answer" in shown and "B:1" in shown
+    [line] = (await run("pending", *at(node))).stdout.splitlines()[2:]
+    *shown, since = cells(line)
+    url = at(node)[1].rstrip("/")
+    assert shown == [url, "B:2", "answer", "B:1", "B:1", "B:1 from B"]
+    assert re.fullmatch(r"\d+\.\d s", since)
     said = document(await run("pending", "--json", *at(node)))
     [waiting] = said["nodes"].values()
     assert waiting["writes"][0]["waiting_for"] == ["B:1"]
@@ -464,6 +491,7 @@ BAD = [
     *(["ready", "--timeout", "0"], ["backup"], ["restore", "/nonexistent"], ["nonsense"]),
     *(["fault", "set", "A", "B"], ["fault", "set", "A"], ["fault", "heal"], ["fault", "heal", "A"]),
     *(["fault", "set", "A", "B", "--drop", "2"], ["fault", "heal", "A", "B", "--all"]),
+    *(["declare-lost"], ["declare-lost", "A:1", "--session", "x"]),
     *(["members", "add", "D"], ["members", "remove", ""], ["members", "nonsense"]),
 ]
 
@@ -543,6 +571,7 @@ async def process(*arguments: str) -> asyncio.subprocess.Process:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if name != "COLUMNS"},
         preexec_fn=interruptible,
     )
 

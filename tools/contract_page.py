@@ -1,0 +1,36 @@
+"""Writes the contract of the HTTP interface into docs/openapi.json: all routes that there are."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from app.config import Config
+from app.http_api import Api
+from app.interface import INTERFACE
+
+PAGE = Path(__file__).parents[1] / "docs" / "openapi.json"
+
+
+def application() -> web.Application:
+    """All routes there are, of a node that has no parts: it can only be looked at."""
+    nothing: Any = None
+    parts = [nothing] * (len(inspect.signature(Api).parameters) - 1)
+    return Api(Config(node_id="A", faults=True), *parts).application()
+
+
+def text() -> str:
+    """The contract, as it is written."""
+    document = application()[INTERFACE].document()
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    """The file holds the contract as it is in the code."""
+    PAGE.write_text(text())
+
+
+if __name__ == "__main__":
+    main()
