@@ -209,6 +209,21 @@ class Config(BaseSettings):
     peer_timeout_ms: Milliseconds = Field(
         10_000, description="Milliseconds. An exchange with a peer that takes longer is retried."
     )
+    watchers_max: Count = Field(
+        200,
+        description="Watchers. Most that one worker tells of writes at a time; more are refused, "
+        "and find another node.",
+    )
+    watch_keepalive_ms: Annotated[int, Field(ge=100, le=20_000)] = Field(
+        10_000,
+        description="Milliseconds. A watcher that nothing is told hears this often that it is "
+        "still told all there is; proxies cut connections that are silent for a minute.",
+    )
+    watch_stall_ms: Milliseconds = Field(
+        10_000,
+        description="Milliseconds. A watcher that reads nothing for so long is given up; it may "
+        "go on later.",
+    )
     redis_timeout_ms: Milliseconds = Field(
         5000,
         description="Milliseconds. A Redis that answers no sooner counts as unavailable.",

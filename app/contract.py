@@ -210,5 +210,6 @@ HEADERS: Final[Mapping[type[RequestError], tuple[Parameter, ...]]] = {
     errors.PreconditionFailed: (SEEN, ETAG.sometimes),
     errors.Lost: (SEEN,),
     errors.ReplicasMissing: (SEEN, DOT, REPLAYED),
+    errors.TooFarBack: (SEEN,),
 }
 """What comes in the head of some problems. No other has a context: a client keeps what it has."""

@@ -35,6 +35,9 @@
         ├── NotReady             it is not settled yet as whom the node writes
         ├── ForeignBackup        a backup of another cluster
         ├── Busy                 what is asked for is under way already
+        ├── TooFarBack           the logs do not go back to where a watcher wants to go on
+        ├── TooManyWatchers
+        ├── Stopping             the node, or this worker of it, ends
         ├── Syncing              the node is merging a snapshot
         ├── NotCaughtUp          the patience ended before the missing writes came
         ├── NotLost              what is to be declared lost is not, as far as is known
@@ -257,6 +260,52 @@ class ForeignBackup(RequestError):
 
 class Busy(RequestError):
     """Only one can be done at a time, and one is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Of `actor` the writes after `after` and up to `through`."""
+
+    actor: str
+    after: int
+    through: int
+
+    def __str__(self) -> str:
+        return f"{self.actor}:{self.after + 1} to {self.actor}:{self.through}"
+
+
+class TooFarBack(RequestError):
+    """The logs of this node do not hold what a watcher is to be told next.
+
+    `missed` is what they do not hold. Who has the context `go_on` can be told what comes then.
+    """
+
+    def __init__(self, missed: Sequence[Gap], go_on: str) -> None:
+        super().__init__(
+            "The logs of this node do not go back to where the watcher was: they begin after "
+            f"{listing(missed)}. To miss nothing, watch anew from the state (without ?since= and "
+            "Last-Event-ID); another node's logs may go back further. To go on without those "
+            "writes, watch from the context that comes with this."
+        )
+        self.missed = tuple(missed)
+        self.go_on = go_on
+
+
+class TooManyWatchers(RequestError):
+    """This worker tells as many watchers as it may."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"This node tells {most} watchers already (WATCHERS_MAX). Nothing was done. Try "
+            "again, or watch at another node."
+        )
+
+
+class Stopping(RequestError):
+    """This worker ends, and what it streams ends with it."""
+
+    def __init__(self) -> None:
+        super().__init__("This node is being stopped. Go on from the last id, here or elsewhere.")
 
 
 class Syncing(RequestError):

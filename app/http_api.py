@@ -28,6 +28,7 @@ from app.http_replicate import ReplicateRoutes
 from app.http_session import Sessions
 from app.http_status import StatusRoutes
 from app.http_txn import TransactionRoutes
+from app.http_watch import WatchRoutes
 from app.http_write import Writing
 from app.identity import Identity
 from app.interface import Interface
@@ -39,6 +40,7 @@ from app.problems import problems
 from app.progress import Progress
 from app.replicas import Replicas
 from app.snapshot_receiving import SnapshotReceiving
+from app.watching import Watching
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Api:
     board: Board
     replicas: Replicas
     losses: Losses
+    watching: Watching
     contexts: Contexts
     signer: Signer
     now_us: Callable[[], int]
@@ -73,6 +76,7 @@ class Api:
         TransactionRoutes(self.config, self.store, sessions, writing).add_to(interface)
         ExplainRoutes(self.store, sessions).add_to(interface)
         ListRoutes(self.store, sessions).add_to(interface)
+        WatchRoutes(self.config, self.store, self.watching, sessions).add_to(app, interface)
         LostRoutes(self.store, self.buffer, self.losses, sessions).add_to(interface)
         BackupRoutes(self.backups, sessions).add_to(interface)
         MemberRoutes(self.members, self.store, self.board, sessions).add_to(interface)

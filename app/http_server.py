@@ -64,6 +64,7 @@ async def serve(
         await stop.wait()
         for server in accepting:
             server.close()
+        await runner.shutdown()  # what is streamed without end, ends
         with suppress(TimeoutError):
             async with asyncio.timeout(min(_FAREWELL_S, grace_s)):
                 while runner.server.connections:

@@ -44,19 +44,20 @@ class Sessions:
         """What the request's session has seen. Raises BadContext, TooLarge."""
         return self.contexts.parse(",".join(request.headers.getall(CONTEXT_HEADER, [])))
 
-    async def catch_up(self, request: web.Request) -> VectorClock:
-        """The request's context, once this node, which is a member, covers it.
+    async def catch_up(self, request: web.Request, beside: VectorClock = NOTHING) -> VectorClock:
+        """The request's context, and what else it has seen `beside` that, once this node, which is
+        a member, covers it.
 
         Raises NodeRemoved; and when the request's patience ends first NotCaughtUp, or Lost, if it
         would never.
         """
         self.members.check()
-        return await self.reach(request)
+        return await self.reach(request, beside)
 
-    async def reach(self, request: web.Request) -> VectorClock:
+    async def reach(self, request: web.Request, beside: VectorClock = NOTHING) -> VectorClock:
         """The same, and the node need not be a member any more."""
         patience_s = checks.patience_s(request)
-        context = self.context(request)
+        context = self.context(request).merge(beside)
         if context <= self.progress.clock:
             return context
         missing = await self.progress.reach(context, patience_s, self.store.clock)

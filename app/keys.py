@@ -47,6 +47,12 @@ def end_key(actor: str) -> str:
     return f"{SYSTEM}end/{actor}"
 
 
+def ended_actor(key: str) -> str | None:
+    """Of whom the system's key `key` holds the last write that is not lost."""
+    stem = end_key("")
+    return key.removeprefix(stem) if key.startswith(stem) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """Names of keys and channels, each a method or property of the thing it names."""

@@ -363,6 +363,15 @@ class KVStore:
             raise LogTrimmed(Dot(actor, sequence + 1))
         return writes
 
+    async def log_begin(self, actor: str) -> int | None:
+        """The first sequence in the log of `actor`; None if there is none in it.
+
+        Raises RedisUnavailable.
+        """
+        with translated():
+            entries: list[Any] = await self._redis.xrange(self._keys.log(actor), count=1)
+        return int(entries[0][0].partition(b"-")[0]) if entries else None
+
     async def log_end(self, actor: str, sequence: int) -> int:
         """Up to where the log of `actor` goes, which has this entry in the clock.
 

@@ -20,7 +20,7 @@ from functools import cache
 from typing import Any, Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -64,6 +64,23 @@ REDIS_FAILURES: Final = Counter(
 INCARNATIONS: Final = Counter(
     "lightcone_incarnations",
     "New incarnations that this node began: each is a possible loss.",
+    registry=_COUNTED,
+)
+
+WATCHERS: Final = Gauge(
+    "lightcone_watchers",
+    "Watchers that are told of writes now.",
+    registry=_COUNTED,
+    multiprocess_mode="sum",
+)
+WATCH_EVENTS: Final = Counter(
+    "lightcone_watch_events",
+    "Writes and states of keys that watchers were told.",
+    registry=_COUNTED,
+)
+WATCHERS_GIVEN_UP: Final = Counter(
+    "lightcone_watchers_given_up",
+    "Watchers that were given up because they read too slowly.",
     registry=_COUNTED,
 )
 

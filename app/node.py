@@ -44,6 +44,7 @@ from app.snapshot_reading import SnapshotReader
 from app.snapshot_receiving import SnapshotReceiving
 from app.snapshot_sending import SnapshotSending
 from app.trimming import Trimmer
+from app.watching import Watching
 
 log = get_logger(__name__)
 
@@ -181,8 +182,9 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             session = await stack.enter_async_context(aiohttp.ClientSession())
             exchange = HttpExchange(session, signer, config.peer_timeout_ms)
 
-        def reader() -> SnapshotReader:
-            return SnapshotReader(admitted, keys, admitted_scripts, store, config.batch_max_bytes)
+        def reader(prefix: str = "") -> SnapshotReader:
+            part = config.batch_max_bytes
+            return SnapshotReader(admitted, keys, admitted_scripts, store, part, prefix)
 
         def snapshot_for(peer: str) -> SnapshotSending:
             return SnapshotSending(peer, config.node_id, reader(), board, now_us, world.rng)
@@ -238,6 +240,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             board,
             replicas,
             losses,
+            Watching(store, progress, members, reader, now_us),
             Contexts(secret, config.context_max_bytes),
             signer,
             now_us,

@@ -52,6 +52,7 @@ _FIELDS: Final[dict[type[RequestError], dict[str, Any]]] = {
     errors.Lost: {"lost": list[shapes.LostWrites]},
     errors.PreconditionFailed: {"keys": list[shapes.HeldInstead]},
     errors.ReplicasMissing: {"dot": str, "nodes": list[str]},
+    errors.TooFarBack: {"missed": list[shapes.MissedWrites], "go_on": str},
 }
 """What some problems say beyond what all do."""
 _EXAMPLES: Final[dict[type[RequestError], RequestError]] = {
@@ -64,6 +65,9 @@ _EXAMPLES: Final[dict[type[RequestError], RequestError]] = {
         errors.NodeRemoved("C", Dot("A", 9)),
         errors.Joining(7),
         errors.Syncing(),
+        errors.TooFarBack([errors.Gap("A", 2, 6)], "lc1;A:6;B:1"),
+        errors.TooManyWatchers(200),
+        errors.Stopping(),
         errors.NotLost("of A:7, B has it"),
         errors.BadBackup("The backup lacks its last part."),
         errors.RedisUnavailable("it does not answer"),

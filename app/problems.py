@@ -45,6 +45,7 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.NodeRemoved: 410,
     errors.NotLost: 409,
     errors.Lost: 410,
+    errors.TooFarBack: 410,
     errors.PreconditionFailed: 412,
     errors.TooLarge: 413,
     errors.UnsupportedEncoding: 415,
@@ -56,6 +57,8 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.Joining: 503,
     errors.Syncing: 503,
     errors.NotCaughtUp: 503,
+    errors.TooManyWatchers: 503,
+    errors.Stopping: 503,
     errors.RedisUnavailable: 503,
     errors.ReplicasMissing: 504,
 }
@@ -102,6 +105,11 @@ def shown(error: RequestError) -> dict[str, Any]:
         fields["keys"] = keys
     if isinstance(error, errors.ReplicasMissing):
         fields |= {"dot": str(error.dot), "nodes": list(error.nodes)}
+    if isinstance(error, errors.TooFarBack):
+        missed: list[shapes.MissedWrites] = [
+            {"actor": gap.actor, "after": gap.after, "through": gap.through} for gap in error.missed
+        ]
+        fields |= {"missed": missed, "go_on": error.go_on}
     return _fields(kind(type(error)), STATUS[type(error)], error.detail, fields)
 
 

@@ -22,14 +22,19 @@ class Written(TypedDict):
     clock: Clock
 
 
-class ShownVersion(TypedDict):
+class ShownValue(TypedDict):
+    """A value: `text` if it is UTF-8, else `base64`."""
+
+    text: NotRequired[str]
+    base64: NotRequired[str]
+
+
+class ShownVersion(ShownValue):
     """A version: its value is `text` if it is UTF-8, else `base64`."""
 
     dot: str
     timestamp: int
     content_type: str
-    text: NotRequired[str]
-    base64: NotRequired[str]
 
 
 class Siblings(TypedDict):
@@ -126,6 +131,47 @@ class Explanation(Explained):
 
     searched: dict[str, Searched]
     complete: bool
+
+
+# --- watching -------------------------------------------------------------------------------------
+
+
+class ShownState(TypedDict):
+    """What a key holds: all its versions, the winner first; null and none if it is absent."""
+
+    key: str
+    winner: str | None
+    siblings: list[ShownVersion]
+    etag: str | None
+
+
+class ShownPut(ShownValue):
+    """That a write gave a key a value."""
+
+    put: str
+    content_type: str
+
+
+class ShownDelete(TypedDict):
+    """That a write deleted a key."""
+
+    delete: str
+
+
+class ShownWrite(TypedDict):
+    """A write: the node that made it, that node's clock just before, and what it did."""
+
+    dot: str
+    node: str
+    timestamp: int
+    dependencies: Clock
+    operations: list[ShownPut | ShownDelete]
+
+
+class ShownCut(TypedDict):
+    """The clock of all that was told."""
+
+    clock: Clock
 
 
 # --- the node -------------------------------------------------------------------------------------
@@ -306,6 +352,14 @@ class Missing(TypedDict):
 
 class LostWrites(TypedDict):
     """All of an actor's writes after `after` are lost; the context named those up to `through`."""
+
+    actor: str
+    after: int
+    through: int
+
+
+class MissedWrites(TypedDict):
+    """An actor's writes after `after` and up to `through`."""
 
     actor: str
     after: int

@@ -4,8 +4,9 @@ Assumes that somebody keeps the `Sending` that it returns, and begins anew where
 must. Guarantees that what was read up to the cut, where a later reading of a key replaces an
 earlier one, is this node's state at the cut; and that about one part is held in memory.
 
-Keys are found by SCAN, and read as they are. Then what was written since is read from the logs, and
-those keys once more; when little is left, the rest and the clock are read in one step.
+Keys are found by SCAN, and read as they are. What was written since is read from the logs, and
+those keys once more: now and then while there is more to scan, so that the logs need not go back
+far, and after it until little is left. Then the rest and the clock are read in one step.
 
 Does not know who it is for.
 """
@@ -23,6 +24,7 @@ from app.kv_store import KVStore
 from app.redis_link import translated
 from app.scripts import Scripts
 from app.snapshot import Cut, KeyState, Sending
+from app.vector_clock import VectorClock
 
 _SCAN_COUNT: Final = 256
 _CUT_WRITES_MAX: Final = 128
@@ -34,13 +36,21 @@ class SnapshotReader:
     """Reads the state of one node, for one purpose at a time."""
 
     def __init__(
-        self, redis: Redis, keys: Keys, scripts: Scripts, store: KVStore, part_max_bytes: int
+        self,
+        redis: Redis,
+        keys: Keys,
+        scripts: Scripts,
+        store: KVStore,
+        part_max_bytes: int,
+        prefix: str = "",
     ) -> None:
+        """Keys that do not begin with `prefix` are read only if they are written meanwhile."""
         self._redis: Any = redis  # redis-py's types say bytes or str for every reply
         self._keys = keys
         self._scripts = scripts
         self._store = store
         self._part_max_bytes = part_max_bytes
+        self._prefix = prefix
         self._left: list[str] = []  # of what was scanned last, what has not been read
         self._next_cursor = 0
         self._key_bytes = 0
@@ -78,8 +88,10 @@ class SnapshotReader:
         if run is None or run.decode() != at.run:
             raise LogTrimmed(at.since)  # a cursor is worth nothing in another run of Redis
         states: list[KeyState] = []
-        if at.scanning:
+        if at.scanning and not await self._is_far_behind(at.since):
             at, states = await self._scanned(at)
+        elif at.scanning:
+            at, states = await self._written_since(at)
         if states or at.scanning:
             return replace(at, sent=at.sent + len(states)), states, None
         most = self._writes_at_once(_CUT_WRITES_MAX)
@@ -97,7 +109,7 @@ class SnapshotReader:
                 return at, []
             with translated():
                 self._next_cursor, found = await self._redis.scan(
-                    at.cursor, match=f"{_escaped(stem)}*", count=_SCAN_COUNT
+                    at.cursor, match=f"{_escaped(stem + self._prefix)}*", count=_SCAN_COUNT
                 )
             self._left = [name.decode().removeprefix(stem) for name in found]
             if not self._left:
@@ -107,6 +119,12 @@ class SnapshotReader:
         if not self._left:
             at = replace(at, cursor=self._next_cursor, scanning=self._next_cursor != 0)
         return at, states
+
+    async def _is_far_behind(self, since: VectorClock) -> bool:
+        """Whether so much was written after that clock that the logs might soon lack some of it."""
+        ahead = (await self._store.clock()).beyond(since).items()
+        ends = {actor: await self._store.log_end(actor, sequence) for actor, sequence in ahead}
+        return sum(max(0, end - since[a]) for a, end in ends.items()) > _DELTA_WRITES_MAX
 
     async def _written_since(self, at: Sending) -> tuple[Sending, list[KeyState]]:
         """The keys of the next writes that were not read, and up to where that is."""

@@ -91,13 +91,7 @@ class Version:
 
         Raises ValueError when the value is not text of that charset.
         """
-        header = Message()
-        header["Content-Type"] = self.content_type
-        charset = header.get_param("charset", "utf-8")
-        try:
-            return self.value.decode(str(charset))
-        except LookupError:
-            raise ValueError(f"unknown charset in {self.content_type!r}") from None
+        return text_of(self.value, self.content_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +299,17 @@ class Pending(TypedDict):
     writes: list[PendingWrite]
 
 
+def text_of(value: bytes, content_type: str) -> str:
+    """The value as text. Raises ValueError when it is not text of the charset of its type."""
+    header = Message()
+    header["Content-Type"] = content_type
+    charset = header.get_param("charset", "utf-8")
+    try:
+        return value.decode(str(charset))
+    except LookupError:
+        raise ValueError(f"unknown charset in {content_type!r}") from None
+
+
 def written(answer: Answer) -> Written:
     """The answer to a put."""
     said = answer.json()
@@ -343,7 +348,8 @@ def versions(key: str, answer: Answer) -> list[Version]:
     """The answer to a get with all siblings, the winner first."""
     if answer.status == 404:
         return []
-    return _versions(key, answer.json()["siblings"], answer.headers["ETag"], answer)
+    shown = answer.json()["siblings"]
+    return shown_versions(key, shown, answer.headers["ETag"], answer.node, _is_stale(answer))
 
 
 def transacted(answer: Answer) -> Transacted:
@@ -356,7 +362,9 @@ def transacted(answer: Answer) -> Transacted:
         node=answer.node,
         etags={str(one["put"]): str(one["etag"]) for one in results if "put" in one},
         read={
-            str(one["get"]): _versions(one["get"], one["siblings"], one["etag"] or "", answer)
+            str(one["get"]): shown_versions(
+                one["get"], one["siblings"], one["etag"] or "", answer.node, _is_stale(answer)
+            )
             for one in results
             if "get" in one
         },
@@ -417,25 +425,31 @@ def nothing(answer: Answer) -> None:
     """An answer that says no more than that it is done."""
 
 
-def _value(sibling: Mapping[str, Any]) -> bytes:
+def shown_value(sibling: Mapping[str, Any]) -> bytes:
+    """The value in what a node shows of a version or a put."""
     if "text" in sibling:
         return str(sibling["text"]).encode()
     return base64.b64decode(sibling["base64"], validate=True)
 
 
-def _versions(
-    key: str, siblings: Sequence[Mapping[str, Any]], etag: str, answer: Answer
+def shown_versions(
+    key: str,
+    siblings: Sequence[Mapping[str, Any]],
+    etag: str,
+    node: str,
+    stale: bool = False,
 ) -> list[Version]:
+    """Versions that stand side by side, as a node at this URL shows them."""
     return [
         Version(
             key=key,
-            value=_value(sibling),
+            value=shown_value(sibling),
             content_type=str(sibling["content_type"]),
             dot=str(sibling["dot"]),
             etag=etag,
             siblings=len(siblings),
-            node=answer.node,
-            stale=_is_stale(answer),
+            node=node,
+            stale=stale,
         )
         for sibling in siblings
     ]

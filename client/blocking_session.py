@@ -179,6 +179,7 @@ class BlockingSession:
     txn = _entered(Session.txn)
     list = _walked(Session.list)
     conflicts = _walked(Session.conflicts)
+    watch = _walked(Session.watch)
     explain = _awaited(Session.explain)
     status = _awaited(Session.status)
     pending = _awaited(Session.pending)

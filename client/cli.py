@@ -18,6 +18,7 @@ from client.cli_lost import declare_lost
 from client.cli_members import add, list_members, remove
 from client.cli_nodes import pending, ready, status
 from client.cli_txn import txn
+from client.cli_watch import watch
 
 HELP = """Read and write a Lightcone cluster, and look into it.
 
@@ -53,12 +54,12 @@ def made(*, completion: bool) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_everywhere)
-    # `watch` will stand here, when nodes serve it to this client.
     app.command("get", rich_help_panel=_VALUES)(command(get))
     app.command("put", rich_help_panel=_VALUES)(command(put, writes=True))
     app.command("del", rich_help_panel=_VALUES)(command(delete, writes=True))
     app.command("ls", rich_help_panel=_VALUES)(command(ls))
     app.command("txn", rich_help_panel=_VALUES)(command(txn, writes=True))
+    app.command("watch", rich_help_panel=_VALUES)(command(watch))
     app.command("conflicts", rich_help_panel=_CONFLICTS)(command(conflicts))
     app.command("explain", rich_help_panel=_CONFLICTS)(command(explain))
     app.command("status", rich_help_panel=_NODES)(command(status, in_session=False))

@@ -26,6 +26,7 @@ from client.errors import (
     OutcomeUnknown,
     PreconditionFailed,
     ReplicasMissing,
+    TooFarBack,
     Unreachable,
 )
 
@@ -121,6 +122,12 @@ def _advice(error: LightconeError) -> tuple[str, Code]:
                 f"{error.dot} is held by {nodes}. The others get it by themselves; do not repeat "
                 "it.",
                 Code.REPLICAS_MISSING,
+            )
+        case TooFarBack():
+            return (
+                "Watch with --state, to miss nothing that is there now; or go on without the "
+                f"writes between with --since '{error.go_on}'.",
+                Code.BAD_INPUT,
             )
         case OutcomeUnknown():
             return (

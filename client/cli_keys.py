@@ -224,11 +224,19 @@ def conditions(if_match: str | None, if_none_match: bool) -> dict[str, Any]:
 
 def described(version: Version) -> dict[str, Any]:
     """A version, for programs: the value is `text` if it is UTF-8, else `base64`."""
-    document = {"dot": version.dot, "content_type": version.content_type}
+    return {
+        "dot": version.dot,
+        "content_type": version.content_type,
+        **shown_value(version.value),
+    }
+
+
+def shown_value(value: bytes) -> dict[str, str]:
+    """The value, for programs."""
     try:
-        return {**document, "text": version.value.decode()}
+        return {"text": value.decode()}
     except UnicodeDecodeError:
-        return {**document, "base64": base64.b64encode(version.value).decode()}
+        return {"base64": base64.b64encode(value).decode()}
 
 
 def preview(value: bytes) -> Text:

@@ -34,9 +34,12 @@ UNWRAPPED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a command has to say: to programs, to people, and beside the result."""
+    """What a command has to say: to programs, to people, and beside the result.
 
-    document: Mapping[str, Any]
+    One that has said it all already, a line at a time, has no document.
+    """
+
+    document: Mapping[str, Any] | None
     shown: RenderableType | bytes | None = None
     note: str = ""
     code: Code = Code.DONE
@@ -54,7 +57,8 @@ class Screen:
         """The result is on stdout. Returns the code to end with."""
         code = result.code
         if self.as_json:
-            self._document(result.document)
+            if result.document is not None:
+                self._document(result.document)
         elif isinstance(result.shown, bytes):
             code = self._raw(result.shown, code)
         elif result.shown is not None:
@@ -63,6 +67,14 @@ class Screen:
             self.note(result.note)
         sys.stdout.flush()
         return code
+
+    def line(self, document: Mapping[str, Any], *texts: Text) -> None:
+        """One of many results is on stdout: as one line of JSON, or as these lines."""
+        if self.as_json:
+            print(json.dumps(document), flush=True)
+        else:
+            for text in texts:
+                self.out.print(text, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """The text is on stderr, for people."""

@@ -5,6 +5,7 @@
     ├── Lost                the session has seen writes that are lost; the request took no effect
     ├── PreconditionFailed  a key holds something else than was wanted; the request took no effect
     ├── ReplicasMissing     a write took effect, and fewer nodes hold it than was asked for
+    ├── TooFarBack          no node can tell a watcher what comes next
     ├── NotApplied          the request took no effect; it is safe to repeat
     │   ├── NotCaughtUp     no node has seen yet what this session has seen
     │   └── Unreachable     no node could be talked to
@@ -108,6 +109,23 @@ class ReplicasMissing(LightconeError):
         return tuple(map(str, self.problem.get("nodes", ())))
 
 
+class TooFarBack(LightconeError):
+    """Raised when a watcher was away for so long that the logs lack what it is to be told next.
+
+    `missed` says which writes the node that was asked last does not have in its logs. To miss
+    nothing, watch from the state; with `since=error.go_on` a watcher goes on without them.
+    """
+
+    @property
+    def missed(self) -> "Sequence[MissedWrites]":
+        listed = self.problem.get("missed")
+        return tuple(MissedWrites(**one) for one in listed) if isinstance(listed, list) else ()
+
+    @property
+    def go_on(self) -> str:
+        return str(self.problem.get("go_on", ""))
+
+
 class NotApplied(LightconeError):
     """Raised when no node could serve the request now, and it certainly took no effect."""
 
@@ -136,6 +154,15 @@ class OutcomeUnknown(LightconeError):
 @dataclass(frozen=True, slots=True)
 class LostWrites:
     """Of an actor all writes after `after` are lost; the session has seen those up to `through`."""
+
+    actor: str
+    after: int
+    through: int
+
+
+@dataclass(frozen=True, slots=True)
+class MissedWrites:
+    """Of an actor the writes after `after` and up to `through`."""
 
     actor: str
     after: int

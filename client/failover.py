@@ -17,6 +17,8 @@ Where the idea is from: exponential backoff with jitter, as AWS describes it.
 import asyncio
 import contextlib
 import random
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from client.answers import Answer
@@ -30,6 +32,7 @@ from client.errors import (
     OutcomeUnknown,
     PreconditionFailed,
     ReplicasMissing,
+    TooFarBack,
     Unreachable,
 )
 from client.nodes import Resting
@@ -102,6 +105,31 @@ class Route:
                 await self._transport.send(request, node, budget_s=READ_TRY_S)
                 return True
         return False
+
+    async def stream(
+        self, request: Request[Any], node: str, carried: tuple[str, ...], wait_s: float
+    ) -> AsyncGenerator[bytes, None]:
+        """What the node answers, as it comes; whether it does counts for the order of the nodes.
+
+        Raises BadInput, Lost, TooFarBack, NotApplied (NotCaughtUp, Unreachable).
+        """
+        try:
+            chunks = self._transport.stream(
+                request, node, carried=carried, wait_s=wait_s, budget_s=wait_s + READ_TRY_S
+            )
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    self._resting.answered(node)
+                    self._behind.answered(node)
+                    yield chunk
+        except LightconeError as error:
+            self.failed(node, error)
+            raise
+
+    def failed(self, node: str, error: LightconeError) -> None:
+        """The node answered with this error, or not at all."""
+        error.node = node
+        self._note(node, error)
 
     async def _rounds(
         self, request: Request[Result], context: Context, deadline: float, patience_s: float
@@ -186,8 +214,7 @@ class Route:
                 budget_s=budget_s if request.is_write else min(budget_s, wait_s + READ_TRY_S),
             )
         except LightconeError as error:
-            error.node = node
-            self._note(node, error)
+            self.failed(node, error)
             if isinstance(error, Lost):
                 error.carried = carried  # to go on is for the caller to decide
             elif request.in_session and error.context:
@@ -223,4 +250,4 @@ def _most_telling(request: Request[Any], failures: dict[str, NotApplied]) -> Not
 
 
 _TELLING = (NotCaughtUp, NotApplied, Unreachable)  #: What a node says that is well.
-_OF_A_WELL_NODE = (BadInput, Lost, NotCaughtUp, PreconditionFailed, ReplicasMissing)
+_OF_A_WELL_NODE = (*(BadInput, Lost, NotCaughtUp, PreconditionFailed, ReplicasMissing, TooFarBack),)

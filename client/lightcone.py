@@ -15,7 +15,8 @@ Where the idea is from: httpx for the shape; session guarantees as in Bayou (Ter
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar, Unpack
@@ -43,6 +44,7 @@ from client.nodes import Resting, node_urls
 from client.recorder import Recorder
 from client.transaction import Ops, Transaction
 from client.transport import Request, Transport
+from client.watching import Watched, Watcher
 
 Result = TypeVar("Result")
 
@@ -321,6 +323,40 @@ class Session:
             read=answers.explanation,
         )
         return await self._ask(request, patience_s)
+
+    def watch(
+        self,
+        prefix: str = "",
+        *,
+        since: str = "",
+        timeout_s: float | None = None,
+        patience_s: float | None = None,
+    ) -> AsyncGenerator[Watched, None]:
+        """What happens to the keys that begin with `prefix`, as it happens, for ever.
+
+        First the state (`Begin`, a `KeyState` a key, `Cut`), then every write since (`Change`).
+        With `since="now"`, only the writes from now on; with the `context` of a `Cut` or `Change`,
+        those that come after it. Each is told once and after all that it depends on, also when one
+        node fails and another goes on, and the session has seen what was told. `async for` it; to
+        end, `break`, or `aclose` it.
+
+        Raises BadInput, Lost; TooFarBack when what comes next is in no node's log any more; and
+        NotApplied when no node could tell anything for `timeout_s`, as long as a request if not
+        given: then, to go on, watch again since the last `context`.
+        """
+        if timeout_s is not None and timeout_s != math.inf:
+            _checked_seconds("timeout_s", timeout_s, TIMEOUT_MIN_S, TIMEOUT_MAX_S)
+        if patience_s is not None:
+            _checked_seconds("patience_s", patience_s, 0, PATIENCE_MAX_S)
+        watcher = Watcher(
+            self._route,
+            self._context,
+            prefix=prefix,
+            since=str(Context(since)),
+            timeout_s=self._timeout_s if timeout_s is None else timeout_s,
+            patience_s=self._patience_s if patience_s is None else patience_s,
+        )
+        return watcher.watch()
 
     async def _pages(
         self,

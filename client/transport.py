@@ -13,8 +13,10 @@ Where the idea is from: Maelstrom's definite and indefinite errors. "When in dou
 always safe."
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import aiohttp
@@ -31,6 +33,7 @@ from client.errors import (
     OutcomeUnknown,
     PreconditionFailed,
     ReplicasMissing,
+    TooFarBack,
     Unreachable,
     problem_kind,
 )
@@ -39,6 +42,8 @@ Result = TypeVar("Result")
 
 #: A connection that takes longer than this will not come: distant sites are 0.3 s apart.
 CONNECT_S = 2.0
+#: A node that streams says something every 20 seconds at least.
+SILENCE_S = 45.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +104,7 @@ class Transport:
         """
         answer = await self._exchange(request, node, carried, wait_s, budget_s)
         if not _is_served(answer):
-            error = _refusal(request, answer)
-            error.context = answer.headers.get(HEADER, "")
-            raise error
+            raise _refusal(request, answer)
         try:
             if request.in_session and HEADER not in answer.headers:
                 raise LookupError(HEADER)
@@ -112,6 +115,39 @@ class Transport:
                 f"{node} answered {answer.status}, but not as a Lightcone node does ({error!r})",
             ) from error
 
+    async def stream(
+        self,
+        request: Request[Any],
+        node: str,
+        *,
+        carried: tuple[str, ...] = (),
+        wait_s: float = 0.0,
+        budget_s: float,
+    ) -> AsyncGenerator[bytes, None]:
+        """What the node answers, as it comes. It begins within `budget_s`.
+
+        Raises as `send` does; Unreachable also when it ends, for it does so only when it is broken
+        off.
+        """
+        http, url, headers = self._addressed(request, node, carried, wait_s)
+        timeout = aiohttp.ClientTimeout(connect=min(CONNECT_S, budget_s / 2), sock_read=SILENCE_S)
+        try:
+            async with asyncio.timeout(budget_s):
+                response = await http.request(
+                    request.method, url, headers=headers, allow_redirects=False, timeout=timeout
+                )
+                answer = Answer(node, response.status, response.headers, b"")
+                if not _is_served(answer):
+                    raise _refusal(request, replace(answer, body=await response.read()))
+            with contextlib.closing(response):
+                async for chunk in response.content.iter_any():
+                    yield chunk
+        except TimeoutError as error:
+            raise Unreachable(f"{request.name}: {node} says nothing") from error
+        except aiohttp.ClientError as error:
+            raise Unreachable(f"{request.name}: {node}: {_reason(error)}") from error
+        raise Unreachable(f"{request.name}: {node} broke off")
+
     async def _exchange(
         self,
         request: Request[Any],
@@ -120,21 +156,13 @@ class Transport:
         wait_s: float,
         budget_s: float,
     ) -> Answer:
-        query, headers = dict(request.query), dict(request.headers)
-        if request.in_session:
-            if "stale" not in query:
-                query["wait"] = f"{wait_s:.3f}"
-            if carried:
-                headers[HEADER] = ",".join(carried)
-        if self._http is None or self._http.closed:
-            raise RuntimeError("not open: use it inside `async with Lightcone([...]) as kv:`")
+        http, url, headers = self._addressed(request, node, carried, wait_s)
         # Shorter than the whole, so that a connection that never came is known to be just that.
         timeout = aiohttp.ClientTimeout(total=budget_s, connect=min(CONNECT_S, budget_s / 2))
         try:
-            async with self._http.request(
+            async with http.request(
                 request.method,
-                # Keys are quoted already: yarl must not tidy up a key such as `..`.
-                URL(node + request.path, encoded=True).with_query(query),
+                url,
                 headers=headers,
                 data=request.body,
                 allow_redirects=False,
@@ -148,6 +176,21 @@ class Transport:
             raise _failure(request, f"{node} did not answer within {budget_s:.1f} s") from error
         except aiohttp.ClientError as error:
             raise _failure(request, f"{node} broke off: {_reason(error)}") from error
+
+    def _addressed(
+        self, request: Request[Any], node: str, carried: tuple[str, ...], wait_s: float
+    ) -> tuple[aiohttp.ClientSession, URL, dict[str, str]]:
+        """Who sends the request, where it goes, and the head of it."""
+        query, headers = dict(request.query), dict(request.headers)
+        if request.in_session:
+            if "stale" not in query:
+                query["wait"] = f"{wait_s:.3f}"
+            if carried:
+                headers[HEADER] = ",".join(carried)
+        if self._http is None or self._http.closed:
+            raise RuntimeError("not open: use it inside `async with Lightcone([...]) as kv:`")
+        # Keys are quoted already: yarl must not tidy up a key such as `..`.
+        return self._http, URL(node + request.path, encoded=True).with_query(query), headers
 
 
 class _BrokeOff(aiohttp.ClientError):
@@ -188,8 +231,14 @@ def _problem(answer: Answer) -> Mapping[str, Any]:
 
 
 def _refusal(request: Request[Any], answer: Answer) -> LightconeError:
-    """The error that says what the node said."""
-    problem = _problem(answer)
+    """The error that says what the node said, with the context that came with it."""
+    error = refusal(request, answer, _problem(answer))
+    error.context = answer.headers.get(HEADER, "")
+    return error
+
+
+def refusal(request: Request[Any], answer: Answer, problem: Mapping[str, Any]) -> LightconeError:
+    """The error that is this problem, with which a node answered."""
     said = problem.get("detail") or problem.get("title") or "no reason given"
     detail = f"{request.name}: {answer.node} answered {answer.status}: {said}"
     outcome = problem.get("outcome")
@@ -203,6 +252,8 @@ def _refusal(request: Request[Any], answer: Answer) -> LightconeError:
         return Lost(detail, problem=problem)
     if problem_kind(problem) == "precondition-failed":
         return PreconditionFailed(detail, problem=problem)
+    if problem_kind(problem) == "too-far-back":
+        return TooFarBack(detail, problem=problem)
     if problem_kind(problem) == "replicas-missing" and outcome == "applied":
         return ReplicasMissing(detail, problem=problem)
     if 400 <= answer.status < 500 and outcome != "unknown":

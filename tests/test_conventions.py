@@ -49,6 +49,7 @@ NO_TEST_FILE = {
     "http_lists": "lists of keys: tests/test_http_api.py asks for them",
     "http_shapes": "one form: tests/test_http_api.py reads it",
     "http_write": "what writing requests share: tests/test_http_api.py makes them",
+    "http_watch": "one route: tests/test_watching.py reads what it streams",
     "http_txn": "what is answered to transactions: tests/test_transactions.py sends them",
     "http_session": "contexts of requests: tests/test_http_api.py sends them",
     "keys": "names only: every test of the store reads them, and this file their documents",

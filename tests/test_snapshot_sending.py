@@ -3,6 +3,9 @@
 import random
 from dataclasses import dataclass, field
 
+import pytest
+
+from app import snapshot_reading
 from app.board import Board
 from app.snapshot import Cut, Kept, KeyState, Part
 from app.snapshot_reading import SnapshotReader
@@ -207,3 +210,20 @@ async def test_who_receives_another_snapshot_is_left_alone(make_store: MakeStore
     assert await Board(a.redis, a.keys, a.scripts, "a worker").sending("B") is None
     again = await sending.part()
     assert again is not None and again.name == "", "it is asked again"
+
+
+async def test_the_logs_need_not_go_back_to_where_the_scan_began(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_reading, "_DELTA_WRITES_MAX", 10)
+    a, b = await make_store("A"), Receiver()
+    await put(a, *(f"key-{n}" for n in range(400)))
+    sending = sending_of(a)
+    for number in range(40):
+        assert not await exchange(sending, b)
+        await put(a, "hot", f"new-{number % 7}")
+        last = (await a.store.clock())["A"]
+        await a.store.trim_log("A", last - 20, last - 22)
+    await send_all(sending, b)
+    await assert_same(a, b)
+    assert len({part.snapshot for part in b.parts}) == 1, "it was not begun anew"

@@ -9,8 +9,6 @@ Not listed, since they break nothing: a gap in an actor's sequence let through (
 on the one before it, so the dependency check holds it back), a relay in another order (the receiver
 sorts), a sweep that never comes (the scripts leave nothing behind). Nor what too few seeds show: a
 write called lost although a member has it, or is away (tests/test_lost.py notices at once).
-
-Room is left for what comes with later features: watch resumes one too far.
 """
 
 from dataclasses import dataclass
@@ -431,5 +429,42 @@ MUTATIONS: Final = (
         "self._scripts.read_cut(at.since, most)",
         "self._scripts.read_cut(await self._store.clock(), most)",
         profile="trim",
+    ),
+    # --- watchers --------------------------------------------------------------------------------
+    Mutation(
+        "watch resumes one too far",
+        "G8",
+        "app/feed.py",
+        "        self.at = at\n",
+        "        self.at = VectorClock((a, s + 1) for a, s in at.items())\n",
+        (
+            "app/watching.py",
+            "yield Cut(feed.at)",
+            "yield Cut(since)",
+        ),
+    ),
+    Mutation(
+        "watch tells again what another node told",
+        "G2",
+        "app/feed.py",
+        "told, end = self.at[actor], await",
+        "told, end = max(0, self.at[actor] - 1), await",
+    ),
+    Mutation(
+        "watch passes over what is in no log",
+        "G8",
+        "app/watching.py",
+        "                raise await self._out_of_log(feed.at) from None\n",
+        "                gap = await self._out_of_log(feed.at)\n"
+        "                yield Quiet(gap.go_on)\n"
+        "                raise Stopping from None\n",
+        profile="trim",
+    ),
+    Mutation(
+        "a watcher's state without what was written meanwhile",
+        "G1",
+        "app/watching.py",
+        "            at, states, cut = found\n",
+        "            at, states, cut = found\n            states = states if at.scanning else []\n",
     ),
 )

@@ -5,7 +5,12 @@ import pytest
 from tests.mutations.hunt import ROOT, hunt, mutated
 from tests.mutations.mutations import MUTATIONS, Mutation
 
-QUICK = ("dependency check skipped", "context ignored on read", "lease without expiry")
+QUICK = (
+    "dependency check skipped",
+    "context ignored on read",
+    "lease without expiry",
+    "watch resumes one too far",
+)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)

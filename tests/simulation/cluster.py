@@ -47,6 +47,7 @@ from tests.simulation.plan import (
 )
 from tests.simulation.record import Event, Record
 from tests.simulation.storage import Life, Storage
+from tests.simulation.watcher import Watcher
 
 EPOCH_US: Final = 1_700_000_000_000_000
 SETTLES_WITHIN_S: Final = 40.0
@@ -268,6 +269,15 @@ class _Simulation:
             for session in plan.sessions
             if any(isinstance(s, Request) and s.session == session.name for s in plan.steps)
         ]
+        self._watcher = Watcher(
+            self._network,
+            self._oracle,
+            record=self._record,
+            nodes=plan.nodes,
+            rng=self._rng("watch"),
+        )
+        if plan.watches:
+            self._loop.create_task(self._watch())
         troubles = self._loop.create_task(self._troubles())
         await self._unless_wrong(asyncio.gather(*clients, troubles))
         self._heal()
@@ -411,6 +421,8 @@ class _Simulation:
             for session in plan.sessions:
                 if session.carries:
                     await self._last_read(session)
+        if quiet == 2 and plan.watches:
+            await self._watcher.is_told(oracle.clock_of(plan.nodes[0]), SETTLES_WITHIN_S)
         pending: dict[str, int] = {}
         reads: dict[str, FinalReads] = {}
         for node in plan.nodes:
@@ -470,6 +482,12 @@ class _Simulation:
         return [(Dot.parse(one["dot"]), one["text"]) for one in shown.get("siblings", ())]
 
     # --- clients ---------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        try:
+            await self._watcher.run()
+        except Violation as violation:
+            self._raise(violation)
 
     async def _client(self, session: Session) -> None:
         rng = self._rng(f"client {session.name}")

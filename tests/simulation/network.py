@@ -1,7 +1,8 @@
 """The network of the simulation: requests in memory, and links with a weather.
 
 What it is: `Network` carries batches between nodes (it gives each worker its `Exchange`) and
-requests of clients to nodes. `call` is one HTTP request to an aiohttp application without a socket.
+requests of clients to nodes. `call` is one HTTP request to an aiohttp application without a socket,
+and a `Stream` what one answers that does not end.
 
 What it assumes and guarantees: bodies are really encoded and handled by the node's own HTTP
 handlers. Of a message each way may be late, lost, repeated, or held back until its sender has given
@@ -53,11 +54,16 @@ class Reply:
 
 
 async def call(
-    app: web.Application, method: str, path: str, headers: Mapping[str, str], body: bytes
+    app: web.Application,
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    stream: "Stream | None" = None,
 ) -> Reply:
-    """The response of `app` to one request."""
+    """The response of `app` to one request. What it streams, if that is wanted, is in `stream`."""
     loop = asyncio.get_running_loop()
-    protocol = cast(Any, _PROTOCOL)
+    protocol = cast(Any, _PROTOCOL if stream is None else stream.connection)
     payload = streams.StreamReader(protocol, BODY_MAX, loop=loop)
     payload.feed_data(body)
     payload.feed_eof()
@@ -67,20 +73,73 @@ async def call(
         *(False, None, False, False, URL(path, encoded=True)),
     )
     task = cast(Any, asyncio.current_task())
-    request = app._make_request(message, payload, protocol, cast(Any, None), task)
+    request = app._make_request(message, payload, protocol, cast(Any, stream), task)
     response = cast(web.Response, await app._handle(request))
-    content = response.body
+    content = getattr(response, "body", None)
     return Reply(response.status, response.headers, content if isinstance(content, bytes) else b"")
 
 
-_PROTOCOL: Final = SimpleNamespace(
-    ssl_context=None,
-    peername=None,
-    sockname=None,
-    pause_reading=lambda: None,
-    resume_reading=lambda **_options: None,
-)
-"""As much of a connection as a request asks for."""
+def _connection(**more: Any) -> SimpleNamespace:
+    """As much of a connection as a request asks for."""
+    return SimpleNamespace(
+        ssl_context=None,
+        peername=None,
+        sockname=None,
+        pause_reading=lambda: None,
+        resume_reading=lambda **_options: None,
+        **more,
+    )
+
+
+_PROTOCOL: Final = _connection()
+
+
+class Stream:
+    """An answer that comes piece by piece: to its reader `next`, to aiohttp what it writes to."""
+
+    buffer_size = output_size = 0
+
+    def __init__(self, life: Life) -> None:
+        self.connection = _connection(transport=object())
+        self._life = life
+        self._chunks: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.head: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
+        """The answer, if it is no stream; None if it is."""
+
+    async def next(self) -> bytes:
+        """The next piece. Raises EOFError at the end."""
+        chunk = await self._chunks.get()
+        if chunk is None:
+            raise EOFError
+        return chunk
+
+    def close(self) -> None:
+        """The reader has gone."""
+        self.connection.transport = None
+
+    def end(self, reply: Reply | None) -> None:
+        """No more will come; this is the answer, if its handler came to an end."""
+        if not self.head.done():
+            if reply is None:
+                self.head.set_exception(ConnectionReset("connection reset"))
+            else:
+                self.head.set_result(reply)
+        self._chunks.put_nowait(None)
+
+    # What aiohttp asks of a writer.
+
+    def enable_chunking(self) -> None: ...
+
+    async def write_headers(self, *_: Any) -> None:
+        if not self.head.done():
+            self.head.set_result(None)
+
+    def send_headers(self) -> None: ...
+
+    async def write(self, chunk: bytes) -> None:
+        if not await self._life.goes_on() or self.connection.transport is None:
+            raise ConnectionResetError
+        self._chunks.put_nowait(chunk)
 
 
 class Network:
@@ -135,6 +194,31 @@ class Network:
             # What nobody waits for is still looked at, so that the loop does not complain.
             handling.add_done_callback(lambda task: task.cancelled() or task.exception())
 
+    async def stream(
+        self, node: str, rng: random.Random, path: str, headers: Mapping[str, str]
+    ) -> Stream:
+        """What one of the node's workers streams, or else answers.
+
+        Raises ConnectionReset.
+        """
+        serving = self._serving.get(node)
+        if not serving:
+            raise ConnectionReset("connection refused")
+        life, app = rng.choice(list(serving.items()))
+        stream = Stream(life)
+        context = contextvars.copy_context()
+        context.run(LIFE.set, life)
+        handling = asyncio.get_running_loop().create_task(
+            self._handle(life, app, "GET", path, headers, b"", stream), context=context
+        )
+
+        def end(task: "asyncio.Task[Reply]") -> None:
+            failed = task.cancelled() or task.exception() or not life.alive
+            stream.end(None if failed else task.result())
+
+        handling.add_done_callback(end)
+        return stream
+
     @staticmethod
     async def _handle(
         life: Life,
@@ -143,9 +227,10 @@ class Network:
         path: str,
         headers: Mapping[str, str],
         body: bytes,
+        stream: Stream | None = None,
     ) -> Reply:
         await life.goes_on()
-        reply = await call(app, method, path, headers, body)
+        reply = await call(app, method, path, headers, body, stream)
         await life.goes_on()
         return reply
 

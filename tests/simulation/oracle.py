@@ -114,6 +114,8 @@ class Oracle:
         self._seen: dict[tuple[str, str], Seen] = {}
         self._acknowledged: dict[Dot, Request] = {}
         self._not_applied: dict[str, Request] = {}
+        self.told: set[Dot] = set()
+        """What watchers were told."""
         self._gone: set[Dot] = set()
         """What was lost with a disk, and what no node had then. It may have been on its way."""
 
@@ -231,6 +233,8 @@ class Oracle:
             raise Violation("G3", f"{dot} was acknowledged, and lost in a power cut of {node}")
         if any(seen.past.covers(dot) for seen in self._seen.values()):
             raise Violation("G3", f"{dot} was shown, and lost in a power cut of {node}")
+        if dot in self.told:
+            raise Violation("G3", f"{dot} was told to a watcher, and lost in a power cut of {node}")
         for other, twin in self.twins.items():
             waits = (dot.actor, str(dot.sequence).encode()) in self._waiting[other]
             if other != node and (waits or twin.clock.covers(dot)):
@@ -345,18 +349,25 @@ class Oracle:
         nobody knows any more, unless the session saw that itself.
         """
         who = f"{answer.request.session} at {answer.request.node}"
-        for loss in answer.lost:
+        self.check_losses(who, answer.lost)
+        seen = self._seen_by(answer)
+        seen.past = answer.context
+        for dot in answer.context.dots():
+            seen.past = seen.past.merge(self._pasts.get(dot, VectorClock()))
+        seen.gone.clear()  # what the lost writes had replaced is back
+
+    def check_losses(self, who: str, losses: Sequence[Loss]) -> None:
+        """What somebody is told is lost was lost with a disk, and nobody has it.
+
+        Raises Violation.
+        """
+        for loss in losses:
             for sequence in range(loss.after + 1, loss.through + 1):
                 dot = Dot(loss.actor, sequence)
                 if dot not in self._gone:
                     raise Violation("G8", f"{who}: told that {dot} is lost, and no disk was")
                 if self._has_somebody(dot):
                     raise Violation("G8", f"{who}: told that {dot} is lost, and a node has it")
-        seen = self._seen_by(answer)
-        seen.past = answer.context
-        for dot in answer.context.dots():
-            seen.past = seen.past.merge(self._pasts.get(dot, VectorClock()))
-        seen.gone.clear()  # what the lost writes had replaced is back
 
     def _check_write(self, answer: Answered) -> None:
         request = answer.request

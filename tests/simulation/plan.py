@@ -184,6 +184,8 @@ class Plan:
     steps: tuple[Step, ...]
     heal_at: float
     joins: str = ""
+    watches: bool = False
+    """Whether there is a watcher, which changes its node all the time."""
 
     def peers(self, node: str) -> list[str]:
         """Those that the node's settings name."""
@@ -196,7 +198,9 @@ def plan_for(seed: int, profile: str | None = None) -> Plan:
     """The plan of a seed. Without a profile the seed picks one."""
     rng = random.Random(f"plan {seed}")
     profile = profile or PROFILES[seed % len(PROFILES)]
-    return _Planner(rng, profile).plan(seed)
+    # By chance of its own: all else is as it would be without.
+    watches = random.Random(f"watcher {seed}").random() < 0.4
+    return replace(_Planner(rng, profile).plan(seed), watches=watches)
 
 
 class _Planner:

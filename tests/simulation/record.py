@@ -13,7 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-EventKind = Literal["client", "own", "applied", "merged", "waits", "trouble", "wire", "wrong"]
+EventKind = Literal[
+    "client", "watch", "own", "applied", "merged", "waits", "trouble", "wire", "wrong"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ def _what(event: Event) -> str:
         return "power" if words[3] == "nothing" else "power lost"
     if event.kind == "trouble":
         return " ".join(words[::2][:2]) if words[0] == "redis" else words[0]
+    if event.kind == "watch":
+        return f"watch {words[3]} {words[4]}"
     if event.kind == "client":
         return "refused" if words[-1] in ("unknown", "not_applied") else words[1]
     return words[-1] if event.kind == "wire" and words[-1] in ("lost", "repeated") else event.kind

@@ -46,6 +46,8 @@ def _smaller_plans(plan: Plan) -> Iterator[Plan]:
     if plan.heal_at > last + 0.31:
         yield replace(plan, heal_at=round(last + 0.3, 3))
     yield from _without_nodes(plan)
+    if plan.watches:
+        yield replace(plan, watches=False)
     for session in plan.sessions:
         others = tuple(s for s in plan.sessions if s != session)
         yield replace(plan, sessions=others, steps=_of_sessions(plan, {s.name for s in others}))

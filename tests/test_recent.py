@@ -1,0 +1,95 @@
+"""What many are told is read once, and what is kept is bounded."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+import pytest
+
+from app.errors import LogTrimmed
+from app.kv_store import KVStore
+from app.recent import RecentWrites
+from app.vector_clock import Dot, VectorClock
+from app.write import Put, Write
+
+
+class Log:
+    """The log of A, as a store reads it, and how often it was."""
+
+    def __init__(self, count: int, size: int = 1) -> None:
+        self.writes = [
+            Write(Dot("A", n), VectorClock({"A": n - 1}), n, (Put("x", b"x" * size),))
+            for n in range(1, count + 1)
+        ]
+        self.reads: list[int] = []
+
+    async def log_after(self, actor: str, sequence: int, count: int) -> list[Write]:
+        assert actor == "A"
+        self.reads.append(sequence)
+        await asyncio.sleep(0)
+        if sequence >= len(self.writes):
+            raise LogTrimmed(Dot("A", sequence + 1))
+        return self.writes[sequence : sequence + count]
+
+
+def recent_of(log: Log) -> RecentWrites:
+    return RecentWrites(cast(KVStore, log))
+
+
+def numbers(writes: Sequence[Write]) -> list[int]:
+    return [write.dot.sequence for write in writes]
+
+
+async def test_what_many_want_at_once_is_read_once() -> None:
+    log = Log(20)
+    recent = recent_of(log)
+    found = await asyncio.gather(*(recent.after("A", 10, 3) for _ in range(9)))
+    assert [numbers(writes) for writes in found] == [[11, 12, 13]] * 9
+    assert numbers(await recent.after("A", 11, 9)) == [12, 13], "what is kept is enough"
+    assert numbers(await recent.after("A", 13, 2)) == [14, 15]
+    assert numbers(await recent.after("A", 10, 9)) == [11, 12, 13, 14, 15]
+    assert log.reads == [10, 13]
+
+
+async def test_who_is_further_back_reads_for_himself_and_takes_nothing_from_others() -> None:
+    log = Log(200)
+    recent = recent_of(log)
+    await recent.after("A", 150, 16)
+    assert numbers(await recent.after("A", 0, 2)) == [1, 2]
+    assert numbers(await recent.after("A", 148, 9))[:3] == [149, 150, 151]
+    await recent.after("A", 150, 16)
+    assert log.reads == [150, 0, 148]
+
+
+async def test_what_does_not_follow_takes_the_place_of_what_is_kept() -> None:
+    log = Log(200)
+    recent = recent_of(log)
+    await recent.after("A", 0, 16)
+    assert numbers(await recent.after("A", 100, 2)) == [101, 102]
+    assert numbers(await recent.after("A", 100, 1)) == [101]
+    assert numbers(await recent.after("A", 14, 1)) == [15]
+    assert log.reads == [0, 100, 14]
+
+
+async def test_what_is_kept_is_bounded_in_number_and_size() -> None:
+    log = Log(200)
+    recent = recent_of(log)
+    for sequence in range(0, 160, 16):
+        await recent.after("A", sequence, 16)
+    await recent.after("A", 96, 16)
+    assert log.reads[-1] == 144, "64 are kept"
+    await recent.after("A", 95, 16)
+    assert log.reads[-1] == 95
+    log = Log(10, size=400_000)
+    recent = recent_of(log)
+    assert numbers(await recent.after("A", 0, 5)) == [1, 2, 3, 4, 5]
+    assert numbers(await recent.after("A", 3, 5)) == [4, 5]
+    await recent.after("A", 2, 1)
+    assert log.reads == [0, 2], "two of them are 800,000 bytes"
+
+
+async def test_a_log_that_does_not_go_back_is_told_of() -> None:
+    recent = recent_of(Log(3))
+    with pytest.raises(LogTrimmed):
+        await recent.after("A", 3, 1)
+    assert numbers(await recent.after("A", 0, 9)) == [1, 2, 3]
