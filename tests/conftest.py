@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 from fakeredis import FakeAsyncRedis, FakeServer
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
@@ -204,3 +205,18 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
     """For requests to real nodes, on a machine that may be busy with something else."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
         yield session
+
+
+@pytest.fixture
+def redis_url(redis_socket: Path) -> str:
+    """An empty database of a real redis-server."""
+    with BlockingRedis(unix_socket_path=str(redis_socket)) as redis:
+        redis.flushall()
+    return f"unix://{redis_socket}?db=3"
+
+
+@pytest.fixture
+def logs() -> Iterator[list[Any]]:
+    """What the node logs while the test runs."""
+    with structlog.testing.capture_logs() as captured:
+        yield captured

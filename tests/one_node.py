@@ -1,6 +1,7 @@
 """One node for tests of what it answers: its real parts in this process, and peers that are not.
 
-What it is: `node_a`, a worker of node A that serves HTTP, and a client of it.
+What it is: `node_a`, a worker of node A that serves HTTP, and a client of it; and what is said to
+it, and looked at in its answers, again and again.
 
 What it assumes and guarantees: the Redis at the URL is the test's own. The node has the peers B and
 C and reaches neither, so nothing happens that the test does not ask for. Whatever it answers is
@@ -9,12 +10,16 @@ such as the contract promises; else the test fails when it ends.
 What it does not know: what the tests ask.
 """
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from urllib.parse import quote
 
+import msgspec
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
 from app import node, wire
 from app.config import Config
@@ -27,6 +32,9 @@ from tests.contract import PROMISED, keeping_to
 from tests.model import Node
 
 PEERS: Final = {"B": "http://127.0.0.1:1", "C": "http://127.0.0.1:2"}
+
+SECRET: Final = "a secret of this cluster"
+Logs = list[Any]
 
 Client = TestClient[web.Request, web.Application]
 
@@ -96,6 +104,71 @@ async def replicated(client: Client, *writes: Write) -> Answer:
     assert response.status == 200, await response.text()
     assert response.content_type == "application/vnd.msgpack"
     return wire.decode_answer(await response.read())
+
+
+def path_of(client: Client, path: str) -> URL:
+    """The URL of a path that goes out exactly as it stands here."""
+    return URL(f"{str(client.make_url('/')).rstrip('/')}{path}", encoded=True)
+
+
+def kv(client: Client, key: str, query: str = "") -> URL:
+    return path_of(client, f"/kv/{quote(key, safe='').replace('.', '%2E')}{query}")
+
+
+async def put(client: Client, key: str, value: str | bytes, **options: Any) -> str:
+    """The key has this value now; the result is the token of its writer."""
+    async with client.session.put(kv(client, key), data=value, **options) as response:
+        assert response.status == 200, await response.text()
+        return response.headers["Causal-Context"]
+
+
+def context(*tokens: str) -> dict[str, str]:
+    return {"Causal-Context": ", ".join(tokens)}
+
+
+async def token_of(client: Client, key: str, **headers: str) -> str:
+    """The token of somebody who reads the key."""
+    async with client.session.get(kv(client, key), headers=headers) as response:
+        assert response.status in (200, 404), await response.text()
+        return response.headers["Causal-Context"]
+
+
+async def clock_of(client: Client) -> dict[str, int]:
+    response = await client.get("/status")
+    clock: dict[str, int] = (await response.json())["clock"]
+    return clock
+
+
+async def problem(
+    response: ClientResponse, status: int, kind: str, outcome: str = "not_applied"
+) -> dict[str, Any]:
+    """The response is this problem, in full; its fields."""
+    text = await response.text()
+    assert response.status == status, text
+    assert response.content_type == "application/problem+json"
+    fields: dict[str, Any] = msgspec.json.decode(text)
+    assert fields["type"] == f"urn:lightcone:{kind}"
+    assert fields["status"] == status
+    assert fields["outcome"] == outcome
+    assert fields["title"]
+    assert fields["detail"]
+    return fields
+
+
+def grave(logs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [entry for entry in logs if entry["log_level"] in ("error", "critical")]
+
+
+async def concurrent_lunches(client: Client) -> None:
+    """Three nodes have put lunch without knowing of each other; the clock of B is far ahead."""
+    await put(client, "lunch", b"pizza", headers={"Content-Type": "text/plain"})
+    soup = Node("B").write([Put("lunch", b"\xff\x00", "image/x-soup")], 9_000_000_000_000_000)
+    bread = Node("C").write([Put("lunch", "bröd".encode(), "text/plain")], 5)
+    await replicated(client, bread, soup)
+
+
+async def connect(client: Client) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection(client.host, client.port)
 
 
 def contents(redis: Any) -> dict[bytes, bytes]:

@@ -7,7 +7,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
@@ -37,14 +36,6 @@ from tests.one_node import PEERS, Client, asking
 from tests.processes import until
 
 CLOCK = VectorClock.parse
-
-
-@pytest.fixture
-def redis_url(redis_socket: Path) -> str:
-    """An empty database of a real redis-server."""
-    with BlockingRedis(unix_socket_path=str(redis_socket)) as redis:
-        redis.flushall()
-    return f"unix://{redis_socket}?db=3"
 
 
 class Peers:

@@ -1,7 +1,6 @@
 """Who the members are, and what changes that (app/members.py), asked of one node by HTTP."""
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -147,14 +146,6 @@ async def test_a_key_of_the_system_is_noted_and_told_by_both_scripts(make_store:
 
 
 # --- over HTTP -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def redis_url(redis_socket: Path) -> str:
-    """An empty database of a real redis-server."""
-    with BlockingRedis(unix_socket_path=str(redis_socket)) as redis:
-        redis.flushall()
-    return f"unix://{redis_socket}?db=3"
 
 
 async def refused(response: Any, status: int, kind: str) -> str:
