@@ -14,6 +14,7 @@ from client.cli_command import command, flowing
 from client.cli_explain import conflicts, explain
 from client.cli_faults import heal, set_fault
 from client.cli_keys import delete, get, ls, put
+from client.cli_load import load
 from client.cli_lost import declare_lost
 from client.cli_members import add, list_members, remove
 from client.cli_nodes import pending, ready, status
@@ -59,6 +60,7 @@ def made(*, completion: bool) -> typer.Typer:
     app.command("del", rich_help_panel=_VALUES)(command(delete, writes=True))
     app.command("ls", rich_help_panel=_VALUES)(command(ls))
     app.command("txn", rich_help_panel=_VALUES)(command(txn, writes=True))
+    app.command("load", rich_help_panel=_VALUES)(command(load, writes=True))
     app.command("watch", rich_help_panel=_VALUES)(command(watch))
     app.command("conflicts", rich_help_panel=_CONFLICTS)(command(conflicts))
     app.command("explain", rich_help_panel=_CONFLICTS)(command(explain))

@@ -415,6 +415,34 @@ async def test_a_file_that_is_no_session_is_refused(
     assert (file.read_bytes(), a.seen) == (held, [])
 
 
+# --- loading --------------------------------------------------------------------------------------
+
+
+async def test_a_file_of_puts_is_loaded(run: Run, node: Client, tmp_path: Path) -> None:
+    file = tmp_path / "puts.jsonl"
+    file.write_text("".join(f'{{"key": "k{n}", "value": "{n}"}}\n' for n in range(150)))
+    result = await run("load", str(file), *at(node))
+    assert result.exit_code == 0 and result.stdout == f"150 puts are done: {file} to line 150.\n"
+    assert document(await run("get", "k149", "--json", *at(node)))["text"] == "149"
+    said = document(
+        await run("load", "-", "--skip", "148", "--json", *at(node), stdin=file.read_bytes())
+    )
+    assert (said["lines"], said["puts"]) == (150, 2)
+
+
+async def test_a_load_that_fails_says_how_to_go_on(run: Run, node: Client, tmp_path: Path) -> None:
+    file = tmp_path / "puts.jsonl"
+    file.write_text('{"key": "x", "value": "1"}\n' * 3 + "garbage\n")
+    result = await run("load", str(file), "--skip", "1", *at(node))
+    assert result.exit_code == Code.BAD_INPUT
+    assert "Line 4 is no put" in result.stderr and "--skip 3" in result.stderr
+    result = await run("load", str(tmp_path / "none"), *at(node))
+    assert result.exit_code == Code.LOCAL and "cannot be read" in result.stderr
+    file.write_text('{"key": "x", "value": "1"}')
+    result = await run("load", str(file), "--node", NOWHERE)
+    assert result.exit_code == Code.NOT_APPLIED and "--skip 0" in result.stderr
+
+
 # --- backups --------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,193 @@
+"""Many puts at once: a file of JSON lines goes into a cluster, a hundred lines a transaction.
+
+What it is: `load`, and `read`, the form of a line: `{"key": "lunch", "value": "noon?"}`, or
+`"base64"` for bytes, with `"content_type"` if one is wanted.
+
+What it assumes and guarantees: of several lines about one key the last one holds, as if they were
+put one after the other. The first `Progress.lines` are all in; of those that follow some may be,
+when it fails. Each batch is one transaction with an Idempotency-Key of its own, so it is done once
+however often it is tried.
+
+What it does not know: what the values are about.
+
+Where the idea is from: Redis' mass insertion, and the bulk loaders of databases.
+"""
+
+import asyncio
+import base64
+import binascii
+import itertools
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from client.errors import BadInput
+from client.lightcone import Session
+
+BATCH_LINES = 100
+BATCH_BYTES = 500_000
+"""Of values. A node takes a transaction of a mebibyte, unless it was told otherwise."""
+AT_ONCE = 8
+"""Batches that are under way together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One put, and how long its line is, in bytes."""
+
+    key: str
+    value: bytes | str
+    content_type: str | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far it is: the first so many lines are in, empty ones included, which are so many bytes,
+    and of them so many were puts."""
+
+    lines: int = 0
+    bytes: int = 0
+    puts: int = 0
+
+
+def read(text: bytes, number: int) -> Line | None:
+    """The put in a line; None if it is empty. Raises BadInput, which names the line's number."""
+    if not text.strip():
+        return None
+    try:
+        fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError("it is no JSON object")
+        if unknown := fields.keys() - {"key", "value", "base64", "content_type"}:
+            raise ValueError(f"there is no field {', '.join(sorted(unknown))}")
+        if not isinstance(fields.get("key"), str):
+            raise ValueError("`key` is missing, or is no text")
+        if ("value" in fields) == ("base64" in fields):
+            raise ValueError("it has `value`, which is text, or `base64`, and not both")
+        value = (
+            fields["value"]
+            if "value" in fields
+            else base64.b64decode(fields["base64"], validate=True)
+        )
+        kind = fields.get("content_type")
+        if not isinstance(value, str | bytes) or not isinstance(kind, str | None):
+            raise ValueError("`value`, `base64` and `content_type` are text")
+    except (ValueError, TypeError, RecursionError, binascii.Error) as error:
+        raise BadInput(f"Line {number} is no put: {error}. It was not sent.") from None
+    return Line(fields["key"], value, kind, len(text))
+
+
+async def load(
+    session: Session,
+    lines: Iterable[bytes],
+    tell: Callable[[Progress], None] = lambda _: None,
+    *,
+    first: int = 1,
+) -> Progress:
+    """All lines are in, at the nodes of the session; `tell` hears how far it is. `first` is what
+    the first line is called in an error.
+
+    Raises what `Session.txn` does, and BadInput for a line that is no put; what was under way then
+    has ended, and `tell` has heard how far it came.
+    """
+    loading = _Loading(session, tell)
+    batches = _batches(lines, first)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(AT_ONCE):
+            group.create_task(loading.work(batches))
+    if loading.error is not None:
+        raise loading.error
+    return loading.progress
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Lines that belong together; the last of the file may be empty ones only."""
+
+    number: int
+    puts: Sequence[Line]
+    lines: int
+    bytes: int
+
+
+class _Loading:
+    def __init__(self, session: Session, tell: Callable[[Progress], None]) -> None:
+        self.progress = Progress()
+        self.error: Exception | None = None
+        self._session = session
+        self._tell = tell
+        self._name = uuid.uuid4().hex
+        self._done: dict[int, _Batch] = {}
+        self._last: dict[str, asyncio.Future[None]] = {}
+        self._next = 0
+
+    async def work(self, batches: Iterator[_Batch]) -> None:
+        """One batch after the other is sent, until there is none, or one has failed anywhere."""
+        try:
+            while self.error is None and (batch := next(batches, None)) is not None:
+                if await self._in_turn(batch):
+                    self._note(batch)
+        except Exception as error:
+            self.error = self.error or error
+
+    async def _in_turn(self, batch: _Batch) -> bool:
+        """The batch is sent after all earlier ones that are about a key of it. Whether it was: not
+        if one of them failed."""
+        keys = {line.key for line in batch.puts}
+        earlier = {self._last[key] for key in keys if key in self._last}
+        sent = asyncio.get_running_loop().create_future()
+        self._last |= dict.fromkeys(keys, sent)
+        try:
+            await asyncio.gather(*earlier)
+            if self.error is not None:
+                return False
+            await self._send(batch)
+            return True
+        finally:
+            sent.set_result(None)
+            for key in keys:
+                if self._last.get(key) is sent:
+                    del self._last[key]
+
+    async def _send(self, batch: _Batch) -> None:
+        if not batch.puts:
+            return
+        async with self._session.txn(idempotency_key=f"{self._name}-{batch.number}") as txn:
+            # A transaction writes a key once: of several lines about it, the last one counts.
+            for line in {line.key: line for line in batch.puts}.values():
+                txn.put(line.key, line.value, line.content_type)
+
+    def _note(self, batch: _Batch) -> None:
+        self._done[batch.number] = batch
+        while done := self._done.pop(self._next, None):
+            self._next += 1
+            before = self.progress
+            self.progress = Progress(
+                before.lines + done.lines, before.bytes + done.bytes, before.puts + len(done.puts)
+            )
+        self._tell(self.progress)
+
+
+def _batches(lines: Iterable[bytes], first: int) -> Iterator[_Batch]:
+    """The lines in batches. Raises BadInput, when what came before the bad line has been given."""
+    numbers = itertools.count()
+    puts: list[Line] = []
+    count = size = 0
+    bad: BadInput | None = None
+    for number, text in enumerate(lines, first):
+        try:
+            line = read(text, number)
+        except BadInput as error:
+            bad = error
+            break
+        count, size = count + 1, size + len(text)
+        puts += [] if line is None else [line]
+        if len(puts) == BATCH_LINES or size >= BATCH_BYTES:
+            yield _Batch(next(numbers), tuple(puts), count, size)
+            puts, count, size = [], 0, 0
+    if count:
+        yield _Batch(next(numbers), tuple(puts), count, size)
+    if bad is not None:
+        raise bad

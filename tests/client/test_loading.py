@@ -1,0 +1,115 @@
+"""Files of puts: all of a file is in, in its order, or it is said how far it came."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis import Redis as BlockingRedis
+
+from client import BadInput, Lightcone, LightconeError
+from client.loading import BATCH_LINES, Progress, load, read
+from tests.client.fake_node import FakeNode
+from tests.one_node import Client, node_a
+
+
+@pytest.fixture
+async def node(redis_socket: Path) -> AsyncIterator[Client]:
+    with BlockingRedis(unix_socket_path=str(redis_socket)) as redis:
+        redis.flushall()
+    async with node_a(f"unix://{redis_socket}?db=3") as node:
+        yield node
+
+
+@pytest.fixture
+async def kv(node: Client) -> AsyncIterator[Lightcone]:
+    async with Lightcone([str(node.make_url("/"))]) as kv:
+        yield kv
+
+
+def line(key: str, value: str) -> bytes:
+    return json.dumps({"key": key, "value": value}).encode() + b"\n"
+
+
+async def value_of(kv: Lightcone, key: str) -> str | None:
+    version = await kv.get(key)
+    return None if version is None else version.text
+
+
+async def test_all_lines_are_in_and_the_session_has_seen_them(kv: Lightcone) -> None:
+    lines = [line(f"key-{n}", f"{n}") for n in range(3 * BATCH_LINES + 7)]
+    told: list[Progress] = []
+    done = await load(kv, [*lines, b"\n"], told.append)
+    assert done == Progress(len(lines) + 1, sum(map(len, lines)) + 1, len(lines)) == told[-1]
+    assert [one.lines for one in told] == sorted(one.lines for one in told)
+    assert [key async for key in kv.list()] == sorted(f"key-{n}" for n in range(len(lines)))
+    assert await value_of(kv, "key-300") == "300"
+    assert kv.context == "lc1;A:4"
+
+
+async def test_of_several_lines_about_a_key_the_last_one_holds(kv: Lightcone) -> None:
+    lines = [line(f"key-{n % 7}", f"{n}") for n in range(20 * BATCH_LINES)]
+    await load(kv, lines)
+    for n in range(7):
+        last = max(m for m in range(len(lines)) if m % 7 == n)
+        assert await value_of(kv, f"key-{n}") == f"{last}"
+    assert not [conflict async for conflict in kv.conflicts()]
+
+
+async def test_bytes_and_types_come_as_they_are(kv: Lightcone) -> None:
+    await load(kv, [b'{"key": "x", "base64": "/wA=", "content_type": "image/x"}'])
+    version = await kv.get("x")
+    assert version and (version.value, version.content_type) == (b"\xff\0", "image/x")
+
+
+async def test_an_empty_file_is_loaded_at_once(kv: Lightcone) -> None:
+    assert await load(kv, []) == Progress()
+    assert await load(kv, [b"\n", b" "]) == Progress(2, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"{", "Line 5 is no put"),
+        (b"[1]", "no JSON object"),
+        (b'{"value": "x"}', "`key` is missing"),
+        (b'{"key": 1, "value": "x"}', "`key` is missing, or is no text"),
+        (b'{"key": "x"}', "it has `value`, which is text, or `base64`"),
+        (b'{"key": "x", "value": "x", "base64": ""}', "and not both"),
+        (b'{"key": "x", "value": 1}', "are text"),
+        (b'{"key": "x", "base64": "!"}', "Line 5 is no put"),
+        (b'{"key": "x", "base64": 1}', "Line 5 is no put"),
+        (b'{"key": "x", "value": "x", "content_type": 1}', "are text"),
+        (b'{"key": "x", "value": "x", "ttl": 1}', "there is no field ttl"),
+        (b"\xff\xfe", "Line 5 is no put"),
+    ],
+)
+def test_what_is_no_put_is_told_with_its_line(text: bytes, problem: str) -> None:
+    with pytest.raises(BadInput, match=problem):
+        read(text, 5)
+
+
+async def test_a_bad_line_ends_the_load_and_what_is_before_it_is_in(kv: Lightcone) -> None:
+    told: list[Progress] = []
+    lines = [line(f"key-{n}", "x") for n in range(BATCH_LINES + 1)]
+    with pytest.raises(BadInput, match=f"Line {len(lines) + 1} is no put"):
+        await load(kv, [*lines, b"garbage\n", line("later", "x")], told.append)
+    assert told[-1].lines == len(lines)
+    assert await value_of(kv, f"key-{BATCH_LINES}") == "x"
+    assert await value_of(kv, "later") is None
+
+
+async def test_what_a_node_refuses_ends_the_load(kv: Lightcone) -> None:
+    lines = [line("ok", "x"), *(line("ok", "y") for _ in range(BATCH_LINES)), line("\0x", "x")]
+    with pytest.raises(BadInput, match="key"):
+        await load(kv, lines)
+    assert await value_of(kv, "ok") == "y", "the first batch was in before"
+
+
+async def test_without_a_node_nothing_is_in(a: FakeNode) -> None:
+    told: list[Progress] = []
+    async with Lightcone([a.url], timeout_s=2) as kv:
+        await a.stop()
+        with pytest.raises(LightconeError):
+            await load(kv, [line("x", "1")], told.append)
+    assert not told
