@@ -447,8 +447,13 @@ MUTATIONS: Final = (
         "watch tells again what another node told",
         "G2",
         "app/feed.py",
-        "told, end = self.at[actor], await",
-        "told, end = max(0, self.at[actor] - 1), await",
+        "        self.at = at\n",
+        "        self.at = VectorClock((a, s - 1) for a, s in at.items())\n",
+        (
+            "app/watching.py",
+            "yield Cut(feed.at)",
+            "yield Cut(since)",
+        ),
     ),
     Mutation(
         "watch passes over what is in no log",
