@@ -85,6 +85,15 @@ class _NotesWhatWasNotSent(AbstractConnection):
             error.add_note(_NOT_SENT)
             raise
 
+    async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            await super().send_packed_command(*args, **kwargs)
+        except RuntimeError as error:
+            if type(error) is not RuntimeError:
+                raise
+            # So uvloop says that the other side has closed it, where asyncio raises an OSError.
+            raise RedisConnectionError(f"the connection was closed: {error}") from error
+
     async def _locate(self) -> None:
         """It is known where to connect to."""
 

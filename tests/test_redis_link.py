@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -307,6 +308,24 @@ async def test_a_redis_that_is_killed_and_started_again_is_found_again() -> None
 
 
 # --- servers that are not there ------------------------------------------------------------------
+
+
+def test_a_connection_that_was_closed_meanwhile_is_told_so_by_every_loop(url: str) -> None:
+    """uvloop has an error of its own for it, which would end a worker."""
+
+    async def write_to_one_that_is_closed() -> None:
+        async with connected(url) as redis:
+            pool: Any = redis.connection_pool
+            connection = await pool.get_connection()
+            connection._writer.transport.abort()
+            await asyncio.sleep(0)
+            with translated():
+                await connection.send_command("PING")
+                await connection.read_response()
+
+    for run in (asyncio.run, uvloop.run):
+        with pytest.raises(RedisUnavailable):
+            run(write_to_one_that_is_closed())
 
 
 @pytest.mark.parametrize("changes", [False, True])

@@ -37,7 +37,10 @@ def test_every_setting_is_described_and_shown() -> None:
 
 
 def test_every_limit_says_its_unit() -> None:
-    units = {"BYTES": "Bytes.", "MS": "Milliseconds.", "MAX": "Writes.", "WRITES": "Writes."}
+    units: dict[str, str | tuple[str, ...]] = {
+        **{"BYTES": "Bytes.", "MS": "Milliseconds.", "WRITES": "Writes."},
+        "MAX": ("Writes.", "Watchers."),
+    }
     for setting in list_settings(Config):
         if unit := units.get(setting.name.rpartition("_")[2]):
             assert setting.description.startswith(unit), setting.name

@@ -79,6 +79,7 @@ class Watcher:
             if refusal is not None:
                 self._refused(node, refusal.status, json.loads(refusal.body), refusal.headers)
                 return
+            self._state = None  # a state that was not whole is void
             async with asyncio.timeout(lasts_s):
                 await self._read(node, stream)
         except (ConnectionReset, TimeoutError, EOFError):
