@@ -6,19 +6,25 @@ it by snapshot, while a client reads at A.
 
 What it assumes and guarantees: real processes, fsync always. Bytes are those that A sends to B in
 that time, heartbeats included. Seconds include the pause until A tries again. Latencies at A are
-compared within one run, before and while the snapshot is sent.
+compared within one run, before and while the snapshot is sent, under a light load of writes; for
+that each node has a processor of its own (Linux, two processors at least), since they are on one
+machine only here.
 
 What it does not know: how any of it works.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
+import os
 import shutil
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,7 +33,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from app.local_cluster import LocalCluster, free_ports
+from app.local_cluster import LocalCluster, children_of, free_ports
 from bench.counting_proxy import CountingProxy
 
 VALUE_BYTES = 100
@@ -115,16 +121,74 @@ class Bench:
         """B loses its disk, and gets everything by snapshot."""
         await self.cluster.kill("B")
         await asyncio.to_thread(shutil.rmtree, self.cluster.data_dir / "B")
-        before = await self._latencies_ms(_LATENCY_SAMPLES)
-        self.proxy.sent = 0
-        begun = time.monotonic()
-        await self.cluster.start("B")
-        done = asyncio.create_task(self.until_equal())
-        meanwhile: list[float] = []
-        while not done.done():
-            meanwhile += await self._latencies_ms(100)
-        seconds = time.monotonic() - begun
+        await self.proxy.shut()
+        starting = asyncio.create_task(self.cluster.start("B"))
+        await self._until_up(self.b)
+        with self._apart():
+            # Redis syncs each write, and lets reads wait for that, with a snapshot or without.
+            writing = asyncio.create_task(self._keep_writing())
+            before = await self._latencies_ms(_LATENCY_SAMPLES)
+            self.proxy.sent = 0
+            begun = time.monotonic()
+            has_all = asyncio.create_task(self._until_b_has(await self._clock_of_a()))
+            await self.proxy.open()
+            meanwhile: list[float] = []
+            while not has_all.done():
+                meanwhile += await self._latencies_ms(10)
+            seconds = time.monotonic() - begun
+            writing.cancel()
+        await starting
+        await self.until_equal()
         return CatchUp(stored, None, seconds, self.proxy.sent, _p99(before), _p99(meanwhile))
+
+    async def _until_up(self, url: str) -> None:
+        """The node answers, though it may serve nobody yet."""
+        while True:
+            try:
+                async with self.http.get(f"{url}/healthz") as response:
+                    await response.read()
+                    return
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.05)
+
+    async def _keep_writing(self) -> None:
+        """A takes about a hundred writes a second."""
+        for n in itertools.count():
+            async with self.http.put(f"{self.a}/kv/meanwhile-{n % 100}", data=b"x") as response:
+                assert response.status == 200, await response.text()
+            await asyncio.sleep(0.01)
+
+    async def _clock_of_a(self) -> dict[str, int]:
+        async with self.http.get(f"{self.a}/status") as response:
+            clock: dict[str, int] = (await response.json())["clock"]
+            return clock
+
+    async def _until_b_has(self, wanted: dict[str, int]) -> None:
+        """B has applied that much."""
+        while True:
+            async with self.http.get(f"{self.b}/status") as response:
+                told = await response.json()
+            has = {} if told["snapshot"] else told["clock"]
+            if all(has.get(actor, 0) >= sequence for actor, sequence in wanted.items()):
+                return
+            await asyncio.sleep(0.02)
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Within it each node has a processor of its own, as if it were on a machine of its own;
+        this process has A's."""
+        everywhere = os.sched_getaffinity(0)
+        first, second, *_ = sorted(everywhere)
+        try:
+            self._run_on({first}, {second})
+            yield
+        finally:
+            self._run_on(everywhere, everywhere)
+
+    def _run_on(self, of_a: set[int], of_b: set[int]) -> None:
+        _pin(os.getpid(), of_a)  # and all that it started
+        if (supervisor := self.cluster.pid("B")) is not None:
+            _pin(supervisor, of_b)
 
     async def _latencies_ms(self, count: int) -> list[float]:
         found = []
@@ -134,6 +198,14 @@ class Bench:
                 await response.read()
             found.append((time.monotonic() - begun) * 1000)
         return found
+
+
+def _pin(process: int, processors: set[int]) -> None:
+    """The process, its children and theirs run on these processors."""
+    for child in children_of(process):
+        _pin(child, processors)
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), processors)
 
 
 def _p99(samples: list[float]) -> float:
