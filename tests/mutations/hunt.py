@@ -22,16 +22,25 @@ from tests.mutations.mutations import Mutation
 ROOT: Final = Path(__file__).parents[2]
 _COPIED: Final = ("app", "tests/simulation", "tests/model.py")
 _RUN: Final = """
-import json, sys
+import json, os, signal, sys
 from tests.simulation.batch import run_seeds
-first, most, clients_only, profile = json.loads(sys.argv[1])
+first, most, clients_only, profile, cpu_max_s = json.loads(sys.argv[1])
+
+def give_up(*_):
+    print(json.dumps([number, seed, profile or "", "it goes on for ever"]), flush=True)
+    os._exit(0)
+
+signal.signal(signal.SIGPROF, give_up)
 for number, seed in enumerate(range(first, first + most), 1):
+    signal.setitimer(signal.ITIMER_PROF, cpu_max_s)
     if failures := run_seeds([seed], profile, clients_only=clients_only).failures:
         print(json.dumps([number, seed, failures[0].profile, failures[0].violation]))
         break
 else:
     print("null")
 """
+_SEED_CPU_MAX_S: Final = 60
+"""A seed takes a second or two. One that takes this has noticed the mutation in its own way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +60,17 @@ def mutated(text: str, old: str, new: str) -> str:
     return text.replace(old, new)
 
 
-def hunt(mutation: Mutation | None, first: int, most: int, clients_only: bool) -> Caught | None:
+def hunt(
+    mutation: Mutation | None,
+    first: int,
+    most: int,
+    clients_only: bool,
+    cpu_max_s: float = _SEED_CPU_MAX_S,
+) -> Caught | None:
     """How the mutation was noticed within `most` seeds from `first`; None if it was not.
 
-    Without a mutation, the copy is as the tree is.
+    Without a mutation, the copy is as the tree is. A seed that takes more than `cpu_max_s` of CPU
+    time has noticed it.
     """
     profile = mutation.profile if mutation else None
     with tempfile.TemporaryDirectory(prefix="lightcone-mutation-") as name:
@@ -69,8 +85,9 @@ def hunt(mutation: Mutation | None, first: int, most: int, clients_only: bool) -
         for file, old, new in mutation.edits() if mutation else ():
             path = copy / file
             path.write_text(mutated(path.read_text(), old, new))
+        arguments = json.dumps([first, most, clients_only, profile, cpu_max_s])
         done = subprocess.run(
-            [sys.executable, "-c", _RUN, json.dumps([first, most, clients_only, profile])],
+            [sys.executable, "-c", _RUN, arguments],
             cwd=copy,
             env={"PYTHONHASHSEED": "0", "PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1"},
             stdout=subprocess.PIPE,

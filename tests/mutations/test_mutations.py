@@ -34,3 +34,16 @@ def test_a_break_of_a_guarantee_is_noticed(name: str) -> None:
 @pytest.mark.timeout(300)
 def test_an_unbroken_copy_is_not_blamed() -> None:
     assert hunt(None, 0, 8, clients_only=False) is None
+
+
+@pytest.mark.timeout(300)
+def test_a_break_that_goes_on_for_ever_is_noticed_as_that() -> None:
+    endless = Mutation(
+        "endless",
+        "G6",
+        "app/stability.py",
+        "    return reduce(",
+        "    while True: pass\n    reduce(",
+    )
+    found = hunt(endless, 0, 100, clients_only=False, cpu_max_s=5)
+    assert found is not None and found.violation == "it goes on for ever"
