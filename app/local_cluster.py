@@ -59,10 +59,12 @@ class LocalCluster:
         ports: Sequence[int] | None = None,
         env: Mapping[str, str] | None = None,
         show_logs: bool = False,
+        ready_max_s: float = READY_MAX_S,
     ) -> None:
         """Nothing runs yet. Without `ports`, free ones are found; `env` holds settings for all.
 
-        The nodes log to this process' stderr with `show_logs`, else to `data_dir`/NODE.log.
+        A node that is not ready after `ready_max_s` has failed to start. The nodes log to this
+        process' stderr with `show_logs`, else to `data_dir`/NODE.log.
         """
         self.names = list(string.ascii_uppercase[:nodes])
         self._ports = dict(zip(self.names, ports or free_ports(nodes), strict=True))
@@ -70,6 +72,7 @@ class LocalCluster:
         self.data_dir = data_dir
         self._env = {"FAULTS": "1", **(env or {})}
         self._show_logs = show_logs
+        self._ready_max_s = ready_max_s
         self._processes: dict[str, asyncio.subprocess.Process] = {}
 
     async def __aenter__(self) -> Self:
@@ -191,7 +194,7 @@ class LocalCluster:
     async def _until_ready(self, node: str) -> None:
         process = self._processes[node]
         try:
-            async with asyncio.timeout(READY_MAX_S):
+            async with asyncio.timeout(self._ready_max_s):
                 while not await is_ready(HOST, self._ports[node]):
                     if process.returncode is not None:
                         raise StartupError(
@@ -201,7 +204,7 @@ class LocalCluster:
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise StartupError(
-                f"Node {node} is not ready after {READY_MAX_S:.0f} s.{self._last_lines(node)}"
+                f"Node {node} is not ready after {self._ready_max_s:.0f} s.{self._last_lines(node)}"
             ) from None
 
     async def _end(self, node: str) -> None:

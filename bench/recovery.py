@@ -40,6 +40,7 @@ VALUE_BYTES = 100
 _TXN_PUTS = 100
 _CLIENTS = 16
 _LATENCY_SAMPLES = 1500
+_SNAPSHOT_MAX_S = 1800
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +250,7 @@ class ProxiedCluster(LocalCluster):
     """Nodes A and B, where A reaches B by the third port."""
 
     def __init__(self, data_dir: Path, ports: list[int], env: dict[str, str]) -> None:
-        super().__init__(data_dir, nodes=2, ports=ports[:2], env=env)
+        super().__init__(data_dir, nodes=2, ports=ports[:2], env=env, ready_max_s=_SNAPSHOT_MAX_S)
         self._proxy_port = ports[2]
 
     def environment(self, node: str) -> dict[str, str]:
