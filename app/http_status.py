@@ -49,7 +49,7 @@ STATUS: Final = Route(
                     "pending": {"total": 1, "by_actor": {"C": 1}},
                     "log": {
                         **{"entries": 4, "bytes": 2210, "stable": {"A": 2}},
-                        "held_back_by": [{"peer": "B", "writes": 2}],
+                        "held_back_by": [{"peer": "B", "writes": 2, "since_s": 1.25}],
                     },
                     "snapshot": None,
                     "peers": {
@@ -186,9 +186,25 @@ class StatusRoutes:
             "bytes": sum(size.bytes for size in sizes.values()),
             "stable": stable(mine, clocks.values()).to_dict(),
             "held_back_by": [
-                {"peer": held.member, "writes": held.writes} for held in held_back(mine, clocks)
+                {
+                    "peer": held.member,
+                    "writes": held.writes,
+                    "since_s": await self._lag_s(mine, clocks[held.member]),
+                }
+                for held in held_back(mine, clocks)
             ],
         }
+
+    async def _lag_s(self, mine: VectorClock, clock: VectorClock) -> float:
+        """How old the oldest write is that a node with this clock lacks; of those that no log has
+        any more, at least as old as the oldest that there is."""
+        now_us = oldest_us = self.now_us()
+        for actor in mine.beyond(clock):
+            with suppress(errors.LogTrimmed):
+                first = max(clock[actor] + 1, await self.store.log_begin(actor) or 0)
+                for write in await self.store.log_after(actor, first - 1, 1):
+                    oldest_us = min(oldest_us, write.timestamp)
+        return round((now_us - oldest_us) / 1e6, 3)
 
     async def _snapshot(self) -> shapes.SnapshotStatus | None:
         """How far the snapshot is that this node receives."""
@@ -214,13 +230,7 @@ class StatusRoutes:
         self, member: Member, report: PeerReport, mine: VectorClock
     ) -> shapes.PeerStatus:
         peer = member.node
-        lacking = mine.beyond(report.clock)
         now_us = self.now_us()
-        oldest_us = now_us
-        for actor in lacking:
-            with suppress(errors.LogTrimmed):
-                for write in await self.store.log_after(actor, report.clock[actor], 1):
-                    oldest_us = min(oldest_us, write.timestamp)
         sending = await self.board.sending(peer)
         heard = report.last_contact_us
         fault = await self.board.fault(peer) if self.config.faults else HEALTHY
@@ -230,7 +240,7 @@ class StatusRoutes:
             "error": report.error or None if member.url else _NO_URL,
             "clock": report.clock.to_dict() if heard else None,
             "lag_writes": writes_beyond(mine, report.clock),
-            "lag_s": round((now_us - oldest_us) / 1e6, 3),
+            "lag_s": await self._lag_s(mine, report.clock),
             "skew_ms": report.skew_us / 1000 if heard else None,
             "last_contact_s": round((now_us - heard) / 1e6, 3) if heard else None,
             "snapshot": None

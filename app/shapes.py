@@ -192,10 +192,11 @@ class PendingCount(TypedDict):
 
 
 class HeldBack(TypedDict):
-    """How many writes the logs keep because a peer lacks them."""
+    """How many writes a peer lacks, and how old the oldest of them is."""
 
     peer: str
     writes: int
+    since_s: float
 
 
 class LogStatus(TypedDict):

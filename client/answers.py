@@ -234,10 +234,11 @@ class Incarnation(TypedDict):
 
 
 class HeldBack(TypedDict):
-    """How many writes a log keeps because a peer lacks them."""
+    """How many writes a peer lacks, and how old the oldest of them is."""
 
     peer: str
     writes: int
+    since_s: float
 
 
 class LogStatus(TypedDict):

@@ -88,6 +88,46 @@ async def test_a_node_beyond_the_cap_keeps_what_it_wrote_and_gets_what_it_missed
         await until(lambda: _trimmed(http, c))
 
 
+async def test_a_member_that_was_removed_for_longer_than_the_logs_go_back_comes_home(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    """With writes of its own, which are more than its log holds, too."""
+    async with (
+        LocalCluster(tmp_path, env=SHORT_LOGS) as cluster,
+        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+    ):
+        a, b, c = cluster.urls.values()
+        await put_many(kv, a, [f"shared-{n}" for n in range(20)], "before")
+        await until_equal_clocks(cluster.urls)
+        await cut(http, cluster, "C", "A", "B")
+        await kv.session().at(b).remove_member("C")
+        await put_many(kv, c, [f"of-c-{n}" for n in range(60)], "c")
+        await put_many(kv, a, [f"of-a-{n}" for n in range(60)], "a")
+        for n in range(10):
+            await kv.session().at(a).delete(f"shared-{n}")
+        [held] = (await status(http, c))["log"]["held_back_by"][:1]
+        assert held["writes"] >= 60 and held["since_s"] > 0
+        for url in (a, c):
+            await until(lambda url=url: _trimmed(http, url))  # type: ignore[misc]
+        # No log waits for who is no member.
+        held_by = {one["peer"] for one in (await status(http, a))["log"]["held_back_by"]}
+        assert "C" not in held_by
+        await heal(http, cluster)
+        await kv.session().at(a).add_member("C", c)
+        await until_equal_clocks(cluster.urls)
+        await assert_same_keys(
+            cluster,
+            {
+                **dict.fromkeys(f"shared-{n}" for n in range(10)),
+                **{f"shared-{n}": "before" for n in range(10, 20)},
+                **{f"of-a-{n}": "a" for n in range(60)},
+                **{f"of-c-{n}": "c" for n in range(60)},
+            },
+        )
+        await put_many(kv, c, ["later"], "x")
+        await until_equal_clocks(cluster.urls)
+
+
 async def _trimmed(http: aiohttp.ClientSession, url: str) -> bool:
     """No log is longer than its cap."""
     told = await status(http, url)
