@@ -74,9 +74,13 @@ class RedisProcess:
                     assert self._process.poll() is None, "redis-server ended while it started"
 
     def client(self) -> Any:
-        """A way to it that fails at once."""
+        """A way to it that fails at once if it is away, and has time if it is slow."""
         return BlockingRedis(
-            host=HOST, port=self.port, password=self._password, retry=Retry(NoBackoff(), 0)
+            host=HOST,
+            port=self.port,
+            password=self._password,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=60,
         )
 
     def kill(self) -> None:
