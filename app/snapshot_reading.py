@@ -98,7 +98,9 @@ class SnapshotReader:
         if states or at.scanning:
             return replace(at, sent=at.sent + len(states)), states, None
         most = self._writes_at_once(_CUT_WRITES_MAX)
-        if found := await self._scripts.read_cut(at.since, most):
+        with translated():
+            found = await self._scripts.read_cut(at.since, most)
+        if found:
             cut, states = found
             return replace(at, sent=at.sent + len(states)), states, cut
         at, states = await self._written_since(at)
