@@ -15,7 +15,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -403,7 +403,8 @@ class _Simulation:
     async def _settle(self) -> None:
         """All nodes are equal, within a stated time."""
         oracle, plan = self._oracle, self._plan
-        if plan.joins or any(isinstance(step, MemberChange) for step in plan.steps):
+        changes_members = bool(plan.joins) or any(isinstance(s, MemberChange) for s in plan.steps)
+        if changes_members:
             await self._make_all_members()
         for node in plan.nodes:
             await self._last_write(node)
@@ -417,6 +418,8 @@ class _Simulation:
                 k.startswith(b"pending:") for s in self._storages.values() for k in s.data
             )
             quiet = quiet + 1 if len(clocks) == 1 and not waiting else 0
+            if changes_members:
+                await self._bring_back_who_is_removed()
         if quiet == 2 and not plan.severed:  # whom a node cannot ask may have it
             for session in plan.sessions:
                 if session.carries:
@@ -436,6 +439,15 @@ class _Simulation:
             keys = sorted({_LAST_KEY}.union(*(request.keys for request in asked)))
             reads[node] = {key: await self._final_read(node, key) for key in keys}
         oracle.finish(pending, reads)
+
+    async def _bring_back_who_is_removed(self) -> None:
+        """A removal that was under way when its member was added may be the later one, by the clock
+        of whoever made it."""
+        for node in self._plan.nodes:
+            with suppress(ConnectionReset):
+                reply = await self._network.ask(node, self._rng(node), "GET", "/readyz", {}, b"")
+                if reply.status == 410:
+                    await self._change_member(self._plan.nodes[0], "add", node)
 
     async def _last_write(self, node: str) -> None:
         """One more write at each node, so that a link that is stuck for ever is found out."""

@@ -109,6 +109,9 @@ class Oracle:
         self._pasts: dict[Dot, VectorClock] = {}
         self._firsts: dict[str, dict[str, int]] = {node: {} for node in nodes}
         """Where each log began when it was looked at last."""
+        self._had = {node: VectorClock() for node in nodes}
+        """What each node had applied when it lost its disk. Others heard of that, and not of the
+        loss: so they may cut it off, and have to send a snapshot."""
         self._log_cap = log_cap
         self._waiting: dict[str, set[tuple[str, bytes]]] = {node: set() for node in nodes}
         self._seen: dict[tuple[str, str], Seen] = {}
@@ -170,7 +173,11 @@ class Oracle:
         begins = ids[0] if ids else last + 1
         began = self._firsts[node].get(actor, begins)
         self._firsts[node][actor] = begins
-        lacking = [n for n, twin in self.twins.items() if twin.clock[actor] < begins - 1]
+        lacking = [
+            name
+            for name, twin in self.twins.items()
+            if max(twin.clock[actor], self._had[name][actor]) < begins - 1
+        ]
         if begins > began and len(ids) < self._log_cap and lacking:
             raise Violation("G8", f"{node} cut {actor}:{begins - 1} off, which {lacking[0]} lacks")
 
@@ -212,6 +219,7 @@ class Oracle:
         kept = codec.unpack_clock(_fields(data, b"clock"))
         twin = self.twins[node]
         lost = [write.dot for write in twin.applied if not kept.covers(write.dot)]
+        self._had[node] = self._had[node].merge(twin.clock)
         twin.forget(len(lost))
         self._firsts[node].clear()
         self._note_waiting(node, data)

@@ -240,6 +240,9 @@ class _Planner:
             # A node does not listen to one that it does not know, and hears of it only from those
             # that it knows: if they cannot reach it, nobody bridges that.
             severed = () if joins else severed
+            # Where nobody knows of a node, nobody remembers what it wrote (ADR 12).
+            alone = nodes[0] if joins and len(nodes) == 2 else ""
+            steps = [s for s in steps if not (isinstance(s, DiskLost) and s.node == alone)]
             steps += self._member_changes(joins)
         if self._has["skew"] or rng.random() < 0.3:
             skew = {node: rng.choice((0, 0, -3000, -50, 20, 5000, 86_400_000)) for node in nodes}
