@@ -133,7 +133,7 @@ class Backups:
                     last, keys = part.name, keys + len(part.keys)
             if cut is None:
                 raise BadBackup("The backup ends too early.")
-        except BaseException:
+        except BaseException:  # also a client that goes away: nothing of it may stay behind
             if is_begun:
                 await self._receiving.give_up(name)
             raise

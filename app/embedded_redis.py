@@ -82,7 +82,7 @@ class EmbeddedRedis:
             raise StartupError(
                 f"DATA_DIR: {self._directory} cannot be used: {error.strerror or error}"
             ) from error
-        except BaseException:
+        except BaseException:  # also a cancellation: no redis-server may be left running
             await self.stop()
             raise
         self._keeper = asyncio.create_task(self._keep_running(), name="embedded-redis")
@@ -231,7 +231,7 @@ class EmbeddedRedis:
         try:
             if not _try_lock(descriptor):
                 await self._end_leftover(descriptor)
-        except BaseException:
+        except BaseException:  # also a cancellation: the lock is held for as long as it is open
             os.close(descriptor)
             raise
         return descriptor

@@ -5,7 +5,7 @@ Assumes that the board has what peers last said. Guarantees that whoever looks c
 Does not know what follows from it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +25,7 @@ from app.progress import Progress
 from app.snapshot_receiving import SnapshotReceiving
 from app.stability import held_back, stable, writes_beyond
 from app.vector_clock import Dot, VectorClock, node_of
+from app.write import Write
 
 PENDING_SHOWN_MAX: Final = 1000
 """Waiting writes that `GET /pending` lists; the total is always exact."""
@@ -157,6 +158,7 @@ class StatusRoutes:
         life = await self.store.life()
         waiting = await self.buffer.counts()
         reports = await self.board.peers(self.members.others)
+        peers = await self._peers(clock, reports)
         answer: shapes.Status = {
             "node": self.config.node_id,
             "actor": life.actor or None,
@@ -165,9 +167,9 @@ class StatusRoutes:
             "clock": clock.to_dict(),
             "timestamp": life.timestamp,
             "pending": {"total": sum(waiting.values()), "by_actor": waiting},
-            "log": await self._log(clock, reports),
+            "log": await self._log(clock, reports, peers),
             "snapshot": await self._snapshot(),
-            "peers": await self._peers(clock, reports),
+            "peers": peers,
             "removed": [member.node for member in self.members.all if member.removed],
             "limits": {
                 name: value
@@ -177,10 +179,15 @@ class StatusRoutes:
         }
         return web.json_response(answer)
 
-    async def _log(self, mine: VectorClock, reports: Mapping[str, PeerReport]) -> shapes.LogStatus:
-        """How long the logs are, and which peer holds them back most."""
+    async def _log(
+        self,
+        mine: VectorClock,
+        reports: Mapping[str, PeerReport],
+        peers: Mapping[str, shapes.PeerStatus],
+    ) -> shapes.LogStatus:
+        """How long the logs are, and which of the peers holds them back most."""
         sizes = await self.store.log_sizes(mine)
-        clocks = {peer: report.has for peer, report in reports.items()}
+        clocks = {peer: reports[peer].has for peer in peers}
         return {
             "entries": sum(size.entries for size in sizes.values()),
             "bytes": sum(size.bytes for size in sizes.values()),
@@ -189,7 +196,7 @@ class StatusRoutes:
                 {
                     "peer": held.member,
                     "writes": held.writes,
-                    "since_s": await self._lag_s(mine, clocks[held.member]),
+                    "since_s": peers[held.member]["lag_s"],
                 }
                 for held in held_back(mine, clocks)
             ],
@@ -200,11 +207,20 @@ class StatusRoutes:
         any more, at least as old as the oldest that there is."""
         now_us = oldest_us = self.now_us()
         for actor in mine.beyond(clock):
-            with suppress(errors.LogTrimmed):
-                first = max(clock[actor] + 1, await self.store.log_begin(actor) or 0)
-                for write in await self.store.log_after(actor, first - 1, 1):
-                    oldest_us = min(oldest_us, write.timestamp)
+            for write in await self._first_after(actor, clock[actor]):
+                oldest_us = min(oldest_us, write.timestamp)
         return round((now_us - oldest_us) / 1e6, 3)
+
+    async def _first_after(self, actor: str, sequence: int) -> Sequence[Write]:
+        """The first write of the actor after this one that its log has, if it has any."""
+        try:
+            return await self.store.log_after(actor, sequence, 1)
+        except errors.LogTrimmed:
+            pass
+        with suppress(errors.LogTrimmed):  # again, meanwhile
+            if first := await self.store.log_begin(actor):
+                return await self.store.log_after(actor, first - 1, 1)
+        return ()
 
     async def _snapshot(self) -> shapes.SnapshotStatus | None:
         """How far the snapshot is that this node receives."""
@@ -239,8 +255,8 @@ class StatusRoutes:
             "reachable": not report.error,
             "error": report.error or None if member.url else _NO_URL,
             "clock": report.clock.to_dict() if heard else None,
-            "lag_writes": writes_beyond(mine, report.clock),
-            "lag_s": await self._lag_s(mine, report.clock),
+            "lag_writes": writes_beyond(mine, report.has),
+            "lag_s": await self._lag_s(mine, report.has),
             "skew_ms": report.skew_us / 1000 if heard else None,
             "last_contact_s": round((now_us - heard) / 1e6, 3) if heard else None,
             "snapshot": None
@@ -275,7 +291,7 @@ class StatusRoutes:
         counts = await self.buffer.counts()
         now_us = self.now_us()
         reports = await self.board.peers(self.members.others)
-        peers = {peer: report.clock for peer, report in reports.items()}
+        peers = {peer: report.has for peer, report in reports.items()}
         writes: list[shapes.PendingWrite] = [
             {
                 "dot": str(blocked.waiting.write.dot),

@@ -83,7 +83,7 @@ class LocalCluster:
                 await self._launch(name)
             for name in self.names:
                 await self._until_ready(name)
-        except BaseException:
+        except BaseException:  # also Ctrl-C: no node may be left running
             await self.stop_all()
             raise
         return self
@@ -112,7 +112,7 @@ class LocalCluster:
         try:
             await self._launch(node)
             await self._until_ready(node)
-        except BaseException:
+        except BaseException:  # also Ctrl-C: it may not be left half started
             await self._end(node)
             raise
 

@@ -38,7 +38,7 @@ from app.progress import Progress
 from app.redis_link import Admits
 from app.replicas import Replicas
 from app.replication import Tools
-from app.rounds import again_and_again, by_one_worker
+from app.rounds import again_and_again
 from app.scripts import Scripts
 from app.snapshot_reading import SnapshotReader
 from app.snapshot_receiving import SnapshotReceiving
@@ -250,7 +250,10 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             who.keep(links.asks),
             board.listen(progress, links.fault_changed, replicas.heard, members.refresh),
             again_and_again(partial(sweep, buffer), config.sweep_ms / 1000),
-            by_one_worker(board, SETTINGS, partial(tell_settings, members, store), config.sweep_ms),
+            again_and_again(
+                partial(tell_settings, members, store, board, 3 * config.sweep_ms),
+                config.sweep_ms / 1000,
+            ),
             receiving.keep(),
             trimmer.run(),
         ]
@@ -286,12 +289,13 @@ async def sweep(buffer: PendingBuffer) -> None:
         log.info("sweep applied waiting writes", writes=swept.drained)
 
 
-async def tell_settings(members: Members, store: KVStore) -> None:
+async def tell_settings(members: Members, store: KVStore, board: Board, lease_ms: int) -> None:
     """The others know which members this node's settings name, once members come and go.
 
     So one who joins and has been told of a single member learns how to reach each other one.
     """
-    if members.telling():
+    # A lease is a write, which Redis syncs to disk: not where there is nothing to tell.
+    if members.telling() and await board.hold_lease(SETTINGS, lease_ms):
         await members.refresh()
         if telling := members.telling():
             await store.commit(telling)

@@ -212,15 +212,20 @@ class Link:
         )
         await self._post(error="")
         if batch.asks_clocks:
-            # Of members that this node cannot reach, or nothing would be stable for want of them.
-            others = self._members.others
-            heard = {m: clock for m, clock in answer.clocks.items() if m in others}
-            await self._board.post_hearsay(heard)
+            await self._note_hearsay(answer)
             self._ask_clocks_at = now + self._config.trim_ms / 1000
         if answer.refused:
             # The peer's buffer is full of writes that wait for others: our log keeps them for it.
             log.warning("peer is full", peer=self._peer, refused=answer.refused)
             await asyncio.sleep(self._backoff_s(3))
+
+    async def _note_hearsay(self, answer: Answer) -> None:
+        """What the peer has heard of members that this node cannot reach is on the board: or
+        nothing would be stable for want of them."""
+        reports = await self._board.peers(self._members.others.keys() & answer.clocks.keys())
+        unreached = {m: answer.clocks[m] for m, report in reports.items() if report.error}
+        if unreached:
+            await self._board.post_hearsay(unreached)
 
     async def _take_kept(self, kept: Kept, part: Part) -> None:
         """Learn how far the snapshot is."""

@@ -77,7 +77,7 @@ def _place(name: str) -> Iterator[Path]:
     except Exception as error:
         error.add_note(f"What {name} said is in {place}.")
         raise
-    except BaseException:
+    except BaseException:  # Ctrl-C: nobody wants to know what was said
         shutil.rmtree(place)
         raise
     shutil.rmtree(place)

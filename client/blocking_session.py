@@ -58,7 +58,7 @@ class _Loop:
         future = asyncio.run_coroutine_threadsafe(wait(), self._loop)
         try:
             return future.result()
-        except BaseException:
+        except BaseException:  # also Ctrl-C: the request may not go on behind the caller
             future.cancel()
             raise
 

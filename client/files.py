@@ -34,7 +34,7 @@ def replaced(file: Path, *, private: bool = False) -> Iterator[BinaryIO]:
             os.umask(umask)
             os.chmod(beside, 0o666 & ~umask)
         os.replace(beside, file)
-    except BaseException:
+    except BaseException:  # also Ctrl-C: nothing is left beside the file
         with contextlib.suppress(OSError):
             os.unlink(beside)
         raise

@@ -105,7 +105,7 @@ class OwnCluster:
             self.nodes: Mapping[str, str] = {
                 node: about["url"] for node, about in said["nodes"].items()
             }
-        except BaseException:
+        except BaseException:  # also Ctrl-C: no node may be left running
             self.stop()
             raise
 
@@ -176,7 +176,7 @@ def own_cluster() -> Iterator[OwnCluster]:
             yield cluster
         finally:
             cluster.stop()
-    except Exception:
+    except Exception:  # whatever it was, somebody will look for its cause
         is_of_use = True
         print(f"The data and the logs of the nodes are left in {directory}", file=sys.stderr)
         raise

@@ -8,11 +8,13 @@ import pytest
 from redis import Redis as BlockingRedis
 
 from app import codec, wire
+from app.board import Board
 from app.codec import MemberRecord
 from app.config import Config
 from app.errors import NodeRemoved
 from app.keys import Keys, member_key
 from app.members import Members, Told, members_of
+from app.node import tell_settings
 from app.vector_clock import Dot, VectorClock
 from app.wire import Batch
 from app.write import Put
@@ -115,6 +117,22 @@ async def test_once_the_removal_itself_has_come_the_key_says_whether_it_holds(
     assert members.removed is None
     await members.hear("B", removal.dot, VectorClock({"B": 1}))
     assert members.removed is None, "whoever says so has not heard of what came after"
+
+
+async def test_what_settings_name_is_written_once_and_nothing_while_there_is_no_change(
+    make_store: MakeStore,
+) -> None:
+    a, b = await make_store("A"), Node("B")
+    members = await members_at(a, peers=PEERS)
+    board = Board(a.redis, a.keys, a.scripts, "a worker")
+    await tell_settings(members, a.store, board, 60_000)
+    assert not await a.redis.exists("lease:~settings"), "a lease is a write, and costs a sync"
+    joined = codec.pack_member(MemberRecord("http://d", is_member=True))
+    await a.buffer.receive([b.write([Put(member_key("D"), joined)], 1)])
+    await members.refresh()
+    for _ in range(2):
+        await tell_settings(members, a.store, board, 60_000)
+    assert (await a.store.clock())["A"] == 1
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"\xff", b'{"url": 1, "state": "member"}', b"[]"])

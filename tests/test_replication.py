@@ -139,7 +139,7 @@ def link_to(
         "retry_max_ms": 5,
         "relay_after_ms": NEVER_MS,
     }
-    config = Config(node_id="A", peers={"B": URL}, **{**quiet, **settings})
+    config = Config(node_id="A", **{"peers": {"B": URL}, **quiet, **settings})
     tools = Tools(
         config,
         store.store,
@@ -697,3 +697,27 @@ async def test_a_link_that_loses_its_lease_stops_sending(make_store: MakeStore) 
         assert await a.redis.get("lease:B") == b"another"
         await a.redis.delete("lease:B")
         await until(peer.has("A:3"))
+
+
+async def test_what_a_peer_heard_counts_for_members_that_cannot_be_reached(
+    make_store: MakeStore,
+) -> None:
+    """It is asked for now and then, and is written down for nobody else."""
+    a = await make_store("A")
+    board, clock = board_of(a), VectorClock({"A": 3})
+
+    class Knows(Peer):
+        def answer(self, outcomes: Counter[Any]) -> Answer:
+            clocks = dict.fromkeys("CDX", clock) if self.batches[-1].asks_clocks else {}
+            return replace(super().answer(outcomes), clocks=clocks)
+
+    await board.post_peer("C", PeerReport(VectorClock(), "it is away"))
+    await board.post_peer("D", PeerReport(VectorClock(), ""))
+    peers = {"B": URL, "C": "http://c", "D": "http://d"}
+    peer = Knows()
+    async with running(link_to(a, peer, peers=peers, trim_ms=50)):
+        await until(lambda: sum(batch.asks_clocks for batch in peer.batches) > 2)
+    assert not all(batch.asks_clocks for batch in peer.batches)
+    reports = await board.peers("CDX")
+    assert [reports[node].hearsay for node in "CDX"] == [clock, VectorClock(), VectorClock()]
+    assert [reports[node].has for node in "CD"] == [clock, VectorClock()]

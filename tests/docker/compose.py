@@ -61,7 +61,7 @@ async def run(*command: str, env: Mapping[str, str] | None = None, max_s: float)
     try:
         async with asyncio.timeout(max_s):
             out, err = await process.communicate()
-    except BaseException:
+    except BaseException:  # also a time limit: no command may go on behind the test
         if process.returncode is None:
             process.kill()
             await process.wait()
