@@ -14,10 +14,10 @@ from typing import Final
 
 from app.errors import InvariantError
 from app.keys import ended_actor
-from app.kv_store import KVStore
 from app.recent import RecentWrites
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import Put, Write
+from app.write_log import WriteLog
 
 _AT_ONCE: Final = 16
 
@@ -25,9 +25,9 @@ _AT_ONCE: Final = 16
 class Feed:
     """What comes after `at`: the clock of all that has been told."""
 
-    def __init__(self, store: KVStore, recent: RecentWrites, at: VectorClock) -> None:
+    def __init__(self, log: WriteLog, recent: RecentWrites, at: VectorClock) -> None:
         self.at = at
-        self._store = store
+        self._log = log
         self._recent = recent
         self._read: dict[str, deque[Write]] = {}
 
@@ -57,7 +57,7 @@ class Feed:
         """
         for actor, last in clock.beyond(self.at).items():
             if not self._read.get(actor):
-                told, end = self.at[actor], await self._store.log_end(actor, last)
+                told, end = self.at[actor], await self._log.end(actor, last)
                 if told < end:  # else its end is declared, and that has not been told yet
                     count = min(_AT_ONCE, end - told)
                     self._read[actor] = deque(await self._recent.after(actor, told, count))

@@ -124,7 +124,7 @@ class ExplainRoutes:
         while unread and count < SEARCHED_MAX and size < SEARCHED_MAX_BYTES:
             for actor in list(unread):
                 before = searched[actor]["from"]
-                writes = await self.store.log_before(actor, before, _READ)
+                writes = await self.store.log.before(actor, before, _READ)
                 for write in writes:
                     size += sum(len(op.value) for op in write.operations if isinstance(op, Put))
                     if any(op.key == key for op in write.operations) and len(found) < FOUND_MAX:

@@ -186,7 +186,7 @@ class StatusRoutes:
         peers: Mapping[str, shapes.PeerStatus],
     ) -> shapes.LogStatus:
         """How long the logs are, and which of the peers holds them back most."""
-        sizes = await self.store.log_sizes(mine)
+        sizes = await self.store.log.sizes(mine)
         clocks = {peer: reports[peer].has for peer in peers}
         return {
             "entries": sum(size.entries for size in sizes.values()),
@@ -214,12 +214,12 @@ class StatusRoutes:
     async def _first_after(self, actor: str, sequence: int) -> Sequence[Write]:
         """The first write of the actor after this one that its log has, if it has any."""
         try:
-            return await self.store.log_after(actor, sequence, 1)
+            return await self.store.log.after(actor, sequence, 1)
         except errors.LogTrimmed:
             pass
         with suppress(errors.LogTrimmed):  # again, meanwhile
-            if first := await self.store.log_begin(actor):
-                return await self.store.log_after(actor, first - 1, 1)
+            if first := await self.store.log.begin(actor):
+                return await self.store.log.after(actor, first - 1, 1)
         return ()
 
     async def _snapshot(self) -> shapes.SnapshotStatus | None:

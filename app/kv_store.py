@@ -1,16 +1,16 @@
-"""The node's state in Redis: values, clock and log, and the one way to change them locally.
+"""The node's state in Redis: values and clock, and the one way to change them locally.
 
 Assumes one Redis of the node's own (`identity.py` sees to it). Guarantees that a write is durable
 as Redis is before `commit` returns (G3), that each dot is given once (G4), and that reads show what
 was applied, all of it or nothing.
 
-Does not know who asks, nor that other nodes exist. What peers send comes in by `buffer.py`.
+Does not know who asks, nor that other nodes exist. What peers send comes in by `buffer.py`; what
+was written is in the log (`write_log.py`).
 """
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
@@ -19,7 +19,6 @@ from app.conditions import Condition
 from app.errors import (
     Held,
     IdempotencyKeyReused,
-    LogTrimmed,
     NotLost,
     PreconditionFailed,
     RedisUnavailable,
@@ -27,19 +26,17 @@ from app.errors import (
     TooLarge,
 )
 from app.identity import NOT_OURS, Identity
-from app.keys import Keys, end_key
+from app.keys import Keys
 from app.progress import Progress
 from app.redis_link import translated
 from app.scripts import Committed, Failed, Moved, Reused, Scripts, TooMuch
-from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
-from app.write import Operation, Version, Write, winner_first
+from app.settled import in_a_settled_run
+from app.vector_clock import Dot, VectorClock
+from app.write import Operation, Version, winner_first
+from app.write_log import WriteLog
 
 NOTHING: Final = VectorClock()
 """The context of who has seen nothing."""
-_TRIMMED_AT_ONCE: Final = 10_000
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,37 +99,6 @@ class Life:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class LogSize:
-    """How many writes a log holds, and about how many bytes of Redis' memory."""
-
-    entries: int
-    bytes: int
-
-
-def _in_a_settled_run(
-    method: Callable[Concatenate["KVStore", P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate["KVStore", P], Coroutine[Any, Any, T]]:
-    """The method is tried once more if it was refused because of a doubt that is settled since.
-
-    So that Redis was started again, say, is not noticed by those who come a moment later.
-    """
-
-    @wraps(method)
-    async def tried(self: "KVStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        doubts = self._identity.doubts
-        try:
-            return await method(self, *args, **kwargs)
-        except RedisUnavailable as error:
-            if error.outcome != "not_applied" or self._identity.doubts == doubts:
-                raise
-            if not await self._identity.settles():
-                raise
-        return await method(self, *args, **kwargs)
-
-    return tried
-
-
 class KVStore:
     """Values, clock and log of one node."""
 
@@ -151,11 +117,13 @@ class KVStore:
         self._keys = keys
         self._scripts = scripts
         self._progress = progress
-        self._identity = identity
+        self.identity = identity
         self._now_us = now_us
         self._requests_max = requests_max
+        self.log = WriteLog(redis, keys, identity)
+        """Its log."""
 
-    @_in_a_settled_run
+    @in_a_settled_run
     async def commit(
         self,
         operations: Sequence[Operation],
@@ -173,7 +141,7 @@ class KVStore:
         Raises PreconditionFailed, TooLarge, IdempotencyKeyReused, NotReady, Syncing,
         RedisUnavailable.
         """
-        actor = await self._identity.writer()
+        actor = await self.identity.writer()
         self._still_covers(context)
         with translated(changes=True):
             committed = await self._scripts.commit_write(
@@ -188,7 +156,7 @@ class KVStore:
                 self._requests_max,
             )
         if committed is None:
-            self._identity.doubt()
+            self.identity.doubt()
             raise RedisUnavailable(NOT_OURS)
         if isinstance(committed, Failed):
             raise PreconditionFailed(committed.held)
@@ -205,7 +173,7 @@ class KVStore:
         metrics.COMMITTED.inc()
         return committed
 
-    @_in_a_settled_run
+    @in_a_settled_run
     async def read(self, key: str, context: VectorClock = NOTHING) -> Reading:
         """The siblings of `key`, from a state that covers `context`, which was applied here
         before; and what their reader has seen.
@@ -215,7 +183,7 @@ class KVStore:
         readings, _ = await self._read([key], context, None)
         return readings[key]
 
-    @_in_a_settled_run
+    @in_a_settled_run
     async def snapshot(
         self,
         keys: Sequence[str],
@@ -253,7 +221,7 @@ class KVStore:
         self._holds(known, clock)
         return {key: reading(held, clock) for key, held in zip(keys, fields, strict=True)}, clock
 
-    @_in_a_settled_run
+    @in_a_settled_run
     async def list_keys(
         self, prefix: str, after: str, limit: int, context: VectorClock = NOTHING
     ) -> Listing:
@@ -269,7 +237,7 @@ class KVStore:
         self._holds(known, clock)
         return Listing(dict.fromkeys(keys[:limit], ()), clock, len(keys) > limit)
 
-    @_in_a_settled_run
+    @in_a_settled_run
     async def list_conflicts(
         self, prefix: str, after: str, limit: int, context: VectorClock = NOTHING
     ) -> Listing:
@@ -287,7 +255,7 @@ class KVStore:
     def _holds(self, known: VectorClock, clock: VectorClock) -> None:
         """Redis, whose clock this is, has what was known to be there. Raises RedisUnavailable."""
         if not known <= clock:
-            self._identity.doubt()
+            self.identity.doubt()
             raise RedisUnavailable(NOT_OURS)
 
     def _still_covers(self, context: VectorClock) -> None:
@@ -295,7 +263,7 @@ class KVStore:
         if not context <= self._progress.clock:
             raise RedisUnavailable(NOT_OURS)
 
-    @_in_a_settled_run
+    @in_a_settled_run
     async def clock(self) -> VectorClock:
         """What is applied here.
 
@@ -304,7 +272,7 @@ class KVStore:
         with translated():
             return codec.unpack_clock(await self._redis.hgetall(self._keys.clock))
 
-    @_in_a_settled_run
+    @in_a_settled_run
     async def check(self) -> None:
         """Redis answers, and holds this node's state.
 
@@ -312,13 +280,13 @@ class KVStore:
         """
         with translated():
             actor, merging = await self._redis.hmget(self._keys.meta, "actor", "merging")
-        if actor != self._identity.actor.encode():
-            self._identity.doubt()
+        if actor != self.identity.actor.encode():
+            self.identity.doubt()
             raise RedisUnavailable(NOT_OURS)
         if merging is not None:
             raise Syncing
 
-    @_in_a_settled_run
+    @in_a_settled_run
     async def joining(self) -> VectorClock:
         """What peers had when this node began with nothing; empty if it did not, or they had none.
 
@@ -328,7 +296,7 @@ class KVStore:
             entries = await self._redis.hget(self._keys.meta, "joining")
         return VectorClock.parse((entries or b"").decode())
 
-    @_in_a_settled_run
+    @in_a_settled_run
     async def life(self) -> Life:
         """Who writes here, and since when.
 
@@ -344,83 +312,3 @@ class KVStore:
             int(since_us or 0),
             (reason or b"").decode(),
         )
-
-    @_in_a_settled_run
-    async def log_after(self, actor: str, sequence: int, count: int) -> list[Write]:
-        """The writes of `actor` after `sequence`, in order, at most `count`; the first of them is
-        covered by the clock here. None, if all that follows was declared lost.
-
-        Raises RedisUnavailable; LogTrimmed if the log does not go back that far.
-        """
-        with translated():
-            entries: list[Any] = await self._redis.xrange(
-                self._keys.log(actor), min=f"{sequence + 1}-0", count=count
-            )
-        writes = [codec.unpack_log_entry(actor, id_, fields) for id_, fields in entries]
-        if not writes and sequence >= await self.log_end(actor, SEQUENCE_MAX):
-            return []
-        if not writes or writes[0].dot.sequence != sequence + 1:
-            raise LogTrimmed(Dot(actor, sequence + 1))
-        return writes
-
-    async def log_begin(self, actor: str) -> int | None:
-        """The first sequence in the log of `actor`; None if there is none in it.
-
-        Raises RedisUnavailable.
-        """
-        with translated():
-            entries: list[Any] = await self._redis.xrange(self._keys.log(actor), count=1)
-        return int(entries[0][0].partition(b"-")[0]) if entries else None
-
-    async def log_end(self, actor: str, sequence: int) -> int:
-        """Up to where the log of `actor` goes, which has this entry in the clock.
-
-        Twin of `log_end` in lua/ends.inc.lua. Raises RedisUnavailable.
-        """
-        if sequence < SEQUENCE_MAX:
-            return sequence
-        with translated():
-            fields = await self._redis.hgetall(self._keys.kv(end_key(actor)))
-        values = [version.value for version in codec.unpack_versions(fields)]
-        ends = [int(value) for value in values if value.isdigit()]
-        return min(ends, default=SEQUENCE_MAX)
-
-    async def log_sizes(self, actors: Iterable[str]) -> dict[str, LogSize]:
-        """How large the logs of these actors are.
-
-        Raises RedisUnavailable.
-        """
-        actors = list(actors)
-        with translated():
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for actor in actors:
-                    pipeline.xlen(self._keys.log(actor))
-                    pipeline.memory_usage(self._keys.log(actor))
-                sizes: list[Any] = await pipeline.execute()
-        found = zip(actors, sizes[::2], sizes[1::2], strict=True)
-        return {actor: LogSize(entries, size or 0) for actor, entries, size in found}
-
-    async def trim_log(self, actor: str, through: int, first: int) -> None:
-        """The log of `actor`, which begins at `first`, goes on after `through`.
-
-        In steps, so that Redis is not busy for long. Raises RedisUnavailable.
-        """
-        while first <= through:
-            first = min(first + _TRIMMED_AT_ONCE, through + 1)
-            with translated(changes=True):
-                await self._redis.xtrim(
-                    self._keys.log(actor), minid=f"{first}-0", approximate=False
-                )
-
-    @_in_a_settled_run
-    async def log_before(self, actor: str, sequence: int, count: int) -> list[Write]:
-        """The writes of `actor` before `sequence` that are in the log here, newest first, at most
-        `count`.
-
-        Raises RedisUnavailable.
-        """
-        with translated():
-            entries: list[Any] = await self._redis.xrevrange(
-                self._keys.log(actor), max=f"({sequence}-0", count=count
-            )
-        return [codec.unpack_log_entry(actor, id_, fields) for id_, fields in entries]

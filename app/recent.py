@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from app.kv_store import KVStore
 from app.write import Put, Write
+from app.write_log import WriteLog
 
 _KEPT_MAX: Final = 64
 _KEPT_MAX_BYTES: Final = 1024 * 1024
@@ -22,21 +22,21 @@ _KEPT_MAX_BYTES: Final = 1024 * 1024
 class RecentWrites:
     """The newest writes of one node, as far as somebody has read them."""
 
-    def __init__(self, store: KVStore) -> None:
-        self._store = store
+    def __init__(self, log: WriteLog) -> None:
+        self._log = log
         self._kept: defaultdict[str, list[Write]] = defaultdict(list)
         self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def after(self, actor: str, sequence: int, count: int) -> Sequence[Write]:
-        """As `KVStore.log_after`."""
+        """As `WriteLog.after`."""
         if self._is_further_back(actor, sequence):
-            return await self._store.log_after(actor, sequence, count)
+            return await self._log.after(actor, sequence, count)
         if found := self._found(actor, sequence, count):
             return found
         async with self._reading[actor]:
             if found := self._found(actor, sequence, count):
                 return found  # somebody else has read it meanwhile
-            writes = await self._store.log_after(actor, sequence, count)
+            writes = await self._log.after(actor, sequence, count)
             self._keep(actor, writes)
             return writes
 

@@ -256,7 +256,7 @@ class Link:
         try:
             logs = []
             for actor, last in self._view.lacks(mine, relay=relay).items():
-                end = await self._store.log_end(actor, last)
+                end = await self._store.log.end(actor, last)
                 logs.append(await self._read_log(actor, self._view.received[actor], end))
         except LogTrimmed:
             self._needs_snapshot = True
@@ -269,7 +269,7 @@ class Link:
         """The writes of `actor` after `after` and up to `last`, as much as one batch holds."""
 
         async def read(start: int, count: int) -> list[Write]:
-            return await self._store.log_after(actor, after + start, count)
+            return await self._store.log.after(actor, after + start, count)
 
         most = min(self._config.batch_max_writes, last - after)
         return await read_about(self._config.batch_max_bytes, most, read, _size)

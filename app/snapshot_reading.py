@@ -128,7 +128,7 @@ class SnapshotReader:
     async def _is_far_behind(self, since: VectorClock) -> bool:
         """Whether so much was written after that clock that the logs might soon lack some of it."""
         ahead = (await self._store.clock()).beyond(since).items()
-        ends = {actor: await self._store.log_end(actor, sequence) for actor, sequence in ahead}
+        ends = {actor: await self._store.log.end(actor, sequence) for actor, sequence in ahead}
         return sum(max(0, end - since[a]) for a, end in ends.items()) > _DELTA_WRITES_MAX
 
     async def _written_since(self, at: Sending) -> tuple[Sending, list[KeyState]]:
@@ -137,7 +137,7 @@ class SnapshotReader:
         names: dict[str, None] = {}
         since, room = at.since, self._writes_at_once(_DELTA_WRITES_MAX)
         for actor in clock.beyond(since):
-            for write in await self._store.log_after(actor, since[actor], room):
+            for write in await self._store.log.after(actor, since[actor], room):
                 names.update((operation.key, None) for operation in write.operations)
                 since = since.with_dot(write.dot)
                 room -= 1

@@ -60,19 +60,19 @@ class Trimmer:
         reports = await self._board.peers(peers)
         everywhere = stable(mine, [report.has for report in reports.values()])
         needed = stable(mine, [await self._needed(one, mine) for one in (*peers, BACKUP)])
-        sizes = await self._store.log_sizes(mine)
+        sizes = await self._store.log.sizes(mine)
         total = sum(size.bytes for size in sizes.values())
         share = min(1.0, config.log_max_bytes / max(1, total))
         over_cap = False
         for actor, size in sizes.items():
-            last = await self._store.log_end(actor, mine[actor])
+            last = await self._store.log.end(actor, mine[actor])
             through = min(everywhere[actor], last - config.log_min_entries)
             most = min(config.log_max_entries, int(size.entries * share))
             capped = min(needed[actor], last - most)
             over_cap = over_cap or capped > everywhere[actor]
             # Or later than that, for what came since the clock was read is counted, too.
             begins = max(1, last - size.entries + 1)
-            await self._store.trim_log(actor, max(through, capped), begins)
+            await self._store.log.trim(actor, max(through, capped), begins)
         self._warn(over_cap)
 
     async def _needed(self, peer: str, mine: VectorClock) -> VectorClock:

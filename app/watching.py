@@ -85,7 +85,7 @@ class Watching:
     ) -> None:
         """`reader` makes a reader of the keys that begin with what it is given."""
         self._store = store
-        self._recent = RecentWrites(store)
+        self._recent = RecentWrites(store.log)
         self._progress = progress
         self._members = members
         self._reader = reader
@@ -120,7 +120,7 @@ class Watching:
                     else:
                         yield found
                 since = cut
-            feed, known = Feed(self._store, self._recent, since), self._progress.clock
+            feed, known = Feed(self._store.log, self._recent, since), self._progress.clock
             try:
                 await feed.look(known)
                 yield Cut(feed.at)
@@ -171,8 +171,8 @@ class Watching:
         missed, go_on = [], at
         clock = await self._store.clock()
         for actor, last in clock.beyond(at).items():
-            end = await self._store.log_end(actor, last)
-            first = await self._store.log_begin(actor)
+            end = await self._store.log.end(actor, last)
+            first = await self._store.log.begin(actor)
             through = end if first is None else first - 1
             if at[actor] < through:
                 missed.append(Gap(actor, at[actor], through))

@@ -28,6 +28,7 @@ from app.redis_link import run_of
 from app.redis_program import find_redis_server, redis_servers
 from app.scripts import Scripts
 from app.vector_clock import VectorClock
+from app.write import Put, Write
 from tests import effort  # noqa: F401 (registers the profile that `make fuzz` chooses)
 
 DATABASES = 16
@@ -161,6 +162,16 @@ class Store:
     store: KVStore
     buffer: PendingBuffer
     time_us: list[int]
+
+    async def say(self, *values: bytes) -> None:
+        """The node writes these values of lunch, one after the other."""
+        for value in values:
+            await self.store.commit([Put("lunch", value)])
+
+    async def take(self, *writes: Write) -> None:
+        """The writes come to the node, and it can apply them all."""
+        received = await self.buffer.receive(writes)
+        assert (received.pending, received.refused) == (0, 0)
 
     def set_time(self, now_us: int) -> None:
         """From now on the node's wall clock shows `now_us`."""

@@ -183,7 +183,7 @@ class Pair:
         """The log of the actor loses its first entries."""
         begins = self.log_begins.get(actor, 1)
         through = min(begins + count - 1, self.twin.clock[actor])
-        await self.workers[0].store.trim_log(actor, through, begins)
+        await self.workers[0].store.log.trim(actor, through, begins)
         self.log_begins[actor] = max(begins, through + 1)
 
     def sending_to(self, peer: str, part_max_bytes: int) -> SnapshotSending:
@@ -276,10 +276,10 @@ class Pair:
                 if write.dot.actor == actor and write.dot.sequence >= begins
             ]
             if expected:
-                assert await store.log_after(actor, begins - 1, _ALL) == expected
+                assert await store.log.after(actor, begins - 1, _ALL) == expected
             if begins > 1 or not expected:
                 with pytest.raises(LogTrimmed):
-                    await store.log_after(actor, begins - 2 if expected else begins - 1, _ALL)
+                    await store.log.after(actor, begins - 2 if expected else begins - 1, _ALL)
         for key in keys:
             await self.read(0, key)
         readings, clock = await store.snapshot(keys, NOTHING, (), 10**9)

@@ -68,7 +68,7 @@ class Story:
         node = await self._node(name)
         committed = await node.store.commit([operation])
         sequence = committed.dot.sequence
-        [write] = await node.store.log_after(committed.dot.actor, sequence - 1, 1)
+        [write] = await node.store.log.after(committed.dot.actor, sequence - 1, 1)
         self._writes[write.dot] = write
         return f"{write.dot} after {write.dependencies}"
 
@@ -87,7 +87,7 @@ class Story:
         theirs = await target.store.clock()
         writes: list[Write] = []
         for actor in (await source.store.clock()).beyond(theirs):
-            writes += await source.store.log_after(actor, theirs[actor], 1000)
+            writes += await source.store.log.after(actor, theirs[actor], 1000)
         return await self._deliver(receiver, sorted(writes, key=lambda write: write.timestamp))
 
     async def _deliver(self, name: str, writes: list[Write]) -> str:

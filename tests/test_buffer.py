@@ -162,7 +162,7 @@ async def test_the_sweep_applies_what_is_deliverable_and_was_left_behind(
     swept = await d.buffer.sweep()
     assert (swept.drained, swept.clock) == (2, clock("B:2"))
     assert [v.value for v in (await d.store.read("lunch")).versions] == [b"soup"]
-    assert [write.timestamp for write in await d.store.log_after("B", 0, 10)] == [6, 7]
+    assert [write.timestamp for write in await d.store.log.after("B", 0, 10)] == [6, 7]
     assert not await d.redis.exists("pending:B", "received")
     assert d.progress.clock == clock("B:2")
 

@@ -36,6 +36,7 @@ NO_TEST_FILE = {
     "__init__": "holds the version only",
     "__main__": "three lines around the server: tests/test_server.py starts it as a process",
     "contract": "what is promised: tests/test_openapi.py reads it, and all tests of routes keep it",
+    "settled": "one rule: tests/test_node.py starts a Redis again under a node",
     "shapes": "types only: the type checker and tests/test_openapi.py read them",
     "checks": "what a request may look like: tests/test_http_api.py sends what may not",
     "http_backup": "two routes around backup.py: tests/test_backup.py asks them",

@@ -19,7 +19,7 @@ def clock(text: str) -> VectorClock:
 
 
 def feed_of(store: Store, at: VectorClock) -> Feed:
-    return Feed(store.store, RecentWrites(store.store), at)
+    return Feed(store.store.log, RecentWrites(store.store.log), at)
 
 
 async def told(feed: Feed, store: Store, most: int = 1000) -> list[str]:
@@ -90,11 +90,11 @@ async def test_what_is_not_in_the_log_any_more_is_not_passed_over(make_store: Ma
     a: Store = await make_store("A")
     for _ in range(5):
         await a.store.commit([Put("x", b"")])
-    await a.store.trim_log("A", 2, 1)
+    await a.store.log.trim("A", 2, 1)
     with pytest.raises(LogTrimmed):
         await told(feed_of(a, clock("A:1")), a)
     assert await told(feed_of(a, clock("A:2")), a) == ["A:3", "A:4", "A:5"]
-    await a.store.trim_log("A", 5, 3)
+    await a.store.log.trim("A", 5, 3)
     with pytest.raises(LogTrimmed):
         await told(feed_of(a, clock("A:4")), a)
     assert await told(feed_of(a, clock("A:5")), a) == []

@@ -392,13 +392,13 @@ async def ended(make_store: MakeStore, *more: Write) -> Store:
 
 async def test_a_log_ends_where_its_actor_was_declared_to_end(make_store: MakeStore) -> None:
     a = await ended(make_store)
-    written = await a.store.log_after("B", 0, 10)
+    written = await a.store.log.after("B", 0, 10)
     assert [str(write.dot) for write in written] == ["B:1", "B:2"]
-    assert await a.store.log_after("B", 2, 10) == []
+    assert await a.store.log.after("B", 2, 10) == []
     assert await a.scripts.find_hole() == ""
-    await a.store.trim_log("B", 1, 1)
+    await a.store.log.trim("B", 1, 1)
     with pytest.raises(LogTrimmed):
-        await a.store.log_after("B", 0, 10)
+        await a.store.log.after("B", 0, 10)
     assert await a.scripts.find_hole() == ""
 
 

@@ -7,14 +7,14 @@ from typing import cast
 import pytest
 
 from app.errors import LogTrimmed
-from app.kv_store import KVStore
 from app.recent import RecentWrites
 from app.vector_clock import Dot, VectorClock
 from app.write import Put, Write
+from app.write_log import WriteLog
 
 
 class Log:
-    """The log of A, as a store reads it, and how often it was."""
+    """The log of A, and how often it was read."""
 
     def __init__(self, count: int, size: int = 1) -> None:
         self.writes = [
@@ -23,7 +23,7 @@ class Log:
         ]
         self.reads: list[int] = []
 
-    async def log_after(self, actor: str, sequence: int, count: int) -> list[Write]:
+    async def after(self, actor: str, sequence: int, count: int) -> list[Write]:
         assert actor == "A"
         self.reads.append(sequence)
         await asyncio.sleep(0)
@@ -33,7 +33,7 @@ class Log:
 
 
 def recent_of(log: Log) -> RecentWrites:
-    return RecentWrites(cast(KVStore, log))
+    return RecentWrites(cast(WriteLog, log))
 
 
 def numbers(writes: Sequence[Write]) -> list[int]:

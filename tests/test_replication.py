@@ -228,13 +228,13 @@ async def test_own_writes_are_sent_once_each_and_in_order(make_store: MakeStore)
         await until(peer.has("A:60"))
         await until(peer.answered(3))
     assert peer.sent == own(60)
-    assert peer.node.applied == await a.store.log_after("A", 0, 100)
+    assert peer.node.applied == await a.store.log.after("A", 0, 100)
 
 
 async def test_a_peer_that_was_away_gets_exactly_what_it_missed(make_store: MakeStore) -> None:
     a = await make_store("A")
     await write(a, 20)
-    there = await a.store.log_after("A", 0, 12)
+    there = await a.store.log.after("A", 0, 12)
     peer = Peer(Node("B", applied=there))
     async with sending(a, peer):
         await until(peer.has("A:20"))
@@ -313,7 +313,7 @@ async def test_a_failed_exchange_is_repeated_and_nothing_is_skipped(make_store: 
         peer.reachable = True
         await until(peer.has("A:6"))
         await until(peer.answered(3))
-    assert peer.node.applied == await a.store.log_after("A", 0, 10)
+    assert peer.node.applied == await a.store.log.after("A", 0, 10)
     assert set(peer.sent) == set(own(6))
 
 
@@ -329,7 +329,7 @@ async def test_what_arrived_and_was_not_answered_is_sent_again_and_does_no_harm(
         peer.loses_answers = False
         await write(a, 2)
         await until(peer.has("A:4"))
-    assert peer.node.applied == await a.store.log_after("A", 0, 10)
+    assert peer.node.applied == await a.store.log.after("A", 0, 10)
 
 
 async def test_a_peer_that_refuses_is_asked_again(make_store: MakeStore) -> None:
@@ -414,7 +414,7 @@ async def test_a_peer_that_lacks_what_the_log_has_no_more_is_sent_a_snapshot(
 ) -> None:
     a, b = await make_store("A"), await make_store("B")
     await write(a, 5)
-    written = await a.store.log_after("A", 0, 9)
+    written = await a.store.log.after("A", 0, 9)
     await a.redis.xtrim("log:A", minid="3-0", approximate=False)
     peer = PeerThatReceives(b, written)
     async with running(link_to(a, peer)):
@@ -601,7 +601,7 @@ async def test_a_bad_link_loses_and_repeats_nothing(make_store: MakeStore, fault
     async with sending(a, peer, faults=True, batch_max_writes=3):
         await write(a, 40)
         await until(peer.has("A:40"))
-    assert peer.node.applied == await a.store.log_after("A", 0, 100)
+    assert peer.node.applied == await a.store.log.after("A", 0, 100)
 
 
 # --- leases ---------------------------------------------------------------------------------------

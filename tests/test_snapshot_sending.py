@@ -181,7 +181,7 @@ async def test_when_the_log_was_cut_short_meanwhile_it_begins_anew(make_store: M
         await exchange(sending, b)
     name = b.snapshot
     await put(a, "one", "two", "three")
-    await a.store.trim_log("A", len(KEYS) + 2, 1)
+    await a.store.log.trim("A", len(KEYS) + 2, 1)
     await send_all(sending, b)
     assert b.snapshot != name
     await assert_same(a, b)
@@ -223,7 +223,7 @@ async def test_the_logs_need_not_go_back_to_where_the_scan_began(
         assert not await exchange(sending, b)
         await put(a, "hot", f"new-{number % 7}")
         last = (await a.store.clock())["A"]
-        await a.store.trim_log("A", last - 20, last - 22)
+        await a.store.log.trim("A", last - 20, last - 22)
     await send_all(sending, b)
     await assert_same(a, b)
     assert len({part.snapshot for part in b.parts}) == 1, "it was not begun anew"

@@ -127,10 +127,10 @@ async def test_a_log_over_its_cap_loses_its_beginning(make_store: MakeStore) -> 
 
 async def test_logs_over_their_bytes_are_shortened_alike(make_store: MakeStore) -> None:
     a = await node_a(make_store, 200, of_b=100, value=bytes(1000))
-    before = await a.store.log_sizes(["A", "B"])
+    before = await a.store.log.sizes(["A", "B"])
     total = before["A"].bytes + before["B"].bytes
     await trim(a, log_max_bytes=total // 2)
-    after = await a.store.log_sizes(["A", "B"])
+    after = await a.store.log.sizes(["A", "B"])
     assert 90 <= after["A"].entries <= 110
     assert 45 <= after["B"].entries <= 55
     assert (await held(a))[-1] == 200

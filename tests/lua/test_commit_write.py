@@ -42,7 +42,7 @@ async def test_sequences_stay_exact_where_doubles_end(make_store: MakeStore) -> 
     assert (await commit(a)).dot == Dot("A", SEQUENCE_MAX - 1)
     assert (await commit(a)).dot == Dot("A", SEQUENCE_MAX)
     assert await a.redis.hget("clock", "A") == str(SEQUENCE_MAX).encode()
-    [write] = await a.store.log_after("A", SEQUENCE_MAX - 1, 10)
+    [write] = await a.store.log.after("A", SEQUENCE_MAX - 1, 10)
     assert write.dependencies == VectorClock({"A": SEQUENCE_MAX - 1})
 
 
@@ -52,7 +52,7 @@ async def test_a_write_depends_on_all_that_was_applied_before_it(make_store: Mak
     await a.buffer.receive([b.write([Put("dinner", b"six?")], 1), b.write([Delete("dinner")], 2)])
     second = await commit(a)
     assert second.clock == VectorClock({"A": 2, "B": 2})
-    log = await a.store.log_after("A", 0, 10)
+    log = await a.store.log.after("A", 0, 10)
     assert [write.dependencies for write in log] == [VectorClock(), VectorClock({"A": 1, "B": 2})]
     assert [write.dot for write in log] == [first.dot, second.dot]
 
@@ -95,7 +95,7 @@ async def test_a_value_may_be_any_bytes(make_store: MakeStore, value: bytes) -> 
     await commit(a, Put("lunch", value, "text/plain; charset=utf-8"))
     [version] = (await a.store.read("lunch")).versions
     assert (version.value, version.content_type) == (value, "text/plain; charset=utf-8")
-    [logged] = await a.store.log_after("A", 0, 1)
+    [logged] = await a.store.log.after("A", 0, 1)
     assert logged.operations == (Put("lunch", value, "text/plain; charset=utf-8"),)
 
 
@@ -118,7 +118,7 @@ async def test_several_operations_share_one_dot(make_store: MakeStore) -> None:
         [version] = (await a.store.read(key)).versions
         assert (version.dot, version.timestamp) == (committed.dot, committed.timestamp)
     assert (await a.store.read("gone")).versions == ()
-    [_, logged] = await a.store.log_after("A", 0, 10)
+    [_, logged] = await a.store.log.after("A", 0, 10)
     assert logged.operations == (Put("lunch", b"1"), Delete("gone"), Put("dinner", b"2"))
 
 
@@ -174,7 +174,7 @@ async def test_a_delete_of_nothing_is_a_write_and_leaves_no_note(make_store: Mak
     a = await make_store("A")
     assert (await commit(a, Delete("lunch"))).dot == Dot("A", 1)
     assert not await a.redis.exists("deletes", "kv:lunch")
-    [logged] = await a.store.log_after("A", 0, 10)
+    [logged] = await a.store.log.after("A", 0, 10)
     assert logged.operations == (Delete("lunch"),)
 
 

@@ -74,7 +74,7 @@ async def state(store: Store) -> dict[str, Any]:
         "clock": now,
         "timestamp": (await store.store.life()).timestamp,
         "versions": {key: (await store.store.read(key[3:])).versions for key in keys},
-        "logs": {actor: await store.store.log_after(actor, 0, 100) for actor in now},
+        "logs": {actor: await store.store.log.after(actor, 0, 100) for actor in now},
         "pending": await store.redis.keys("pending:*"),
         "received": await store.redis.hgetall("received"),
     }
@@ -119,7 +119,7 @@ async def test_the_next_write_of_an_actor_is_applied(make_store: MakeStore) -> N
     assert counts(received) == {"applied": 1}
     assert received.clock == clock("B:2")
     assert received.received == received.missing == VectorClock()
-    assert await a.store.log_after("B", 0, 10) == [first, second]
+    assert await a.store.log.after("B", 0, 10) == [first, second]
 
 
 async def test_a_batch_in_order_is_applied_at_once(make_store: MakeStore) -> None:
@@ -142,7 +142,7 @@ async def test_a_write_that_was_applied_is_a_duplicate(make_store: MakeStore) ->
 async def test_a_write_of_the_node_itself_is_a_duplicate(make_store: MakeStore) -> None:
     a = await make_store("A")
     await a.store.commit([Put("lunch", b"noon?")])
-    own = await a.store.log_after("A", 0, 1)
+    own = await a.store.log.after("A", 0, 1)
     assert counts(await a.buffer.receive(own)) == {"duplicate": 1}
 
 
@@ -274,7 +274,7 @@ async def test_sequences_stay_exact_where_doubles_end(make_store: MakeStore) -> 
     received = await a.buffer.receive([one])
     assert counts(received) == {"applied": 1, "drained": 1}
     assert received.clock == VectorClock({"B": SEQUENCE_MAX})
-    assert await a.store.log_after("B", SEQUENCE_MAX - 2, 10) == [one, two]
+    assert await a.store.log.after("B", SEQUENCE_MAX - 2, 10) == [one, two]
 
 
 @pytest.mark.parametrize("value", [b"", b"\0\n:,", bytes(range(256)), b"1 2 C:1\n3:put,"])
@@ -285,7 +285,7 @@ async def test_a_waiting_value_may_be_any_bytes(make_store: MakeStore, value: by
     await a.buffer.receive([second])
     await a.buffer.receive([first])
     assert [v.value for v in (await a.store.read("lunch")).versions] == [value]
-    assert await a.store.log_after("B", 0, 10) == [first, second]
+    assert await a.store.log.after("B", 0, 10) == [first, second]
 
 
 async def test_a_redis_that_was_emptied_is_not_written_to(make_store: MakeStore) -> None:
@@ -623,8 +623,8 @@ async def test_nodes_that_wrote_concurrently_converge(make_store: MakeStore) -> 
     b.set_time(400)
     await a.store.commit([Put("lunch", b"pizza")])
     await b.store.commit([Put("lunch", b"soup")])
-    await b.buffer.receive(await a.store.log_after("A", 0, 10))
-    await a.buffer.receive(await b.store.log_after("B", 0, 10))
+    await b.buffer.receive(await a.store.log.after("A", 0, 10))
+    await a.buffer.receive(await b.store.log.after("B", 0, 10))
     assert await state(a) == await state(b)
     assert [v.value for v in (await a.store.read("lunch")).versions] == [b"pizza", b"soup"]
 
@@ -861,7 +861,7 @@ async def test_a_deleted_key_does_not_come_back_with_a_node_that_was_away(
     # C returns, and sends all it ever had.
     for actor in await c.store.clock():
         for store in (a, b):
-            await store.buffer.receive(await c.store.log_after(actor, 0, 10))
+            await store.buffer.receive(await c.store.log.after(actor, 0, 10))
     await exchange(stores)
     for store in stores:
         assert await store.redis.keys("kv:*") == [b"kv:dinner"]
@@ -872,6 +872,6 @@ async def exchange(stores: Sequence[Store]) -> None:
     for receiver in stores:
         for sender in stores:
             if (await sender.store.clock())[sender.node]:
-                await receiver.buffer.receive(await sender.store.log_after(sender.node, 0, 100))
+                await receiver.buffer.receive(await sender.store.log.after(sender.node, 0, 100))
     for receiver in stores:
         assert await receiver.buffer.counts() == {}

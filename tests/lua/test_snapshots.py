@@ -85,7 +85,7 @@ async def test_what_the_log_has_no_more_cannot_be_read_again(make_store: MakeSto
     a = await make_store("A")
     for _ in range(3):
         await a.store.commit([Put("x", b"")])
-    await a.store.trim_log("A", 2, 1)
+    await a.store.log.trim("A", 2, 1)
     with pytest.raises(LogTrimmed):
         await a.scripts.read_cut(clock("A:1"), 10)
     assert await a.scripts.read_cut(clock("A:2"), 10) is not None
@@ -265,9 +265,9 @@ async def test_after_a_merge_logs_go_on_after_the_cut_and_what_waits_is_looked_a
     assert await a.redis.hkeys("pending:B") == [b"5", b"6", b"8"]
     received = await a.buffer.sweep()
     assert (received.drained, received.clock) == (2, clock("B:6"))
-    assert [w.dot.sequence for w in await a.store.log_after("B", 4, 9)] == [5, 6]
+    assert [w.dot.sequence for w in await a.store.log.after("B", 4, 9)] == [5, 6]
     with pytest.raises(LogTrimmed):
-        await a.store.log_after("B", 3, 9)
+        await a.store.log.after("B", 3, 9)
 
 
 async def test_merging_what_is_not_to_be_merged_changes_nothing(make_store: MakeStore) -> None:
