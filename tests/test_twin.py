@@ -31,7 +31,7 @@ from app.context import Contexts
 from app.errors import InvariantError, RedisUnavailable
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import Dot, VectorClock
-from app.write import Delete, Operation, Put, Write
+from app.write import TTL_MAX_S, Delete, Operation, Put, Write, microseconds
 from tests.conftest import SERVERS
 from tests.effort import effort, time_enough
 from tests.model import Node
@@ -43,7 +43,12 @@ pytestmark = time_enough()
 
 NODES = "ABC"
 KEYS = ("lunch", "dinner", "supper")
-_SCRIPTS = tuple(f"app/lua/{name}.lua" for name in ("commit_write", "receive_writes", "merge_keys"))
+LONG_US = microseconds(TTL_MAX_S)
+"""What lives so long is there when the test ends."""
+_SCRIPTS = tuple(
+    f"app/lua/{name}.lua"
+    for name in ("commit_write", "receive_writes", "merge_keys", "remove_expired")
+)
 
 MakeRedis = Callable[[int], Redis]
 """The empty Redis of the node with this number."""
@@ -51,7 +56,8 @@ MakeRedis = Callable[[int], Redis]
 
 def _operations() -> st.SearchStrategy[list[Operation]]:
     keys = st.sampled_from(KEYS)
-    puts = st.builds(Put, keys, st.binary(max_size=3), st.just("text/plain"))
+    ttls_us = st.sampled_from([0, 0, 0, 0, 7, 30, 2**49, LONG_US])
+    puts = st.builds(Put, keys, st.binary(max_size=3), st.just("text/plain"), ttls_us)
     return st.lists(
         st.one_of(puts, puts, st.builds(Delete, keys)),
         min_size=1,
@@ -69,6 +75,8 @@ keys = st.sampled_from(KEYS)
 operations = _operations()
 #: Close together, so that timestamps collide, and now and then far off.
 times_us = st.integers(1, 40) | st.integers(1, 2**50)
+LATE_US = 2**51
+"""Whatever lives for less than the longest time has expired everywhere by then."""
 #: Some of a log, by position, again and again and in any order.
 picks = st.lists(st.integers(0, 30), min_size=1, max_size=6)
 
@@ -133,7 +141,8 @@ class ThreeNodes(RuleBasedStateMachine):
             return Condition.exists(key)
         if wanted == "absent":
             return Condition.absent(key)
-        versions = self._pairs[wanted].twin.versions(key)
+        twin = self._pairs[wanted].twin
+        versions = twin.versions(key, self._pairs[wanted].now_us)
         return Condition.matches(key, ["Z:9", ",".join(sorted(str(v.dot) for v in versions))])
 
     @rule(each=st.tuples(operations, operations, operations))
@@ -153,7 +162,8 @@ class ThreeNodes(RuleBasedStateMachine):
         shown = {version.dot for version in reading.versions}
         assert not shown & session.gone[key], "what was gone is shown again"
         session.seen |= shown
-        session.gone[key] |= pair.put_dots(key) - shown
+        # What has expired here may be shown where the clock is behind.
+        session.gone[key] |= pair.put_dots(key) - shown - pair.twin.expired(key, pair.now_us)
         session.token = self._contexts.token(context.merge(reading.context))
 
     @rule(session=sessions, node=nodes, worker=workers, operations=operations)
@@ -278,6 +288,10 @@ class ThreeNodes(RuleBasedStateMachine):
     def sweep(self, node: str, worker: int) -> None:
         self._runner.run(self._pair(node).sweep(worker))
 
+    @rule(node=nodes, worker=workers)
+    def remove_expired(self, node: str, worker: int) -> None:
+        self._runner.run(self._pair(node).remove_expired(worker))
+
     # --- what holds ------------------------------------------------------------------------------
 
     def _pair(self, name: str) -> Pair:
@@ -309,11 +323,19 @@ class ThreeNodes(RuleBasedStateMachine):
                     break
             await pair.check(KEYS)
             assert not pair.twin.pending
-        for one, other in itertools.pairwise(self._pairs.values()):
-            assert one.twin.clock == other.twin.clock
-            for key in KEYS:
-                here, there = await one.read(0, key), await other.read(0, key)
-                assert here.versions == there.versions
+        for pair in self._pairs.values():
+            pair.now_us = LATE_US
+        for removed in (False, True):
+            for one, other in itertools.pairwise(self._pairs.values()):
+                assert one.twin.clock == other.twin.clock
+                for key in KEYS:
+                    here, there = await one.read(0, key), await other.read(0, key)
+                    assert here.versions == there.versions
+                    if removed:
+                        assert list(here.versions) == one.twin.held(key)
+            for pair in self._pairs.values():
+                await pair.remove_expired(0)
+                await pair.check(KEYS)
 
 
 # --- the tests -----------------------------------------------------------------------------------

@@ -13,7 +13,9 @@
   KEYS[8]  requests-order  list     those keys, oldest first
   KEYS[9]  system       set         the keys of the system that were ever written: those that begin
                                     with a NUL
-  KEYS[10+] kv:{key}    hash    one per operation, in order; then one per condition; then one for
+  KEYS[10] expiring     sorted set  keys by when the first of their versions expires
+                                    (expiry.inc.lua)
+  KEYS[11+] kv:{key}    hash    one per operation, in order; then one per condition; then one for
                                 each key that is read
 
   ARGV[1]  actor        who writes
@@ -30,10 +32,11 @@
 
   Returns  `committed`, dot, timestamp, the clock after the write as text; 1 if it was done before,
            for this very request, else 0; and then for each key that is read what it held before
-           the write, as HGETALL gives it;
+           the write, as HGETALL gives it, also what had expired by its timestamp;
            or `reused`, if the request that this Idempotency-Key was sent with before is another;
-           or `failed`, the clock as text, and for each condition that does not hold three: its
-           number, the dots of the versions that are there and what is noted of deletes, as texts;
+           or `failed`, the clock as text, and for each condition that does not hold four: its
+           number, the dots of the versions that are there, of those that have expired, and what
+           is noted of deletes, as texts;
            or `too much`, if what is to be read has more than `most` bytes;
            or nothing (an empty list) if this Redis does not belong to `actor`, or has lost writes
            that the worker has seen: it was emptied, replaced or put back under a running node,
@@ -48,23 +51,26 @@
   is refused half-way. That a request was done is remembered in the same step, for a day and then
   until a few more have come, and of at most requests_max.
 
-  The write depends on all that is applied here, so it supersedes all versions that are here.
+  The write depends on all that is applied here, so it supersedes all versions that are here. Its
+  timestamp is the instant at which conditions and reads are looked at, and from which the versions
+  live that it puts.
   Twin: tests/model.py, Node.write.
 ]]
 --@include clocks
 --@include operations
+--@include expiry
 --@include conditions
 --@include index
 --@include reads
 --@include ends
 local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local keys_key, conflicts_key, requests_key, order_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local system_key = KEYS[9]
+local system_key, expiring_key = KEYS[9], KEYS[10]
 local actor, now, packed, channel = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local known, most = tonumber(ARGV[5]), tonumber(ARGV[6])
 local request, fingerprint, requests_max = ARGV[7], ARGV[8], tonumber(ARGV[9])
 local alert = ARGV[10]
-local first_kv = 10
+local first_kv = 11
 local first_condition = 11
 local remembered_us = 24 * 60 * 60 * 1e6
 
@@ -97,12 +103,15 @@ for _ in operations(packed) do
   index = index + 1
 end
 
+-- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014).
+local at = math.max(now, tonumber(last or 0) + 1)
 local failed = { 'failed', clock_text(clock) }
 for i = first_condition, #ARGV do
-  local dots = dots_at(KEYS[index])
+  local dots, expired = dots_at(KEYS[index], at)
   if not holds(ARGV[i], dots) then
     failed[#failed + 1] = i - first_condition
     failed[#failed + 1] = table.concat(dots, ' ')
+    failed[#failed + 1] = table.concat(expired, ' ')
     failed[#failed + 1] = redis.call('HGET', KEYS[index], 'deletes') or ''
   end
   index = index + 1
@@ -119,14 +128,13 @@ for verb, key, _, value in operations(packed) do
 end
 
 local dot = string.format('%s:%.0f', actor, sequence)
--- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014).
-local timestamp = string.format('%.0f', math.max(now, tonumber(last or 0) + 1))
+local timestamp = string.format('%.0f', at)
 local committed = { 'committed', dot, timestamp, '', 0 }
 local names = {}
 for i = index, #KEYS do
   names[#names + 1] = KEYS[i]
 end
-local found = read_all(names, most)
+local found = read_all(names, most, at)
 if not found then
   return { 'too much' }
 end
@@ -138,21 +146,23 @@ redis.call('XADD', log_key, string.format('%.0f-0', sequence),
   'timestamp', timestamp, 'dependencies', clock_text(clock), 'operations', packed)
 
 index = first_kv
-for verb, key, content_type, value in operations(packed) do
-  local kv_key = KEYS[index]
-  local before = redis.call('HLEN', kv_key)
-  if before > 1 then
-    before = #dots_at(kv_key)
+for verb, key, content_type, value, ttl in operations(packed) do
+  local kv_key, before = KEYS[index], 0
+  local fields, expires = redis.call('HKEYS', kv_key), expiry_of_put(at, ttl)
+  for _, field in ipairs(fields) do
+    before = before + (field == 'deletes' and 0 or 1)
   end
   if before > 0 then
     redis.call('DEL', kv_key)
   end
   if verb == 'put' then
-    redis.call('HSET', kv_key, dot, timestamp .. ' ' .. content_type .. '\n' .. value)
+    redis.call('HSET', kv_key, version_field(dot, expires),
+      timestamp .. ' ' .. content_type .. '\n' .. value)
   elseif before > 0 then
     redis.call('HSET', deletes_key, actor, string.format('%.0f', sequence))
   end
   index_key(keys_key, conflicts_key, key, before, verb == 'put' and 1 or 0)
+  note_expiry(expiring_key, key, first_expiry(fields), expires)
   if string.byte(key) == 0 then
     redis.call('SADD', system_key, key)
     redis.call('PUBLISH', alert, key)
