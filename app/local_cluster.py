@@ -31,7 +31,8 @@ from typing import IO, Self
 from app.config import Config
 from app.embedded_redis import redis_pid
 from app.errors import StartupError
-from app.server import EXIT_CANNOT_START, is_ready, on_stop, take_port
+from app.port import take_port
+from app.server import EXIT_CANNOT_START, is_ready, on_stop
 from app.settings_text import is_setting
 
 HOST = "127.0.0.1"
