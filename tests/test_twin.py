@@ -43,7 +43,9 @@ pytestmark = time_enough()
 
 NODES = "ABC"
 KEYS = ("lunch", "dinner", "supper")
-_SCRIPTS = tuple(f"app/lua/{name}.lua" for name in ("commit_write", "receive_writes", "merge_keys"))
+_SCRIPTS = tuple(
+    f"app/lua/{name}.lua" for name in ("commit_writes", "receive_writes", "merge_keys")
+)
 
 MakeRedis = Callable[[int], Redis]
 """The empty Redis of the node with this number."""
