@@ -23,25 +23,13 @@ from typing import Literal, Self, TypeVar, Unpack
 from urllib.parse import quote
 
 from client import answers
-from client.answers import (
-    Answer,
-    Conflict,
-    Declared,
-    Deleted,
-    Explanation,
-    Fault,
-    Member,
-    Pending,
-    Status,
-    Transacted,
-    Version,
-    Written,
-)
+from client.answers import Answer, Declared, Deleted, Transacted, Version, Written
 from client.context import Context
 from client.errors import BadInput, Lost
 from client.failover import Route
 from client.nodes import Resting, node_urls
 from client.recorder import Recorder
+from client.shapes import Conflict, Explanation, Fault, Member, Pending, Status
 from client.transaction import Ops, Transaction
 from client.transport import Request, Transport
 from client.watching import Watched, Watcher
