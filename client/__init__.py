@@ -17,7 +17,8 @@ from client.errors import (
     TooFarBack,
     Unreachable,
 )
-from client.lightcone import Lightcone, Session
+from client.lightcone import Lightcone
+from client.session import Session
 from client.shapes import (
     Conflict,
     ExplainedVersion,
