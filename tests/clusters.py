@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from client import Lightcone
 from tests.contents import Contents, covers, redis_contents, unequal
 from tests.processes import until, until_equal_clocks

@@ -7,7 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from client import BadInput, Lightcone, NotApplied
 from client.backups import Progress, backup, check, restore
 from tests.clusters import put_many, status, values

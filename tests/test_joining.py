@@ -7,7 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from client import Lightcone, NotApplied
 from tests.clusters import assert_nodes_equal, cut, heal, put, status, under_load
 from tests.contents import covers

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from app.write import Put
 from client import Lightcone, Lost, NotCaughtUp, Session
 from tests.clusters import assert_nodes_equal, cut, heal, heal_links_to, put, status

@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from client import Lightcone
 from tests.clusters import cut, heal, put_many, status
 from tests.contents import redis_contents, unequal

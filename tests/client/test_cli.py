@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 import app
 import client
 from app import wire
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from app.vector_clock import VectorClock
 from app.wire import Batch
 from app.write import Put

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from redis import Redis as BlockingRedis
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from client import (
     BadInput,
     Begin,
