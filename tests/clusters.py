@@ -26,6 +26,11 @@ CLIENTS_PER_NODE = 2
 # --- clients --------------------------------------------------------------------------------------
 
 
+def client_of(cluster: LocalCluster) -> Lightcone:
+    """A client of all its nodes, patient enough for a machine that is busy with something else."""
+    return Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20)
+
+
 async def put(kv: Lightcone, url: str, key: str, value: str) -> str:
     """The name of the write, by somebody who has seen nothing."""
     return (await kv.session().at(url).put(key, value)).dot
