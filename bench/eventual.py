@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 
 ROOT: Final = Path(__file__).parents[1]
 
