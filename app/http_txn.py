@@ -19,6 +19,7 @@ from typing import Final
 from aiohttp import web
 
 from app import checks, contract, errors, shapes
+from app.commits import Committed
 from app.conditions import etag
 from app.config import Config
 from app.contract import JSON, Answer, Content, Route
@@ -27,7 +28,6 @@ from app.http_shapes import shown_version
 from app.http_write import Writing
 from app.interface import Interface
 from app.kv_store import KVStore, Reading, reading
-from app.scripts import Committed
 from app.transactions import Transaction, TransactionForm, parse_transaction
 from app.vector_clock import VectorClock
 from app.write import Put, expires_us

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from app import checks, errors
+from app.commits import Committed
 from app.conditions import Condition
 from app.config import Config
 from app.http_session import Sessions
 from app.kv_store import KVStore
 from app.replicas import Replicas
-from app.scripts import Committed
 from app.vector_clock import VectorClock
 from app.write import Operation
 
@@ -54,16 +54,13 @@ class Writing:
         if wanted > 1:
             await self.replicas.expect(patience_s)
         with self.sessions.told(context):
-            # Once begun, a commit is not given up when the client goes away: its outcome is Redis'.
-            committed = await asyncio.shield(
-                self.store.commit(
-                    operations,
-                    context,
-                    conditions,
-                    reads,
-                    self.config.txn_max_bytes,
-                    idempotency_key,
-                )
+            committed = await self.store.commit(
+                operations,
+                context,
+                conditions,
+                reads,
+                self.config.txn_max_bytes,
+                idempotency_key,
             )
         context = context.with_dot(committed.dot)
         headers = {"Dot": str(committed.dot)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from client.backups import backup, restore
 from tests.clusters import assert_nodes_equal, contents_of, cut, heal, status
 from tests.contents import unequal

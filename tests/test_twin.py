@@ -47,7 +47,7 @@ LONG_US = microseconds(TTL_MAX_S)
 """What lives so long is there when the test ends."""
 _SCRIPTS = tuple(
     f"app/lua/{name}.lua"
-    for name in ("commit_write", "receive_writes", "merge_keys", "remove_expired")
+    for name in ("commit_writes", "receive_writes", "merge_keys", "remove_expired")
 )
 
 MakeRedis = Callable[[int], Redis]

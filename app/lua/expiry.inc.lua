@@ -1,5 +1,5 @@
 --[[
-  Versions that expire (docs/adr/0021).
+  Versions that expire (docs/adr/0022).
 
   A field of `kv:{key}` that is not `deletes` is a version. It is called by its dot, and if it
   expires, `@` and when, in microseconds since 1970: `A:7`, `A:7@1795379363289593`. It has expired

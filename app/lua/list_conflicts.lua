@@ -34,7 +34,7 @@ now = hlc_now(now, timestamp)
 local found = redis.call('ZRANGEBYLEX', conflicts_key, first, last, 'LIMIT', 0, limit + 1)
 local reply = { clock_text(load_clock(clock_key)), #found > limit and found[limit] or '' }
 for i = 1, math.min(#found, limit) do
-  local dots = dots_at(kv_stem .. found[i], now)
+  local dots = dots_in(redis.call('HKEYS', kv_stem .. found[i]), now)
   if #dots > 1 then
     reply[#reply + 1] = found[i]
     reply[#reply + 1] = table.concat(dots, ' ')

@@ -48,7 +48,7 @@ end
 local any_due = redis.call('ZCOUNT', expiring_key, '-inf', string.format('%.0f', now)) > 0
 local function is_there(key)
   local due = any_due and redis.call('ZSCORE', expiring_key, key)
-  return not due or tonumber(due) > now or #dots_at(kv_stem .. key, now) > 0
+  return not due or tonumber(due) > now or #dots_in(redis.call('HKEYS', kv_stem .. key), now) > 0
 end
 
 local reply = { clock_text(load_clock(clock_key)), #found > limit and found[limit] or '' }

@@ -35,11 +35,13 @@ class Mutation:
         return [(self.file, self.old, self.new), *([self.also] if self.also else [])]
 
 
-_COMMIT: Final = "app/lua/commit_write.lua"
+_COMMIT: Final = "app/lua/commit_writes.lua"
 _RECEIVE: Final = "app/lua/receive_writes.lua"
 _MERGE: Final = "app/lua/merge_keys.lua"
 _REMOVE: Final = "app/lua/remove_expired.lua"
-_CLOCK_OF_COMMIT: Final = "redis.call('HSET', clock_key, actor, string.format('%.0f', sequence))"
+_CLOCK_OF_COMMIT: Final = (
+    "  redis.call('HSET', clock_key, actor, string.format('%.0f', clock[actor]))\n"
+)
 
 _AT_TWO_INSTANTS: Final = """\
             found = await self._scripts.read_keys(keys, most, self._now_us())
@@ -67,14 +69,20 @@ _IN_TWO_STEPS: Final = """\
 _TOO_EARLY: Final = """\
             import asyncio
 
-            from app.scripts import Committed
+            from app.commits import Committed
 
-            async def too_early(*arguments: Any) -> Committed:
-                work = self._scripts.commit_write(*arguments)
+            async def too_early(
+                _actor: str, commits: Any, now_us: int, *rest: Any
+            ) -> list[Committed]:
+                work = self._scripts.commit_writes(actor, commits, now_us, *rest)
                 asyncio.get_running_loop().create_task(work)
                 clock = self._progress.clock
-                dot = clock.next_dot(actor)
-                return Committed(dot, self._now_us(), clock.with_dot(dot))
+                done = []
+                for _ in commits:
+                    dot = clock.next_dot(actor)
+                    clock = clock.with_dot(dot)
+                    done.append(Committed(dot, now_us, clock))
+                return done
 
 """
 
@@ -141,9 +149,9 @@ MUTATIONS: Final = (
         "clock advanced by a second command",
         "G3",
         "app/kv_store.py",
-        "        self._progress.advance(committed.clock)\n",
-        '        await self._redis.hset("clock", actor, committed.dot.sequence)\n'
-        "        self._progress.advance(committed.clock)\n",
+        "            self._progress.advance(committed[-1].clock)\n",
+        '            await self._redis.hset("clock", actor, committed[-1].dot.sequence)\n'
+        "            self._progress.advance(committed[-1].clock)\n",
         (_COMMIT, _CLOCK_OF_COMMIT, ""),
     ),
     # --- incarnations ----------------------------------------------------------------------------
@@ -193,8 +201,8 @@ MUTATIONS: Final = (
         "acknowledged before the commit",
         "G3",
         "app/kv_store.py",
-        "            committed = await self._scripts.commit_write(",
-        _TOO_EARLY + "            committed = await too_early(",
+        "            outcomes = await self._scripts.commit_writes(",
+        _TOO_EARLY + "            outcomes = await too_early(",
     ),
     Mutation(
         "Redis answers before it has synced",
@@ -215,8 +223,8 @@ MUTATIONS: Final = (
         "G3",
         _COMMIT,
         "redis.call('XADD', log_key, string.format('%.0f-0', sequence),",
-        "redis.call('DEL', KEYS[first_kv])\n"
-        "redis.call('XADD', log_key, string.format('%.0f-0', sequence),",
+        "redis.call('DEL', KEYS[operated])\n"
+        "  redis.call('XADD', log_key, string.format('%.0f-0', sequence),",
     ),
     # --- convergence -----------------------------------------------------------------------------
     Mutation(
@@ -315,7 +323,7 @@ MUTATIONS: Final = (
         "what expires is never removed",
         "G9",
         _COMMIT,
-        "  note_expiry(expiring_key, key, first_expiry(fields), expires)\n",
+        "    note_expiry(expiring_key, key, first_expiry(fields), expires)\n",
         "",
     ),
     Mutation(
@@ -358,8 +366,8 @@ MUTATIONS: Final = (
         "        context = self.sessions.context(request)\n        if wanted",
         (
             "app/http_write.py",
-            "                    context,\n                    conditions",
-            "                    VectorClock(),\n                    conditions",
+            "                context,\n                conditions",
+            "                VectorClock(),\n                conditions",
         ),
     ),
     Mutation(

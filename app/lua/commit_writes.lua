@@ -1,0 +1,246 @@
+--[[
+  Commit writes of this node, one after the other, each if its conditions hold: name it, stamp it,
+  apply it, log it, advance the clock.
+
+  KEYS[1]  clock        hash    actor -> sequence applied here
+  KEYS[2]  meta         hash    `actor`: who writes here; `timestamp`: the last one;
+                                `merging`: a snapshot that is being merged
+  KEYS[3]  deletes      hash    actor -> its last delete that came to a key with versions
+  KEYS[4]  log:{actor}  stream  entry id SEQUENCE-0
+  KEYS[5]  keys         sorted set  the index of keys (index.inc.lua)
+  KEYS[6]  conflicts    sorted set  those with siblings
+  KEYS[7]  requests     hash        Idempotency-Key -> the write that was done for it
+  KEYS[8]  requests-order  list     those keys, oldest first
+  KEYS[9]  system       set         the keys of the system that were ever written: those that begin
+                                    with a NUL
+  KEYS[10] expiring     sorted set  keys by when the first of their versions expires
+                                    (expiry.inc.lua)
+  KEYS[11+] kv:{key}    hash    for each write: one per operation, in order; then one per condition;
+                                then one for each key that is read
+
+  ARGV[1]  actor        who writes
+  ARGV[2]  now          microseconds since 1970, by the worker's wall clock
+  ARGV[3]  channel      where to tell the other workers
+  ARGV[4]  known        the last sequence that the worker knows to be the actor's
+  ARGV[5]  requests_max  requests to remember
+  ARGV[6]  alert        the channel where to tell the workers of a key of the system
+  ARGV[7+] writes       for each write:
+           operations   netstrings (operations.inc.lua)
+           request      the Idempotency-Key, empty for none
+           fingerprint  of what is asked, for no other request to pass for this one
+           most         bytes to read in all
+           reads        how many keys are read
+           conditions   how many there are, and then what each wants (conditions.inc.lua)
+
+  Returns  the clock before all writes as text, and for each write, in order, one of these:
+           - `committed`, dot, timestamp; the clock after the write as text, or empty if that is the
+             clock before it and the dot; 1 if it was done before, for this very request, else 0;
+             and then for each key that is read what it held before the write, as HGETALL gives it,
+             also what had expired by its timestamp;
+           - `reused`, if the request that this Idempotency-Key was sent with before is another;
+           - `failed`, and for each condition that does not hold four: its number, the dots of the
+             versions that are there, of those that have expired, and what is noted of deletes, as
+             texts;
+           - `too much`, if what is to be read has more than `most` bytes;
+           - `moved`: it declares the end of an actor, and another one is here;
+           or nothing (an empty list) if this Redis does not belong to `actor`, or has lost writes
+           that the worker has seen: it was emptied, replaced or put back under a running node,
+           and would give dots again that name other writes (G4);
+           or `merging` alone: what is here is no state to write upon.
+           By a write that is not committed nothing is changed.
+
+  Atomic, because a crash between value, log and clock would lose the write, or let another
+  have its dot (G3, G4), and because what a condition looked at could change before the write. The
+  first command that writes is XADD, which Redis refuses when it is out of memory; after it, nothing
+  is refused half-way. What is no hash is found before anything is written. That a request was done
+  is remembered in the same step, for a day and then until a few more have come, and of at most
+  requests_max. Several writes share one step because most of its cost is not the writes'.
+
+  A write depends on all that is applied here, so it supersedes all versions that are here. Its
+  timestamp is the instant at which conditions and reads are looked at, and from which the versions
+  live that it puts.
+  Twin: tests/model.py, Node.write.
+]]
+--@include clocks
+--@include operations
+--@include expiry
+--@include conditions
+--@include index
+--@include reads
+--@include ends
+local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local keys_key, conflicts_key, requests_key, order_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local system_key, expiring_key = KEYS[9], KEYS[10]
+local actor, now, channel, known = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local requests_max, alert = tonumber(ARGV[5]), ARGV[6]
+local first_kv = 11
+local first_write = 7
+local fields_of_a_write = 6
+local remembered_us = 24 * 60 * 60 * 1e6
+
+local owner, last, merging =
+  unpack(redis.call('HMGET', meta_key, 'actor', 'timestamp', 'merging'))
+if owner ~= actor then
+  return {}
+end
+if merging then
+  return { 'merging' }
+end
+
+local clock = load_clock(clock_key)
+if (clock[actor] or 0) < known then
+  return {}
+end
+local clock_before = clock_text(clock)
+
+local fields_of = {} -- what the fields of each key are called
+for i = first_kv, #KEYS do
+  fields_of[KEYS[i]] = redis.call('HKEYS', KEYS[i])
+end
+
+local committed_any, ended_actors = false, {}
+
+local function remember(request, fingerprint, dot, timestamp, clock_after)
+  redis.call('HSET', requests_key, request,
+    table.concat({ string.format('%.0f', now), fingerprint, dot, timestamp, clock_after }, ' '))
+  redis.call('RPUSH', order_key, request)
+  for _ = 1, 2 do -- two for each that comes, so that what is too old goes away
+    local oldest = redis.call('LINDEX', order_key, 0)
+    local since = tonumber(string.match(redis.call('HGET', requests_key, oldest), '^%d+'))
+    if redis.call('LLEN', order_key) <= requests_max and since > now - remembered_us then
+      break
+    end
+    redis.call('LPOP', order_key)
+    redis.call('HDEL', requests_key, oldest)
+  end
+end
+
+-- Its keys are KEYS[operated], ... for its operations, KEYS[looked_at], ... for its conditions, and
+-- KEYS[read], ... for what is read.
+local function commit(packed, request, fingerprint, most, reads, wanted, operated, looked_at, read)
+  local done = request ~= '' and redis.call('HGET', requests_key, request)
+  if done then
+    local asked, dot, timestamp, clock_then = string.match(done, '^%d+ (%S+) (%S+) (%d+) (.*)$')
+    if asked ~= fingerprint then
+      return { 'reused' }
+    end
+    return { 'committed', dot, timestamp, clock_then, 1 }
+  end
+
+  -- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014).
+  local stamp = math.max(now, tonumber(last or 0) + 1)
+  local failed = { 'failed' }
+  for i, wish in ipairs(wanted) do
+    local kv_key = KEYS[looked_at + i - 1]
+    local dots, expired = dots_in(fields_of[kv_key], stamp)
+    if not holds(wish, dots) then
+      failed[#failed + 1] = i - 1
+      failed[#failed + 1] = table.concat(dots, ' ')
+      failed[#failed + 1] = table.concat(expired, ' ')
+      failed[#failed + 1] = redis.call('HGET', kv_key, 'deletes') or ''
+    end
+  end
+  if #failed > 1 then
+    return failed
+  end
+
+  for verb, key, _, value in operations(packed) do
+    local ended, after = declared_end(verb, key, value)
+    if ended and (clock[ended] or 0) ~= after then
+      return { 'moved' }
+    end
+  end
+
+  local sequence = (clock[actor] or 0) + 1
+  local dot = string.format('%s:%.0f', actor, sequence)
+  local timestamp = string.format('%.0f', stamp)
+  local committed = { 'committed', dot, timestamp, '', 0 }
+  local names = {}
+  for i = read, read + reads - 1 do
+    names[#names + 1] = KEYS[i]
+  end
+  local found = read_all(names, most, stamp)
+  if not found then
+    return { 'too much' }
+  end
+  for _, fields in ipairs(found) do
+    committed[#committed + 1] = fields
+  end
+
+  redis.call('XADD', log_key, string.format('%.0f-0', sequence),
+    'timestamp', timestamp, 'dependencies', clock_text(clock), 'operations', packed)
+
+  local index = operated
+  for verb, key, content_type, value, ttl in operations(packed) do
+    local kv_key, before = KEYS[index], 0
+    local fields, expires = fields_of[kv_key], expiry_of_put(stamp, ttl)
+    for _, field in ipairs(fields) do
+      before = before + (field == 'deletes' and 0 or 1)
+    end
+    if before > 0 then
+      redis.call('DEL', kv_key)
+    end
+    local after = {}
+    if verb == 'put' then
+      after[1] = version_field(dot, expires)
+      redis.call('HSET', kv_key, after[1], timestamp .. ' ' .. content_type .. '\n' .. value)
+    elseif before > 0 then
+      redis.call('HSET', deletes_key, actor, string.format('%.0f', sequence))
+    end
+    fields_of[kv_key] = after
+    index_key(keys_key, conflicts_key, key, before, #after)
+    note_expiry(expiring_key, key, first_expiry(fields), expires)
+    if string.byte(key) == 0 then
+      redis.call('SADD', system_key, key)
+      redis.call('PUBLISH', alert, key)
+    end
+    index = index + 1
+  end
+
+  clock[actor], last, committed_any = sequence, stamp, true
+  for verb, key, _, value in operations(packed) do
+    local ended = declared_end(verb, key, value)
+    if ended then
+      clock[ended] = closed
+      ended_actors[#ended_actors + 1] = ended
+      committed[4] = clock_text(clock)
+    end
+  end
+  if request ~= '' then
+    remember(request, fingerprint, dot, timestamp, clock_text(clock))
+  end
+  return committed
+end
+
+local results = { clock_before }
+local kv, i = first_kv, first_write
+while i <= #ARGV do
+  local packed, request, fingerprint = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local most, reads, conditions = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
+  i = i + fields_of_a_write
+  local wanted = {}
+  for _ = 1, conditions do
+    wanted[#wanted + 1] = ARGV[i]
+    i = i + 1
+  end
+  local looked_at = kv
+  for _ in operations(packed) do
+    looked_at = looked_at + 1
+  end
+  local read = looked_at + conditions
+  results[#results + 1] =
+    commit(packed, request, fingerprint, most, reads, wanted, kv, looked_at, read)
+  kv = read + reads
+end
+
+if committed_any then
+  local applied = { string.format('%s:%.0f', actor, clock[actor]) }
+  redis.call('HSET', clock_key, actor, string.format('%.0f', clock[actor]))
+  redis.call('HSET', meta_key, 'timestamp', string.format('%.0f', last))
+  for _, ended in ipairs(ended_actors) do
+    redis.call('HSET', clock_key, ended, string.format('%.0f', closed))
+    applied[#applied + 1] = string.format('%s:%.0f', ended, closed)
+  end
+  redis.call('PUBLISH', channel, table.concat(applied, ' '))
+end
+return results
