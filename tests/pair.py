@@ -308,6 +308,11 @@ class Pair:
         assert {key.decode(): int(time) for key, time in expiring} == {
             key: min(its) for key, its in times.items() if its
         }
+        assert await self._indexed() == {key for key in keys if twin.held(key)}
+        conflicts = await self.redis.zrange(self.keys.conflicts, 0, -1)
+        assert {key.decode() for key in conflicts} == {
+            key for key in keys if len(twin.held(key)) > 1
+        }
         present = sorted(key for key in keys if shown[key])
         for limit in (1, _ALL):
             assert await self._list(limit) == present
@@ -328,6 +333,12 @@ class Pair:
             assert page.clock == self.twin.clock
             found += page.keys
         return found
+
+    async def _indexed(self) -> set[str]:
+        """The keys that are in a bucket of the index."""
+        starts = await self.redis.zrange(self.keys.keys, 0, -1)
+        buckets = [await self.redis.zrange(self.keys.bucket(s.decode()), 0, -1) for s in starts]
+        return {key.decode() for bucket in buckets for key in bucket}
 
     async def _dots(self, key: str) -> set[Dot]:
         """Whose versions are stored at the key."""

@@ -280,8 +280,8 @@ MUTATIONS: Final = (
         "a key keeps its conflict in the index when it is settled elsewhere",
         "G5",
         _RECEIVE,
-        "  index_key(keys_key, conflicts_key, key, before, after)",
-        "  index_key(keys_key, conflicts_key, key, math.min(before, 1), after)",
+        "key, before, after)\n  note_expiry(",
+        "key, math.min(before, 1), after)\n  note_expiry(",
     ),
     # --- what expires ----------------------------------------------------------------------------
     Mutation(
@@ -339,6 +339,14 @@ MUTATIONS: Final = (
         _REMOVE,
         "    note_dot(traces, dot_of(field))\n",
         "",
+    ),
+    Mutation(
+        "the trace of what expired is forgotten in a merge",
+        "G7",
+        _MERGE,
+        "        note_dot(notes, dot_of(version))\n",
+        "",
+        profile="trim",
     ),
     Mutation(
         "what has expired leaves the context before it is removed",
