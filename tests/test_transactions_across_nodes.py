@@ -72,7 +72,9 @@ async def test_nobody_anywhere_ever_sees_half_of_a_transaction(
                 group.create_task(read(node))
             for node in ("A", "B"):
                 group.create_task(write(cluster.urls[node]))
-            await until(lambda: all(len(etags) >= SEEN_AT_LEAST for etags in seen.values()))
+            await until(
+                lambda: all(len(etags) >= SEEN_AT_LEAST for etags in seen.values()), deadline_s=250
+            )
             over.set()
 
 
