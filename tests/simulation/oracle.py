@@ -194,7 +194,7 @@ class Oracle:
             for write in fresh:
                 self._check_entry(twin, write)
                 self._note_entry(twin, write)
-            twin.receive(fresh)
+                twin.receive([write])
             if twin.pending:
                 write = min(twin.pending.values(), key=lambda write: write.timestamp)
                 lacks = write.dependencies.beyond(twin.clock)
