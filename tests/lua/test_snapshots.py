@@ -15,6 +15,7 @@ from app.snapshot import Cut, Kept, KeyState, Part
 from app.vector_clock import Dot, VectorClock
 from app.write import Delete, Put, Version, Write
 from tests.conftest import SERVERS, MakeStore, Store
+from tests.model import Node
 
 PATIENCE_US = 1000
 
@@ -301,3 +302,76 @@ async def test_what_is_given_up_makes_room_unless_it_is_being_merged(make_store:
     await stage(a, Part("s2", "p1", "", 9, (state("x", "B:1"),), cut_at("B:1")))
     assert not await a.scripts.give_up_snapshot("s2")
     assert await merge(a, "s2") == clock("B:1")
+
+
+# --- what expires ---------------------------------------------------------------------------------
+
+NOW_US = 1_000_000
+"""What the clocks of the nodes of these tests show."""
+
+
+def lunch_until(expires_us: int) -> list[Write]:
+    """B puts lunch twice, the second time for a while; C puts it and knows of neither."""
+    b, c = Node("B"), Node("C")
+    ttl_us = expires_us - NOW_US - 1
+    return [
+        b.write([Put("lunch", b"old")], NOW_US),
+        b.write([Put("lunch", b"new", "text/plain", ttl_us)], NOW_US),
+        c.write([Put("lunch", b"beside")], NOW_US),
+    ]
+
+
+@pytest.mark.parametrize("twice", [False, True])
+async def test_what_expired_at_the_sender_is_gone_here_and_leaves_its_trace(
+    make_store: MakeStore, twice: bool
+) -> None:
+    """Or who reads the sibling could be shown again, elsewhere, what it had replaced."""
+    a = await make_store("A")
+    await a.take(*lunch_until(NOW_US + 50))
+    await begun(a)
+    await stage(a, Part("s1", "p1", "", 9, (), cut_at("B:2", "B:2")))  # there it was alone
+    await merge(a, twice=twice)
+    assert await dots(a, "lunch") == ["C:1", "deletes"]
+    assert (await a.store.read("lunch")).context == clock("B:2 C:1")
+    assert await a.redis.zcard("expiring") == 0
+
+
+@pytest.mark.parametrize("twice", [False, True])
+async def test_what_expired_here_does_not_return_and_leaves_its_trace(
+    make_store: MakeStore, twice: bool
+) -> None:
+    a = await make_store("A")
+    old, new, _ = lunch_until(NOW_US + 50)
+    await a.take(old, new)
+    assert await a.scripts.remove_expired("A", NOW_US + 50, 9)
+    there = (
+        Version(Dot("B", 2), NOW_US + 1, "text/plain", b"new", NOW_US + 50),
+        Version(Dot("C", 1), NOW_US, "text/plain", b"beside"),
+    )
+    await begun(a)
+    part = Part("s1", "p1", "", 9, (KeyState("lunch", there, clock("")),), cut_at("B:2 C:1"))
+    await stage(a, part)
+    await merge(a, twice=twice)
+    assert await dots(a, "lunch") == ["C:1", "deletes"]
+    assert (await a.store.read("lunch")).context == clock("B:2 C:1")
+    assert await a.redis.zcard("expiring") == 0
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_what_comes_with_a_snapshot_expires_as_all_else(
+    make_store: MakeStore, is_known: bool
+) -> None:
+    """Also beside a version that is here already, which is another way through the script."""
+    a = await make_store("A")
+    if is_known:
+        await a.take(lunch_until(NOW_US + 50)[2])
+    there = Version(Dot("B", 2), NOW_US + 1, "text/plain", b"new", NOW_US + 50)
+    await begun(a)
+    part = Part("s1", "p1", "", 9, (KeyState("lunch", (there,), clock("")),), cut_at("B:2"))
+    await stage(a, part)
+    await merge(a)
+    assert f"B:2@{NOW_US + 50}" in await dots(a, "lunch")
+    assert await a.redis.zscore("expiring", "lunch") == NOW_US + 50
+    a.set_time(NOW_US + 50)
+    values = [version.value for version in (await a.store.read("lunch")).versions]
+    assert values == ([b"beside"] if is_known else [])

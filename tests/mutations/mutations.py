@@ -9,7 +9,7 @@ Not listed, since they break nothing: a gap in an actor's sequence let through (
 on the one before it, so the dependency check holds it back), a relay in another order (the receiver
 sorts), a sweep that never comes (the scripts leave nothing behind). Nor what too few seeds show: a
 write called lost although a member has it, or is away (tests/test_lost.py notices at once); a merge
-that forgets what had expired (tests/test_twin.py breaks that one itself).
+that forgets what had expired (tests/lua/test_snapshots.py).
 """
 
 from dataclasses import dataclass
