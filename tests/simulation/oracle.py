@@ -211,7 +211,7 @@ class Oracle:
         Raises Violation if anything else is missing that might have expired one day.
         """
         keys = set()
-        for key in twin.expiring:
+        for key in sorted(twin.expiring):
             stored = {v.dot for v in codec.unpack_versions(_fields(data, b"kv:" + key.encode()))}
             if key not in changed and stored == twin.stored.get(key):
                 continue
@@ -608,7 +608,7 @@ class Oracle:
 
     def check_memory(self, node: str, data: Mapping[bytes, Any]) -> None:
         """Nothing is stored that had expired long before. Raises Violation."""
-        for key in self.twins[node].expiring:
+        for key in sorted(self.twins[node].expiring):
             for version in codec.unpack_versions(_fields(data, b"kv:" + key.encode())):
                 if self.may_have_expired(version):
                     raise Violation("G9", f"{node} still stores {version.dot} of {key}")
