@@ -29,7 +29,7 @@ from app.identity import NOT_OURS, Identity
 from app.keys import Keys
 from app.progress import Progress
 from app.redis_link import translated
-from app.scripts import Committed, Failed, Moved, Reused, Scripts, TooMuch
+from app.scripts import Accepted, Committed, Failed, Moved, Reused, Scripts, TooMuch
 from app.settled import in_a_settled_run
 from app.vector_clock import Dot, VectorClock
 from app.write import Operation, Version, winner_first
@@ -132,12 +132,13 @@ class KVStore:
         reads: Sequence[str] = (),
         most: int = 2**30,
         request: str = "",
-    ) -> Committed:
+    ) -> Committed | Accepted:
         """The write with these operations is applied here, after `context`, which was applied here
         before, and is on its way to the peers. At that instant all `conditions` held.
 
         The keys `reads` are read as they were just before it, `most` bytes in all. Of several
-        times that it is asked for with the same `request`, it is done once.
+        times that it is asked for with the same `request`, it is done once; it may have been
+        deferred then, and still wait.
         Raises PreconditionFailed, TooLarge, IdempotencyKeyReused, NotReady, Syncing,
         RedisUnavailable.
         """
@@ -165,10 +166,9 @@ class KVStore:
         if isinstance(committed, Moved):
             raise NotLost("more of that actor has come here just now; look again")
         if isinstance(committed, Reused):
-            raise IdempotencyKeyReused(
-                "This Idempotency-Key came before, with a request for something else. Nothing was "
-                "done. Give every request a key of its own, and the same only to repeat it."
-            )
+            raise IdempotencyKeyReused
+        if isinstance(committed, Accepted):
+            return committed
         self._progress.advance(committed.clock)
         metrics.COMMITTED.inc()
         return committed

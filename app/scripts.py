@@ -75,6 +75,16 @@ class TooMuch:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """A deferred write that waits: its name, and the clock when it was looked at."""
+
+    dot: Dot
+    clock: VectorClock
+    replayed: bool = False
+    """Whether it was accepted before, for the same request."""
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     """What became of a batch, and where the node stands after it.
 
@@ -130,10 +140,10 @@ class Scripts:
         most: int = 2**30,
         request: str = "",
         requests_max: int = 1,
-    ) -> Committed | Failed | TooMuch | Reused | Moved | None:
+    ) -> Committed | Accepted | Failed | TooMuch | Reused | Moved | None:
         """Commit a local write (`lua/commit_write.lua`), unless a condition fails or the keys
-        `reads` hold more than `most` bytes; once for each `request`. None: Redis is not the
-        actor's, or no longer has its write `known`.
+        `reads` hold more than `most` bytes; once for each `request`, for which it may have been
+        deferred. None: Redis is not the actor's, or no longer has its write `known`.
 
         Raises Syncing.
         """
@@ -164,6 +174,7 @@ class Scripts:
                 codec.fingerprint(operations, conditions) if request else "",
                 requests_max,
                 keys.system_channel,
+                keys.lane_stem,
                 *(condition.wanted for condition in conditions),
             ],
         )
@@ -171,6 +182,8 @@ class Scripts:
             return None
         if reply[0] == b"merging":
             raise Syncing
+        if reply[0] == b"accepted":
+            return accepted(reply)
         if reply[0] == b"failed":
             clock = VectorClock.parse(reply[1].decode())
             return Failed(
@@ -187,14 +200,7 @@ class Scripts:
             return Reused()
         if reply[0] == b"moved":
             return Moved()
-        dot, timestamp, clock_text, replayed = reply[1:5]
-        return Committed(
-            Dot.parse(dot.decode()),
-            int(timestamp),
-            VectorClock.parse(clock_text.decode()),
-            tuple(map(_fields, reply[5:])),
-            bool(replayed),
-        )
+        return committed(reply)
 
     async def read_keys(
         self, names: Sequence[str], most: int | None
@@ -461,6 +467,24 @@ class Scripts:
     async def release_lease(self, peer: str, holder: str) -> None:
         """Let another worker have the lease at once, if `holder` has it."""
         await self._release_lease(keys=[self._keys.lease(peer)], args=[holder])
+
+
+def committed(reply: Sequence[Any]) -> Committed:
+    """What a script says of a write that is done."""
+    dot, timestamp, clock, replayed = reply[1:5]
+    return Committed(
+        Dot.parse(dot.decode()),
+        int(timestamp),
+        VectorClock.parse(clock.decode()),
+        tuple(map(_fields, reply[5:])),
+        bool(replayed),
+    )
+
+
+def accepted(reply: Sequence[Any]) -> Accepted:
+    """What a script says of a write that is deferred."""
+    dot, clock, replayed = reply[1:]
+    return Accepted(Dot.parse(dot.decode()), VectorClock.parse(clock.decode()), bool(replayed))
 
 
 def _fields(flat: Sequence[bytes]) -> Fields:

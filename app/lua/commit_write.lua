@@ -26,11 +26,14 @@
   ARGV[8]  fingerprint  of what is asked, for no other request to pass for this one
   ARGV[9]  requests_max  requests to remember
   ARGV[10] alert        the channel where to tell the workers of a key of the system
-  ARGV[11+] conditions   what each condition wants (conditions.inc.lua)
+  ARGV[11] deferred stem  what the names of the queues of deferred writes begin with
+  ARGV[12+] conditions   what each condition wants (conditions.inc.lua)
 
   Returns  `committed`, dot, timestamp, the clock after the write as text; 1 if it was done before,
            for this very request, else 0; and then for each key that is read what it held before
            the write, as HGETALL gives it;
+           or `accepted`, dot, the clock as text, and 1: it was asked for before by this very
+           request, and is deferred (accept_deferred.lua);
            or `reused`, if the request that this Idempotency-Key was sent with before is another;
            or `failed`, the clock as text, and for each condition that does not hold three: its
            number, the dots of the versions that are there and what is noted of deletes, as texts;
@@ -43,10 +46,8 @@
            But for the first, nothing was changed.
 
   Atomic, because a crash between value, log and clock would lose the write, or let another
-  have its dot (G3, G4), and because what a condition looked at could change before the write. The
-  first command that writes is XADD, which Redis refuses when it is out of memory; after it, nothing
-  is refused half-way. That a request was done is remembered in the same step, for a day and then
-  until a few more have come, and of at most requests_max.
+  have its dot (G3, G4), and because what a condition looked at could change before the write. That
+  a request was done is remembered in the same step.
 
   The write depends on all that is applied here, so it supersedes all versions that are here.
   Twin: tests/model.py, Node.write.
@@ -57,16 +58,17 @@
 --@include index
 --@include reads
 --@include ends
+--@include commit
+--@include requests
 local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local keys_key, conflicts_key, requests_key, order_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local system_key = KEYS[9]
 local actor, now, packed, channel = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local known, most = tonumber(ARGV[5]), tonumber(ARGV[6])
 local request, fingerprint, requests_max = ARGV[7], ARGV[8], tonumber(ARGV[9])
-local alert = ARGV[10]
+local alert, deferred_stem = ARGV[10], ARGV[11]
 local first_kv = 10
-local first_condition = 11
-local remembered_us = 24 * 60 * 60 * 1e6
+local first_condition = 12
 
 local owner, last, merging =
   unpack(redis.call('HMGET', meta_key, 'actor', 'timestamp', 'merging'))
@@ -78,22 +80,18 @@ if merging then
 end
 
 local clock = load_clock(clock_key)
-local sequence = (clock[actor] or 0) + 1
-if sequence <= known then
+if (clock[actor] or 0) < known then
   return {}
 end
 
-local done = request ~= '' and redis.call('HGET', requests_key, request)
+local done = done_before(requests_key, deferred_stem, clock, request, fingerprint)
 if done then
-  local asked, dot, timestamp, clock_then = string.match(done, '^%d+ (%S+) (%S+) (%d+) (.*)$')
-  if asked ~= fingerprint then
-    return { 'reused' }
-  end
-  return { 'committed', dot, timestamp, clock_then, 1 }
+  return done
 end
 
-local index = first_kv
+local kv_keys, index = {}, first_kv
 for _ in operations(packed) do
+  kv_keys[#kv_keys + 1] = KEYS[index]
   index = index + 1
 end
 
@@ -118,10 +116,6 @@ for verb, key, _, value in operations(packed) do
   end
 end
 
-local dot = string.format('%s:%.0f', actor, sequence)
--- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014).
-local timestamp = string.format('%.0f', math.max(now, tonumber(last or 0) + 1))
-local committed = { 'committed', dot, timestamp, '', 0 }
 local names = {}
 for i = index, #KEYS do
   names[#names + 1] = KEYS[i]
@@ -130,61 +124,17 @@ local found = read_all(names, most)
 if not found then
   return { 'too much' }
 end
+
+local at = {
+  clock = clock_key, meta = meta_key, deletes = deletes_key, log = log_key, keys = keys_key,
+  conflicts = conflicts_key, system = system_key, channel = channel, alert = alert,
+}
+local dot, timestamp = commit(at, clock, actor, packed, now, last, kv_keys)
+local clock_after = clock_text(clock)
+remember(requests_key, order_key, request, now, fingerprint, { dot, timestamp, clock_after },
+  requests_max)
+local committed = { 'committed', dot, timestamp, clock_after, 0 }
 for _, fields in ipairs(found) do
   committed[#committed + 1] = fields
-end
-
-redis.call('XADD', log_key, string.format('%.0f-0', sequence),
-  'timestamp', timestamp, 'dependencies', clock_text(clock), 'operations', packed)
-
-index = first_kv
-for verb, key, content_type, value in operations(packed) do
-  local kv_key = KEYS[index]
-  local before = redis.call('HLEN', kv_key)
-  if before > 1 then
-    before = #dots_at(kv_key)
-  end
-  if before > 0 then
-    redis.call('DEL', kv_key)
-  end
-  if verb == 'put' then
-    redis.call('HSET', kv_key, dot, timestamp .. ' ' .. content_type .. '\n' .. value)
-  elseif before > 0 then
-    redis.call('HSET', deletes_key, actor, string.format('%.0f', sequence))
-  end
-  index_key(keys_key, conflicts_key, key, before, verb == 'put' and 1 or 0)
-  if string.byte(key) == 0 then
-    redis.call('SADD', system_key, key)
-    redis.call('PUBLISH', alert, key)
-  end
-  index = index + 1
-end
-
-clock[actor] = sequence
-redis.call('HSET', clock_key, actor, string.format('%.0f', sequence))
-redis.call('HSET', meta_key, 'timestamp', timestamp)
-redis.call('PUBLISH', channel, dot)
-for verb, key, _, value in operations(packed) do
-  local ended = declared_end(verb, key, value)
-  if ended then
-    clock[ended] = closed
-    redis.call('HSET', clock_key, ended, string.format('%.0f', closed))
-    redis.call('PUBLISH', channel, string.format('%s:%.0f', ended, closed))
-  end
-end
-committed[4] = clock_text(clock)
-if request ~= '' then
-  redis.call('HSET', requests_key, request,
-    table.concat({ string.format('%.0f', now), fingerprint, dot, timestamp, committed[4] }, ' '))
-  redis.call('RPUSH', order_key, request)
-  for _ = 1, 2 do -- two for each that comes, so that what is too old goes away
-    local oldest = redis.call('LINDEX', order_key, 0)
-    local since = tonumber(string.match(redis.call('HGET', requests_key, oldest), '^%d+'))
-    if redis.call('LLEN', order_key) <= requests_max and since > now - remembered_us then
-      break
-    end
-    redis.call('LPOP', order_key)
-    redis.call('HDEL', requests_key, oldest)
-  end
 end
 return committed

@@ -35,10 +35,10 @@ class Mutation:
         return [(self.file, self.old, self.new), *([self.also] if self.also else [])]
 
 
-_COMMIT: Final = "app/lua/commit_write.lua"
+_COMMIT: Final = "app/lua/commit.inc.lua"
 _RECEIVE: Final = "app/lua/receive_writes.lua"
 _MERGE: Final = "app/lua/merge_keys.lua"
-_CLOCK_OF_COMMIT: Final = "redis.call('HSET', clock_key, actor, string.format('%.0f', sequence))"
+_CLOCK_OF_COMMIT: Final = "redis.call('HSET', at.clock, actor, string.format('%.0f', sequence))"
 
 _AT_TWO_INSTANTS: Final = """\
             found = await self._scripts.read_keys(keys, most)
@@ -212,9 +212,58 @@ MUTATIONS: Final = (
         "something is removed before the first command that Redis may refuse",
         "G3",
         _COMMIT,
-        "redis.call('XADD', log_key, string.format('%.0f-0', sequence),",
-        "redis.call('DEL', KEYS[first_kv])\n"
-        "redis.call('XADD', log_key, string.format('%.0f-0', sequence),",
+        "redis.call('XADD', at.log, string.format('%.0f-0', sequence),",
+        "redis.call('DEL', kv_keys[1])\n"
+        "redis.call('XADD', at.log, string.format('%.0f-0', sequence),",
+    ),
+    # --- deferred writes -------------------------------------------------------------------------
+    Mutation(
+        "deferred write visible early",
+        "G1",
+        "app/lua/commit_deferred.lua",
+        "  if lacks ~= '' then\n    break",
+        "  if false then\n    break",
+    ),
+    Mutation(
+        "dot of a deferred write given twice",
+        "G4",
+        "app/lua/accept_deferred.lua",
+        "math.max(clock[lane] or 0, tonumber(redis.call('HGET', deferred_key, lane) or 0))",
+        "clock[lane] or 0",
+    ),
+    Mutation(
+        "deferred write never committed",
+        "G8",
+        "app/lua/commit_deferred.lua",
+        "local committed, more, lacks = 0, 0, ''\nlocal head = waiting_at(",
+        "local committed, more, lacks = 0, 0, ''\nlocal head = nil and waiting_at(",
+    ),
+    Mutation(
+        "answer to a deferred write without its dot",
+        "G7",
+        "app/http_write.py",
+        "**self.sessions.headers(context.with_dot(accepted.dot)),",
+        "**self.sessions.headers(context),",
+    ),
+    Mutation(
+        "what is deferred lost at a new incarnation",
+        "G8",
+        "app/lua/commit_deferred.lua",
+        "  if other ~= lane and (clock[other] or 0) > 0 then\n"
+        "    local home = log_end(kv_stem, other, clock[other])",
+        "  if other ~= lane then\n    local home = closed",
+        profile="disk",
+    ),
+    Mutation(
+        "deferred write done again though a peer has it",
+        "G2",
+        "app/former_lanes.py",
+        "            loss = await self._losses.judge_lane(last)\n"
+        "            if not isinstance(loss, Loss):\n"
+        "                return\n"
+        "            after = loss.after\n",
+        "            after = here\n",
+        profile="disk",
     ),
     # --- convergence -----------------------------------------------------------------------------
     Mutation(
@@ -288,8 +337,8 @@ MUTATIONS: Final = (
         "context ignored on write",
         "G7",
         "app/http_write.py",
-        "        context = await self.sessions.catch_up(request)\n        if wanted",
-        "        context = self.sessions.context(request)\n        if wanted",
+        "            context = await self.sessions.catch_up(request, patience_s=patience_s)",
+        "            context = self.sessions.context(request)",
         (
             "app/http_write.py",
             "                    context,\n                    conditions",
