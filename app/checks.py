@@ -123,6 +123,8 @@ def _tags(name: str, text: str) -> tuple[list[str], list[str]]:
 
 def known_parameters(request: web.Request, *known: str) -> None:
     """The query has no other parameters than these, each at most once. Raises BadParameter."""
+    if not request.query:
+        return
     if repeated := sorted({name for name in request.query if len(request.query.getall(name)) > 1}):
         raise errors.BadParameter(
             f"The parameter {listing(repeated)} stands there more than once. Nothing was done."

@@ -3,7 +3,7 @@
 Assumes nothing. Guarantees that an ETag changes whenever the set of siblings does, for it names
 their dots (`"A:4,B:2"`), and that a condition which is not understood never holds.
 
-Does not know when conditions are looked at: before a write it is `lua/commit_write.lua` that does,
+Does not know when conditions are looked at: before a write it is `lua/commit_writes.lua` that does,
 by the same rule.
 
 From RFC 9110, section 13.1.

@@ -25,6 +25,7 @@ from redis.asyncio import Redis
 
 from app import codec, metrics
 from app.codec import Deferred
+from app.commits import Accepted, Committed, Reused
 from app.errors import (
     DeferredFull,
     IdempotencyKeyReused,
@@ -38,7 +39,6 @@ from app.keys import Keys
 from app.lane_scripts import Due, Full, LaneScripts
 from app.progress import Progress
 from app.redis_link import translated
-from app.scripts import Accepted, Committed, Reused
 from app.settled import in_a_settled_run
 from app.vector_clock import Dot, VectorClock
 from app.write import Operation

@@ -20,12 +20,11 @@ from aiohttp.typedefs import Handler, Middleware
 
 from app import errors
 from app.log import get_logger
+from app.port import BACKLOG, leave_port
 from app.problems import problem
 
 log = get_logger(__name__)
 
-BACKLOG: Final = 1024
-"""Connections that wait while every worker is busy or being replaced."""
 _FAREWELL_S: Final = 2.0
 """How long a node that ends still answers on connections that are open, so that busy clients learn
 with an answer that theirs ends. To close at once would leave some not knowing what became of the
@@ -62,6 +61,9 @@ async def serve(
             await loop.create_server(connection, sock=sock, backlog=BACKLOG) for sock in sockets
         ]
         await stop.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await leave_port(sockets)
         for server in accepting:
             server.close()
         await runner.shutdown()  # what is streamed without end, ends

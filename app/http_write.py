@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from app import checks, contract, errors, shapes
+from app.commits import Accepted, Committed
 from app.conditions import Condition
 from app.config import Config
 from app.deferred import DeferredWrites
@@ -22,7 +23,6 @@ from app.existence import Existence
 from app.http_session import Sessions
 from app.kv_store import KVStore
 from app.replicas import Replicas
-from app.scripts import Accepted, Committed
 from app.vector_clock import VectorClock
 from app.write import Operation
 
@@ -79,16 +79,13 @@ class Writing:
         if wanted > 1:
             await self.replicas.expect(patience_s)
         with self.sessions.told(context):
-            # Once begun, a commit is not given up when the client goes away: its outcome is Redis'.
-            committed = await asyncio.shield(
-                self.store.commit(
-                    operations,
-                    context,
-                    conditions,
-                    reads,
-                    self.config.txn_max_bytes,
-                    idempotency_key,
-                )
+            committed = await self.store.commit(
+                operations,
+                context,
+                conditions,
+                reads,
+                self.config.txn_max_bytes,
+                idempotency_key,
             )
         if isinstance(committed, Accepted):
             return self._answer(committed, context)
@@ -115,6 +112,7 @@ class Writing:
             missing = context.beyond(self.sessions.progress.clock)
             if unknown := await self.existence.unknown(missing):
                 raise errors.UnknownWrites(unknown)
+        # Once begun, it is not given up when the client goes away: its outcome is Redis'.
         accepted = await asyncio.shield(self.deferred.accept(operations, context, idempotency_key))
         if isinstance(accepted, Accepted):
             return self._answer(accepted, context)

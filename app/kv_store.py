@@ -15,6 +15,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from app import codec, metrics
+from app.commits import Accepted, Commit, Committed, Failed, Moved, Outcome, Reused, TooMuch
 from app.conditions import Condition
 from app.errors import (
     Held,
@@ -25,11 +26,12 @@ from app.errors import (
     Syncing,
     TooLarge,
 )
+from app.gathering import Gathering
 from app.identity import NOT_OURS, Identity
 from app.keys import Keys
 from app.progress import Progress
 from app.redis_link import translated
-from app.scripts import Accepted, Committed, Failed, Moved, Reused, Scripts, TooMuch
+from app.scripts import Scripts
 from app.settled import in_a_settled_run
 from app.vector_clock import Dot, VectorClock
 from app.write import Operation, Version, winner_first
@@ -37,6 +39,11 @@ from app.write_log import WriteLog
 
 NOTHING: Final = VectorClock()
 """The context of who has seen nothing."""
+_COMMITS_MAX_BYTES: Final = 128 * 1024
+"""What the writes weigh that are committed in one step, so that Redis is free again within a few
+milliseconds. One that weighs more is committed alone."""
+_READS_MAX: Final = 64
+"""Keys that are read at once for as many readers: each may hold siblings of VALUE_MAX_BYTES."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,10 @@ def _too_much(most: int) -> TooLarge:
     )
 
 
+def _too_late() -> RedisUnavailable:
+    return RedisUnavailable("it took too long for those who asked before", outcome="not_applied")
+
+
 def reading(fields: Mapping[bytes, bytes], clock: VectorClock) -> Reading:
     """What a reader of a key is shown that has these fields, at a node with this clock."""
     versions = tuple(winner_first(codec.unpack_versions(fields)))
@@ -111,8 +122,12 @@ class KVStore:
         identity: Identity,
         now_us: Callable[[], int],
         requests_max: int = 1000,
+        timeout_s: float = 30.0,
     ) -> None:
-        """`redis` and `scripts` use connections to runs of Redis that `identity` admits."""
+        """`redis` and `scripts` use connections to runs of Redis that `identity` admits.
+
+        Redis may take `timeout_s` until a request is sent, and then for the answer.
+        """
         self._redis: Any = redis  # redis-py's types say bytes or str for every reply
         self._keys = keys
         self._scripts = scripts
@@ -120,6 +135,14 @@ class KVStore:
         self.identity = identity
         self._now_us = now_us
         self._requests_max = requests_max
+        self._commits = Gathering(
+            self._commit_together,
+            _COMMITS_MAX_BYTES,
+            timeout_s,
+            _too_late,
+            weigh=lambda asked: asked[1].weight,
+        )
+        self._reads = Gathering(self._read_together, _READS_MAX, timeout_s, _too_late)
         self.log = WriteLog(redis, keys, identity)
         """Its log."""
 
@@ -142,36 +165,45 @@ class KVStore:
         Raises PreconditionFailed, TooLarge, IdempotencyKeyReused, NotReady, Syncing,
         RedisUnavailable.
         """
+        commit = Commit(operations, conditions, reads, most, request)
+        outcome = await self._commits.wish((context, commit))
+        match outcome:
+            case Failed():
+                raise PreconditionFailed(outcome.held)
+            case TooMuch():
+                raise _too_much(most)
+            case Moved():
+                raise NotLost("more of that actor has come here just now; look again")
+            case Reused():
+                raise IdempotencyKeyReused
+        return outcome
+
+    async def _commit_together(
+        self, asked: Sequence[tuple[VectorClock, Commit]]
+    ) -> Sequence[Outcome]:
+        """The writes are committed, each after the context beside it.
+
+        Raises NotReady, Syncing, RedisUnavailable; then none of them is, as far as is known.
+        """
         actor = await self.identity.writer()
-        self._still_covers(context)
+        for context, _ in asked:
+            self._still_covers(context)
         with translated(changes=True):
-            committed = await self._scripts.commit_write(
+            outcomes = await self._scripts.commit_writes(
                 actor,
-                operations,
+                [commit for _, commit in asked],
                 self._now_us(),
                 self._progress.clock[actor],
-                conditions,
-                reads,
-                most,
-                request,
                 self._requests_max,
             )
-        if committed is None:
+        if outcomes is None:
             self.identity.doubt()
             raise RedisUnavailable(NOT_OURS)
-        if isinstance(committed, Failed):
-            raise PreconditionFailed(committed.held)
-        if isinstance(committed, TooMuch):
-            raise _too_much(most)
-        if isinstance(committed, Moved):
-            raise NotLost("more of that actor has come here just now; look again")
-        if isinstance(committed, Reused):
-            raise IdempotencyKeyReused
-        if isinstance(committed, Accepted):
-            return committed
-        self._progress.advance(committed.clock)
-        metrics.COMMITTED.inc()
-        return committed
+        committed = [one for one in outcomes if isinstance(one, Committed)]
+        if committed:
+            self._progress.advance(committed[-1].clock)
+            metrics.COMMITTED.inc(len(committed))
+        return outcomes
 
     @in_a_settled_run
     async def read(self, key: str, context: VectorClock = NOTHING) -> Reading:
@@ -180,8 +212,12 @@ class KVStore:
 
         Raises Syncing, RedisUnavailable.
         """
-        readings, _ = await self._read([key], context, None)
-        return readings[key]
+        self._still_covers(context)
+        return await self._reads.wish(key)
+
+    async def _read_together(self, keys: Sequence[str]) -> list[Reading]:
+        readings, _ = await self._read(list(dict.fromkeys(keys)), NOTHING, None)
+        return [readings[key] for key in keys]
 
     @in_a_settled_run
     async def snapshot(

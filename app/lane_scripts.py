@@ -13,11 +13,12 @@ from typing import Any
 from redis.asyncio import Redis
 
 from app import codec, scripts
+from app.commits import Accepted, Committed, Reused
 from app.errors import Syncing
 from app.incarnation import lane_of
 from app.keys import Keys
-from app.scripts import Accepted, Committed, Reused, source
-from app.vector_clock import VectorClock
+from app.scripts import source
+from app.vector_clock import Dot, VectorClock
 from app.write import Operation
 
 
@@ -98,7 +99,7 @@ class LaneScripts:
             return Full()
         if reply[0] == b"reused":
             return Reused()
-        return scripts.accepted(reply) if reply[0] == b"accepted" else scripts.committed(reply)
+        return scripts.accepted(reply) if reply[0] == b"accepted" else _committed(reply)
 
     async def commit_deferred(self, actor: str, now_us: int, drain_max: int) -> Due | None:
         """Commit the deferred writes whose context is covered (`lua/commit_deferred.lua`), at most
@@ -179,3 +180,10 @@ class LaneScripts:
         if reply and len(reply) == 1:
             raise Syncing
         return VectorClock.parse(reply[1].decode()) if reply and reply[0] else None
+
+
+def _committed(reply: Sequence[Any]) -> Committed:
+    """What the script says of a write that was done before."""
+    dot, timestamp, clock, replayed = reply[1:]
+    done = Dot.parse(dot.decode())
+    return Committed(done, int(timestamp), VectorClock.parse(clock.decode()), (), bool(replayed))

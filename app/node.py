@@ -168,6 +168,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             who,
             now_us,
             config.idempotency_max,
+            config.redis_timeout_ms / 1000,
         )
         buffer = PendingBuffer(
             redis,

@@ -7,7 +7,7 @@ Does not know why a rule is applied, nor what to do when Redis fails.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,13 +16,13 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from app import codec
-from app.conditions import Condition
+from app.commits import Accepted, Commit, Committed, Failed, Fields, Moved, Outcome, Reused, TooMuch
 from app.errors import Held, LogTrimmed, Syncing
 from app.incarnation import Remembered, Settled
 from app.keys import Keys
 from app.snapshot import Cut, Kept, KeyState, Part
 from app.vector_clock import Dot, VectorClock
-from app.write import Operation, Write
+from app.write import Write
 
 LUA: Final = Path(__file__).parent / "lua"
 _INCLUDE: Final = re.compile(r"^--@include (\w+)$", re.MULTILINE)
@@ -33,55 +33,6 @@ def source(name: str) -> str:
     """The text of `lua/NAME.lua` with its includes (`lua/NAME.inc.lua`) put in."""
     text = (LUA / f"{name}.lua").read_text()
     return _INCLUDE.sub(lambda match: (LUA / f"{match[1]}.inc.lua").read_text(), text)
-
-
-Fields = Mapping[bytes, bytes]
-"""The fields of the hash of a user key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """A local write that is done: its name, its time, and the clock after it."""
-
-    dot: Dot
-    timestamp: int
-    clock: VectorClock
-    before: tuple[Fields, ...] = ()
-    """The fields of each key that was read, as they were before the write."""
-    replayed: bool = False
-    """Whether it was done before, for the same request."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A local write that was not done: what the keys hold of which a condition wants another."""
-
-    held: tuple[Held, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Reused:
-    """Nothing was done: another request came with this Idempotency-Key before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """Nothing was done: an actor whose end was to be declared has another one here."""
-
-
-@dataclass(frozen=True, slots=True)
-class TooMuch:
-    """Nothing was done: what was to be read is more than the limit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A deferred write that waits: its name, and the clock when it was looked at."""
-
-    dot: Dot
-    clock: VectorClock
-    replayed: bool = False
-    """Whether it was accepted before, for the same request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +63,7 @@ class Scripts:
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._keys = keys
-        self._commit_write = redis.register_script(source("commit_write"))
+        self._commit_writes = redis.register_script(source("commit_writes"))
         self._receive_writes = redis.register_script(source("receive_writes"))
         self._read_cut = redis.register_script(source("read_cut"))
         self._stage_part = redis.register_script(source("stage_part"))
@@ -129,27 +80,44 @@ class Scripts:
         self._hold_lease = redis.register_script(source("hold_lease"))
         self._release_lease = redis.register_script(source("release_lease"))
 
-    async def commit_write(
+    async def commit_writes(
         self,
         actor: str,
-        operations: Sequence[Operation],
+        commits: Sequence[Commit],
         now_us: int,
         known: int = 0,
-        conditions: Sequence[Condition] = (),
-        reads: Sequence[str] = (),
-        most: int = 2**30,
-        request: str = "",
         requests_max: int = 1,
-    ) -> Committed | Accepted | Failed | TooMuch | Reused | Moved | None:
-        """Commit a local write (`lua/commit_write.lua`), unless a condition fails or the keys
-        `reads` hold more than `most` bytes; once for each `request`, for which it may have been
-        deferred. None: Redis is not the actor's, or no longer has its write `known`.
+    ) -> list[Outcome] | None:
+        """Commit local writes, one after the other (`lua/commit_writes.lua`); what came of each.
+        None: Redis is not the actor's, or no longer has its write `known`, and nothing was done.
 
         Raises Syncing.
         """
         keys = self._keys
-        touched = [*operations, *conditions]
-        reply: list[Any] = await self._commit_write(
+        names: list[str] = []
+        args: list[str | int | bytes] = [
+            actor,
+            now_us,
+            keys.applied_channel,
+            known,
+            requests_max,
+            keys.system_channel,
+            keys.lane_stem,
+        ]
+        for commit in commits:
+            operations, conditions, request = commit.operations, commit.conditions, commit.request
+            names += [keys.kv(one.key) for one in (*operations, *conditions)]
+            names += map(keys.kv, commit.reads)
+            args += (
+                codec.pack_operations(operations),
+                request,
+                codec.fingerprint(operations, conditions) if request else "",
+                commit.most,
+                len(commit.reads),
+                len(conditions),
+            )
+            args += [condition.wanted for condition in conditions]
+        reply: list[Any] = await self._commit_writes(
             keys=[
                 keys.clock,
                 keys.meta,
@@ -160,47 +128,22 @@ class Scripts:
                 keys.requests,
                 keys.requests_order,
                 keys.system,
-                *(keys.kv(one.key) for one in touched),
-                *map(keys.kv, reads),
+                *names,
             ],
-            args=[
-                actor,
-                now_us,
-                codec.pack_operations(operations),
-                keys.applied_channel,
-                known,
-                most,
-                request,
-                codec.fingerprint(operations, conditions) if request else "",
-                requests_max,
-                keys.system_channel,
-                keys.lane_stem,
-                *(condition.wanted for condition in conditions),
-            ],
+            args=args,
         )
         if not reply:
             return None
-        if reply[0] == b"merging":
+        if reply == [b"merging"]:
             raise Syncing
-        if reply[0] == b"accepted":
-            return accepted(reply)
-        if reply[0] == b"failed":
-            clock = VectorClock.parse(reply[1].decode())
-            return Failed(
-                tuple(
-                    _held(conditions[int(number)].key, dots, deletes, clock)
-                    for number, dots, deletes in zip(
-                        reply[2::3], reply[3::3], reply[4::3], strict=True
-                    )
-                )
-            )
-        if reply[0] == b"too much":
-            return TooMuch()
-        if reply[0] == b"reused":
-            return Reused()
-        if reply[0] == b"moved":
-            return Moved()
-        return committed(reply)
+        clock = VectorClock.parse(reply[0].decode())
+        outcomes: list[Outcome] = []
+        for commit, result in zip(commits, reply[1:], strict=True):
+            outcome = _outcome(commit, result, clock)
+            if isinstance(outcome, Committed) and not outcome.replayed:
+                clock = outcome.clock
+            outcomes.append(outcome)
+        return outcomes
 
     async def read_keys(
         self, names: Sequence[str], most: int | None
@@ -469,16 +412,12 @@ class Scripts:
         await self._release_lease(keys=[self._keys.lease(peer)], args=[holder])
 
 
-def committed(reply: Sequence[Any]) -> Committed:
-    """What a script says of a write that is done."""
-    dot, timestamp, clock, replayed = reply[1:5]
-    return Committed(
-        Dot.parse(dot.decode()),
-        int(timestamp),
-        VectorClock.parse(clock.decode()),
-        tuple(map(_fields, reply[5:])),
-        bool(replayed),
-    )
+def _fields(flat: Sequence[bytes]) -> Fields:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _dots(text: bytes) -> tuple[Dot, ...]:
+    return tuple(map(Dot.parse, text.decode().split()))
 
 
 def accepted(reply: Sequence[Any]) -> Accepted:
@@ -487,12 +426,30 @@ def accepted(reply: Sequence[Any]) -> Accepted:
     return Accepted(Dot.parse(dot.decode()), VectorClock.parse(clock.decode()), bool(replayed))
 
 
-def _fields(flat: Sequence[bytes]) -> Fields:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _dots(text: bytes) -> tuple[Dot, ...]:
-    return tuple(map(Dot.parse, text.decode().split()))
+def _outcome(commit: Commit, result: list[Any], clock: VectorClock) -> Outcome:
+    """What came of a write, by the script's result for it; `clock` is that before the write."""
+    match result:
+        case [b"committed", dot_text, timestamp, clock_text, replayed, *before]:
+            dot = Dot.parse(dot_text.decode())
+            after = VectorClock.parse(clock_text.decode()) if clock_text else clock.with_dot(dot)
+            fields = tuple(map(_fields, before))
+            return Committed(dot, int(timestamp), after, fields, bool(replayed))
+        case [b"accepted", *_]:
+            return accepted(result)
+        case [b"failed", *failed]:
+            return Failed(
+                tuple(
+                    _held(commit.conditions[int(number)].key, dots, deletes, clock)
+                    for number, dots, deletes in zip(
+                        failed[::3], failed[1::3], failed[2::3], strict=True
+                    )
+                )
+            )
+        case [b"too much"]:
+            return TooMuch()
+        case [b"reused"]:
+            return Reused()
+    return Moved()
 
 
 def _held(key: str, dots: bytes, deletes: bytes, clock: VectorClock) -> Held:

@@ -31,7 +31,7 @@ from app import log, metrics, node
 from app.config import Config
 from app.embedded_redis import EmbeddedRedis
 from app.errors import InvariantError, StartupError
-from app.http_server import BACKLOG
+from app.port import BACKLOG, port_taken, take_port
 
 logger = log.get_logger(__name__)
 
@@ -45,8 +45,6 @@ RESTART_PAUSE_MIN_S = 0.1
 RESTART_PAUSE_MAX_S = 5.0
 #: Beyond SHUTDOWN_GRACE_MS: what a worker may take to close its own connections.
 LAST_STEPS_S = 2.0
-#: The workers of a supervisor that was killed need a moment until they let go of the port.
-PORT_RELEASE_S = 3.0
 POLL_S = 0.05
 
 
@@ -114,7 +112,7 @@ class _Supervisor:
             for sock in self._sockets:
                 sock.listen(BACKLOG)
         except OSError as error:
-            raise _port_taken(self._config.host, port, error) from error
+            raise port_taken(self._config.host, port, error) from error
 
     async def _rest(self) -> None:
         if self._exit_code == 0:  # else the state is in doubt, and is not to be vouched for
@@ -291,66 +289,6 @@ def _when_standard_input_ends(call: Callable[[], object]) -> None:
         loop.add_reader(descriptor, read)
     except PermissionError:  # no pipe or terminal but a file, such as /dev/null: it has ended
         loop.call_soon(call)
-
-
-async def take_port(host: str, port: int) -> list[socket.socket]:
-    """Sockets bound to all addresses of `host`; none listens yet. Raises StartupError."""
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise StartupError(f"HOST: {host} is no address: {error.strerror}") from error
-    give_up = loop.time() + PORT_RELEASE_S
-    while True:
-        try:
-            return _bind_all(found)
-        except OSError as error:
-            if loop.time() > give_up:
-                raise _port_taken(host, port, error) from error
-        await asyncio.sleep(POLL_S)
-
-
-def _bind_all(found: list[Any]) -> list[socket.socket]:
-    sockets: list[socket.socket] = []
-    port: int | None = None
-    try:
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            if port is not None:
-                address = (address[0], port, *address[2:])
-            # A bound socket does not yet show whether somebody else listens there: one that
-            # listens does, and is closed again.
-            with _bind(family, kind, protocol, address) as probe:
-                probe.listen(1)
-                address = probe.getsockname()
-                port = address[1]
-            sockets.append(_bind(family, kind, protocol, address))
-    except OSError:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
-
-
-def _bind(family: int, kind: int, protocol: int, address: Any) -> socket.socket:
-    sock = socket.socket(family, kind, protocol)
-    try:
-        # Connections of the last run that are still closing must not keep the port.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setblocking(False)
-        sock.bind(address)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _port_taken(host: str, port: int, error: OSError) -> StartupError:
-    return StartupError(
-        f"HOST, PORT: cannot listen on {host}:{port}: {error.strerror}. "
-        "Choose another PORT (0 picks a free one), or end what uses this one."
-    )
 
 
 async def is_ready(host: str, port: int) -> bool:

@@ -1,10 +1,11 @@
 """Keeping the logs short: what every member has goes, and more than the caps goes in any case.
 
 Assumes that the clocks on the board are what the members last said, or others of them. Guarantees
-that no entry is removed that some member lacks, as far as its actor's log is within
-`LOG_MAX_ENTRIES` and all logs together are within `LOG_MAX_BYTES` (G9). A member that lacks what a
-cap has removed is sent a snapshot; no write is lost by it (G8). While a snapshot is being sent, the
-log that it still needs is kept beyond the caps, so that it comes to an end.
+that no entry is removed before every member has had it, as far as its actor's log is within
+`LOG_MAX_ENTRIES` and all logs together are within `LOG_MAX_BYTES` (G9). A member that lacks what
+was removed, or whose Redis has lost it, is sent a snapshot; no write is lost by it (G8). While a
+snapshot is being sent, the log that it still needs is kept beyond the caps, so that it comes to an
+end.
 
 One worker of a node does it, by a lease. Does not know who reads the logs.
 """

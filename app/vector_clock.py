@@ -87,10 +87,16 @@ class VectorClock(Mapping[str, int]):
 
         Raises ValueError for a negative sequence.
         """
-        items = entries.items() if isinstance(entries, Mapping) else entries
-        self._entries = {actor: sequence for actor, sequence in items if sequence}
+        self._entries = {actor: sequence for actor, sequence in dict(entries).items() if sequence}
         if any(sequence < 0 for sequence in self._entries.values()):
             raise ValueError("a sequence is never negative")
+
+    @classmethod
+    def _of(cls, entries: dict[str, int]) -> Self:
+        """The clock with these entries, all of them positive, which nobody changes any more."""
+        clock = object.__new__(cls)
+        clock._entries = entries
+        return clock
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -127,7 +133,10 @@ class VectorClock(Mapping[str, int]):
     def __le__(self, other: Self) -> bool:
         """Whether `other` covers every write that this clock covers."""
         theirs = other._entries
-        return all(sequence <= theirs.get(actor, 0) for actor, sequence in self._entries.items())
+        for actor, sequence in self._entries.items():  # noqa: SIM110 (all() takes twice as long)
+            if sequence > theirs.get(actor, 0):
+                return False
+        return True
 
     def __lt__(self, other: Self) -> bool:
         """Whether this clock happened before `other`."""
@@ -159,7 +168,7 @@ class VectorClock(Mapping[str, int]):
         """This clock joined with one dot (and so with all earlier ones of its actor)."""
         if self.covers(dot):
             return self
-        return type(self)({**self._entries, dot.actor: dot.sequence})
+        return self._of({**self._entries, dot.actor: dot.sequence})
 
     def merge(self, other: Self) -> Self:
         """The least clock that covers both: the element-wise maximum."""
@@ -169,11 +178,11 @@ class VectorClock(Mapping[str, int]):
         for actor, sequence in other._entries.items():
             if sequence > entries.get(actor, 0):
                 entries[actor] = sequence
-        return type(self)(entries)
+        return self._of(entries)
 
     def beyond(self, other: Self) -> Self:
         """The entries of this clock that `other` does not cover: what `other` lacks."""
-        return type(self)((a, s) for a, s in self._entries.items() if s > other[a])
+        return self._of({a: s for a, s in self._entries.items() if s > other[a]})
 
     def dots(self) -> list[Dot]:
         """The last dot of each actor, by actor."""

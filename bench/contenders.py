@@ -24,7 +24,7 @@ from typing import Any, Final
 import aiohttp
 
 from app.embedded_redis import EmbeddedRedis
-from app.local_cluster import HOST, LocalCluster, free_ports
+from app.local_nodes import HOST, LocalCluster, free_ports
 from bench.eventual import EventualCluster
 from bench.launch import launched, until
 from bench.requests import Request

@@ -7,7 +7,7 @@ refused and broken off. What it does not know: what passes.
 import asyncio
 from contextlib import suppress
 
-from app.local_cluster import HOST
+from app.local_nodes import HOST
 
 _CHUNK_BYTES = 256 * 1024
 

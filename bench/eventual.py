@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -32,7 +32,7 @@ class Edit(NamedTuple):
 EDITS: Final = (
     Edit(
         "a write names no dependencies but its actor's write before it",
-        "app/lua/commit_write.lua",
+        "app/lua/commit_writes.lua",
         "'dependencies', clock_text(clock), 'operations'",
         "'dependencies', clock_text({ [actor] = sequence - 1 }), 'operations'",
     ),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from app.errors import StartupError
-from app.local_cluster import HOST
+from app.local_nodes import HOST
 
 WAIT_MAX_S: Final = 60.0
 STOP_MAX_S: Final = 10.0

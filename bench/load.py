@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from app.errors import StartupError
-from app.local_cluster import HOST
+from app.local_nodes import HOST
 from bench.samples import Answered
 
 Tool = Literal["wrk", "ours"]

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from app import log
 from app.errors import StartupError
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from bench.contenders import under_kv
 from bench.load import Loads
 from bench.options import count, positive

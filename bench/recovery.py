@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from app.local_cluster import LocalCluster, children_of, free_ports
+from app.local_nodes import LocalCluster, children_of, free_ports
 from bench.counting_proxy import CountingProxy
 
 VALUE_BYTES = 100

@@ -1,23 +1,6 @@
 """The client of Lightcone. Everything public is here, and nothing else is."""
 
-from client.answers import (
-    Conflict,
-    Declared,
-    Deleted,
-    ExplainedVersion,
-    ExplainedWrite,
-    Explanation,
-    Fault,
-    Member,
-    PeerStatus,
-    Pending,
-    PendingCount,
-    PendingWrite,
-    Status,
-    Transacted,
-    Version,
-    Written,
-)
+from client.answers import Declared, Deleted, Transacted, Version, Written
 from client.blocking_session import BlockingSession, blocking
 from client.errors import (
     BadInput,
@@ -34,7 +17,21 @@ from client.errors import (
     TooFarBack,
     Unreachable,
 )
-from client.lightcone import Lightcone, Session
+from client.lightcone import Lightcone
+from client.session import Session
+from client.shapes import (
+    Conflict,
+    ExplainedVersion,
+    ExplainedWrite,
+    Explanation,
+    Fault,
+    Member,
+    PeerStatus,
+    Pending,
+    PendingCount,
+    PendingWrite,
+    Status,
+)
 from client.transaction import Transaction
 from client.watching import Begin, Change, Cut, KeyState, Operation, Watched
 

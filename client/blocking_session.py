@@ -20,7 +20,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, cont
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from client.errors import Lost
-from client.lightcone import Lightcone, Session
+from client.lightcone import Lightcone
+from client.session import Session
 
 P = ParamSpec("P")
 R = TypeVar("R")

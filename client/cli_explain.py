@@ -10,10 +10,10 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from client.answers import ExplainedVersion, ExplainedWrite, Explanation
 from client.cli_command import Call
 from client.cli_keys import Key, page, taken
 from client.cli_output import Result, clean, clock, moment, row, table
+from client.shapes import ExplainedVersion, ExplainedWrite, Explanation
 
 
 async def explain(call: Call, key: Key) -> Result:

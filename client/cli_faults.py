@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from client.answers import Fault
 from client.cli_command import Call
 from client.cli_nodes import each
 from client.cli_output import Result, clean
 from client.errors import BadInput, LightconeError
 from client.nodes import node_url
+from client.shapes import Fault
 
 From = Annotated[
     str, typer.Argument(metavar="FROM", help="The node that sends: its id or its address.")

@@ -22,7 +22,7 @@ from client.cli_errors import Code, LocalTrouble
 from client.cli_output import Result, clean, row, size, table
 from client.errors import BadInput
 from client.files import replaced
-from client.lightcone import PAGE
+from client.session import PAGE
 
 #: Of a value in a table.
 SHOWN_CHARS = 60

@@ -12,12 +12,12 @@ import typer
 from rich.live import Live
 from rich.text import Text
 
-from client.answers import Pending
 from client.cli_command import Call
 from client.cli_errors import Code
 from client.cli_output import Result, clean, clock, duration, row, table
 from client.cli_status import shown
 from client.errors import BadInput, LightconeError
+from client.shapes import Pending
 
 Answered = TypeVar("Answered")
 

@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from client.answers import PeerStatus, Status
 from client.cli_output import clean, clock, duration, row, size, table
 from client.errors import LightconeError
+from client.shapes import PeerStatus, Status
 
 #: A wall clock that is wrong by more deserves a look: ties between writes follow it.
 SKEW_MS = 500

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from client.errors import BadInput
-from client.lightcone import Session
+from client.session import Session
 
 BATCH_LINES = 100
 BATCH_BYTES = 500_000

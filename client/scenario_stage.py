@@ -23,10 +23,11 @@ from typing import Self, TypeVar, Unpack
 
 from rich.console import Console
 
-from client.answers import Fault
 from client.errors import BadInput, LightconeError, NotApplied
-from client.lightcone import Lightcone, Session
+from client.lightcone import Lightcone
 from client.scenario_cluster import Cluster
+from client.session import Session
+from client.shapes import Fault
 
 Result = TypeVar("Result")
 Clock = Mapping[str, int]

@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from client import Lightcone
 from tests.contents import Contents, covers, redis_contents, unequal
 from tests.processes import until, until_equal_clocks
@@ -24,6 +24,11 @@ CLIENTS_PER_NODE = 2
 
 
 # --- clients --------------------------------------------------------------------------------------
+
+
+def client_of(cluster: LocalCluster) -> Lightcone:
+    """A client of all its nodes, patient enough for a machine that is busy with something else."""
+    return Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20)
 
 
 async def put(kv: Lightcone, url: str, key: str, value: str) -> str:

@@ -24,6 +24,7 @@ from redis.asyncio import Redis
 from app import codec, identity, wire
 from app.board import Board
 from app.buffer import PendingBuffer
+from app.commits import Committed
 from app.conditions import Condition
 from app.deferred import DeferredWrites
 from app.errors import LogTrimmed, PreconditionFailed
@@ -31,7 +32,7 @@ from app.keys import Keys
 from app.kv_store import NOTHING, KVStore, Reading
 from app.lane_scripts import LaneScripts
 from app.progress import Progress
-from app.scripts import Committed, Received, Scripts
+from app.scripts import Received, Scripts
 from app.snapshot import Kept
 from app.snapshot_reading import SnapshotReader
 from app.snapshot_receiving import SnapshotReceiving

@@ -22,7 +22,7 @@ from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
-from app.local_cluster import HOST, LocalCluster, free_ports
+from app.local_nodes import HOST, LocalCluster, free_ports
 from app.redis_program import find_redis_server
 from tests.processes import WHOLE_LOGS
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from client import BadInput, Lightcone, NotApplied
 from client.backups import Progress, backup, check, restore
-from tests.clusters import put_many, status, values
+from tests.clusters import client_of, put_many, status, values
 from tests.processes import until_equal_clocks
 
 pytestmark = pytest.mark.timeout(300)
@@ -27,7 +27,7 @@ async def test_a_backup_goes_into_an_empty_cluster(
     file = tmp_path / "all.backup"
     async with (
         LocalCluster(tmp_path / "one", env=SMALL_PARTS) as cluster,
-        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+        client_of(cluster) as kv,
     ):
         a, b, _ = cluster.urls.values()
         await put_many(kv, a, KEYS, "first")
@@ -41,7 +41,7 @@ async def test_a_backup_goes_into_an_empty_cluster(
         assert check(file) == made
     async with (
         LocalCluster(tmp_path / "two", env=SMALL_PARTS) as cluster,
-        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+        client_of(cluster) as kv,
     ):
         a, b, _ = cluster.urls.values()
         restored = await restore(a, file)
@@ -106,7 +106,7 @@ async def test_in_a_living_cluster_nothing_returns_that_was_deleted_since(
     file = tmp_path / "all.backup"
     async with (
         LocalCluster(tmp_path / "one", env=SMALL_PARTS) as cluster,
-        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+        client_of(cluster) as kv,
     ):
         a, b, c = cluster.urls.values()
         await put_many(kv, a, KEYS, "old")

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from app import embedded_redis
 from app.embedded_redis import EmbeddedRedis, redis_pid
 from app.errors import StartupError
-from app.local_cluster import children_of
+from app.local_nodes import children_of
 from app.redis_program import RedisServer, find_redis_server, redis_servers
 from tests.processes import alive, until
 

@@ -111,6 +111,19 @@ async def test_what_is_no_request_is_refused_with_a_problem(said: bytes, why: st
     assert {entry["log_level"] for entry in logs} <= {"debug"}, "anybody could fill the log"
 
 
+async def test_whoever_has_connected_before_serving_ends_is_answered() -> None:
+    async with serving() as server:
+        clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
+        for client in clients:
+            client.sendall(ECHO + b"Content-Length: 2\r\n\r\nhi")
+        server.stop.set()  # before the server could accept any of them
+        for client in clients:
+            reader, writer = await asyncio.open_connection(sock=client)
+            status, fields, body = await answer(reader)
+            assert (status, fields["connection"], body) == (200, "close", b"hi")
+            writer.close()
+
+
 async def test_what_was_sent_is_not_repeated_in_the_refusal() -> None:
     async with serving() as server, server.said(ECHO + b"X: a\x01secret\r\n\r\n") as reader:
         status, _, body = await answer(reader)

@@ -20,6 +20,7 @@ from app.scripts import Scripts
 from app.vector_clock import Dot, VectorClock
 from app.wire import Answer
 from app.write import Put
+from tests.commits import commit_one
 from tests.conftest import SERVERS, MakeRedis, begin
 
 real_redis_only = pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
@@ -331,7 +332,7 @@ async def test_nobody_writes_where_writes_are_missing_in_the_middle(make_redis: 
     scripts = Scripts(redis, Keys())
     await begin(scripts, "A", run="an earlier run")
     for _ in range(3):
-        await scripts.commit_write("A", [Put("key", b"x")], 1)
+        await commit_one(scripts, "A", [Put("key", b"x")], 1)
     await identity.check_logs(scripts)
     await redis.xdel("log:A", "2-0")
     with pytest.raises(InvariantError, match=r"lost writes in the middle.* the log of A has 2"):

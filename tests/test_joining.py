@@ -7,9 +7,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from client import Lightcone, NotApplied
-from tests.clusters import assert_nodes_equal, cut, heal, put, status, under_load
+from tests.clusters import assert_nodes_equal, client_of, cut, heal, put, status, under_load
 from tests.contents import covers
 from tests.processes import until, until_equal_clocks
 
@@ -111,7 +111,7 @@ async def test_a_node_removed_while_cut_off_brings_its_own_writes_back(
 ) -> None:
     async with (
         Growing(tmp_path) as cluster,
-        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+        client_of(cluster) as kv,
     ):
         a, b, c = cluster.urls.values()
         await put(kv, a, "before", "x")
@@ -149,7 +149,7 @@ async def test_a_member_that_is_replaced_under_its_id_gives_no_name_again(
 ) -> None:
     async with (
         Growing(tmp_path) as cluster,
-        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+        client_of(cluster) as kv,
     ):
         await cluster.add("C", "D")
         await cluster.join("D")

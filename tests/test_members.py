@@ -148,7 +148,7 @@ async def test_what_is_no_record_of_a_member_is_none(make_store: MakeStore, valu
 
 
 async def test_a_key_of_the_system_is_noted_and_told_by_both_scripts(make_store: MakeStore) -> None:
-    """lua/commit_write.lua, lua/receive_writes.lua"""
+    """lua/commit_writes.lua, lua/receive_writes.lua"""
     a, b = await make_store("A"), Node("B")
     async with a.redis.pubsub() as channel:
         await channel.subscribe(Keys().system_channel)

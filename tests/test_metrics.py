@@ -21,7 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app import metrics
 from app.errors import RedisUnavailable
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from app.redis_link import translated
 from tests.model import Node
 from tests.one_node import Client, node_a, put_by, replicated

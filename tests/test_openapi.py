@@ -12,7 +12,7 @@ from openapi_spec_validator import validate
 from app import errors, shapes
 from app.interface import INTERFACE
 from app.problems import OF_NO_ROUTE, STATUS, kind
-from client import answers
+from client import shapes as read_by_client
 from tests.contract import PROMISED
 from tools import contract_page
 
@@ -112,19 +112,19 @@ def test_each_answer_in_json_has_an_example() -> None:
 @pytest.mark.parametrize(
     ("said", "read"),
     [
-        (shapes.Status, answers.Status),
-        (shapes.PeerStatus, answers.PeerStatus),
-        (shapes.LogStatus, answers.LogStatus),
-        (shapes.SnapshotStatus, answers.SnapshotStatus),
-        (shapes.SentSnapshot, answers.SentSnapshot),
-        (shapes.ShownFault, answers.Fault),
-        (shapes.Pending, answers.Pending),
-        (shapes.PendingWrite, answers.PendingWrite),
-        (shapes.ShownMember, answers.Member),
-        (shapes.Conflict, answers.Conflict),
-        (shapes.Explanation, answers.Explanation),
-        (shapes.ExplainedVersion, answers.ExplainedVersion),
-        (shapes.ExplainedWrite, answers.ExplainedWrite),
+        (shapes.Status, read_by_client.Status),
+        (shapes.PeerStatus, read_by_client.PeerStatus),
+        (shapes.LogStatus, read_by_client.LogStatus),
+        (shapes.SnapshotStatus, read_by_client.SnapshotStatus),
+        (shapes.SentSnapshot, read_by_client.SentSnapshot),
+        (shapes.ShownFault, read_by_client.Fault),
+        (shapes.Pending, read_by_client.Pending),
+        (shapes.PendingWrite, read_by_client.PendingWrite),
+        (shapes.ShownMember, read_by_client.Member),
+        (shapes.Conflict, read_by_client.Conflict),
+        (shapes.Explanation, read_by_client.Explanation),
+        (shapes.ExplainedVersion, read_by_client.ExplainedVersion),
+        (shapes.ExplainedWrite, read_by_client.ExplainedWrite),
     ],
 )
 def test_the_python_client_names_the_same_fields(said: Any, read: Any) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from app.write import Put
 from client import Lightcone, Unreachable
 from tests.clusters import contents_of, status, under_load

@@ -13,10 +13,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from app.write import Put
 from client import Lightcone, Lost, NotCaughtUp, Session
-from tests.clusters import assert_nodes_equal, cut, heal, heal_links_to, put, status
+from tests.clusters import assert_nodes_equal, client_of, cut, heal, heal_links_to, put, status
 from tests.contents import covers, redis_contents, writes_of
 from tests.processes import WHOLE_LOGS, until, until_equal_clocks
 
@@ -43,7 +43,7 @@ async def test_a_wiped_node_goes_on_under_another_name_and_its_writes_come_home(
 ) -> None:
     async with (
         LocalCluster(tmp_path, env=WHOLE_LOGS) as cluster,
-        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+        client_of(cluster) as kv,
     ):
         a, b, c = cluster.urls.values()
         acknowledged = {
@@ -76,7 +76,7 @@ async def test_a_node_put_back_from_an_old_copy_gives_no_name_again(
 ) -> None:
     async with (
         LocalCluster(tmp_path / "data") as cluster,
-        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+        client_of(cluster) as kv,
     ):
         a = cluster.urls["A"]
         acknowledged: dict[str, tuple[str, str]] = {}
@@ -170,7 +170,7 @@ async def test_who_has_seen_what_was_lost_with_a_disk_is_told_so_and_goes_on(
 ) -> None:
     async with (
         LocalCluster(tmp_path, env=WHOLE_LOGS) as cluster,
-        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+        client_of(cluster) as kv,
     ):
         a, b, _ = cluster.urls.values()
         session = kv.session(timeout_s=3)
@@ -208,7 +208,7 @@ async def test_a_write_that_waits_for_what_was_lost_with_two_disks_is_delivered_
 ) -> None:
     async with (
         LocalCluster(tmp_path, env=WHOLE_LOGS) as cluster,
-        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+        client_of(cluster) as kv,
     ):
         a, b, c = cluster.urls.values()
         await put(kv, a, "x", "kept")

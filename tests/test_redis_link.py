@@ -19,6 +19,7 @@ from app.keys import Keys
 from app.redis_link import translated
 from app.scripts import Scripts
 from app.write import Put
+from tests.commits import commit_one
 from tests.conftest import begin
 from tests.one_redis import (
     LONG_MS,
@@ -63,7 +64,7 @@ async def admin(url: str) -> AsyncIterator[Any]:
 
 async def commit(redis: Redis) -> object:
     """What the node does: a write by a script."""
-    return await Scripts(redis, Keys()).commit_write("A", OPERATIONS, 1)
+    return await commit_one(Scripts(redis, Keys()), "A", OPERATIONS, 1)
 
 
 async def set_(redis: Redis) -> object:

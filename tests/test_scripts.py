@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from app.commits import Committed
 from app.keys import Keys
 from app.lane_scripts import LaneScripts
-from app.scripts import LUA, Committed, Received, Scripts, source
+from app.scripts import LUA, Received, Scripts, source
 from app.vector_clock import Dot, VectorClock
 from app.write import Put
+from tests.commits import commit_one
 from tests.conftest import MakeRedis, MakeStore, begin
 from tests.model import Node
 
@@ -60,13 +62,13 @@ def test_the_twin_named_in_a_header_exists() -> None:
 
 def test_the_scripts_are_data_of_the_package() -> None:
     assert Path(LUA).is_dir()
-    assert {"commit_write", "receive_writes", "claim_node", "settle_actor"} <= set(SCRIPTS)
+    assert {"commit_writes", "receive_writes", "claim_node", "settle_actor"} <= set(SCRIPTS)
 
 
 async def test_replies_come_back_as_values(make_redis: MakeRedis) -> None:
     scripts = Scripts(make_redis(), Keys())
     await begin(scripts, "A", "A~x1")
-    committed = await scripts.commit_write("A~x1", [Put("lunch", b"noon?")], 77)
+    committed = await commit_one(scripts, "A~x1", [Put("lunch", b"noon?")], 77)
     assert committed == Committed(Dot("A~x1", 1), 77, VectorClock({"A~x1": 1}))
     b = Node("B")
     first, second, third = (b.write([Put("x", b"%d" % n)], n) for n in (1, 2, 3))
@@ -106,7 +108,7 @@ async def test_names_of_keys_may_have_a_prefix(make_redis: MakeRedis) -> None:
     redis: Any = make_redis()
     scripts = Scripts(redis, Keys("{s3}"))
     await begin(scripts, "A")
-    await scripts.commit_write("A", [Put("lunch", b"noon?")], 5)
+    await commit_one(scripts, "A", [Put("lunch", b"noon?")], 5)
     b = Node("B")
     b.write([Put("x", b"1")], 1)
     await scripts.receive_writes("A", [b.write([Put("x", b"2")], 2)], 5, 10, 10)
@@ -125,9 +127,9 @@ async def test_scripts_are_loaded_again_when_redis_has_forgotten_them(
     redis = make_redis()
     scripts = Scripts(redis, Keys())
     await begin(scripts, "A")
-    await scripts.commit_write("A", [Put("lunch", b"noon?")], 5)
+    await commit_one(scripts, "A", [Put("lunch", b"noon?")], 5)
     await redis.script_flush()
-    committed = await scripts.commit_write("A", [Put("lunch", b"one?")], 5)
+    committed = await commit_one(scripts, "A", [Put("lunch", b"one?")], 5)
     assert isinstance(committed, Committed)
     assert committed is not None
     assert committed.dot == Dot("A", 2)

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from app.errors import StartupError
-from app.local_cluster import HOST, LocalCluster
+from app.local_nodes import HOST, LocalCluster
 from app.write import Put
 from tests.clusters import status
 from tests.contents import covers, redis_contents, unequal, writes_of

@@ -20,7 +20,7 @@ from app import __version__
 from app.__main__ import main
 from app.config import Config
 from app.embedded_redis import redis_pid
-from app.local_cluster import children_of
+from app.local_nodes import children_of
 from tests.processes import alive, until
 
 

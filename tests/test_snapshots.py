@@ -13,9 +13,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from app.local_cluster import LocalCluster
-from client import Lightcone
-from tests.clusters import cut, heal, put_many, status
+from app.local_nodes import LocalCluster
+from tests.clusters import client_of, cut, heal, put_many, status
 from tests.contents import redis_contents, unequal
 from tests.processes import until, until_equal_clocks
 
@@ -56,7 +55,7 @@ async def test_a_node_beyond_the_cap_keeps_what_it_wrote_and_gets_what_it_missed
     """Both sides wrote more than their logs hold, and deleted, while they were apart."""
     async with (
         LocalCluster(tmp_path, env=SHORT_LOGS) as cluster,
-        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+        client_of(cluster) as kv,
     ):
         a, b, c = cluster.urls.values()
         shared = [f"shared-{n}" for n in range(40)]
@@ -94,7 +93,7 @@ async def test_a_member_that_was_removed_for_longer_than_the_logs_go_back_comes_
     """With writes of its own, which are more than its log holds, too."""
     async with (
         LocalCluster(tmp_path, env=SHORT_LOGS) as cluster,
-        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+        client_of(cluster) as kv,
     ):
         a, b, c = cluster.urls.values()
         await put_many(kv, a, [f"shared-{n}" for n in range(20)], "before")
@@ -139,7 +138,7 @@ async def test_a_wiped_node_gets_all_that_the_logs_have_no_more(
 ) -> None:
     async with (
         LocalCluster(tmp_path, env=SHORT_LOGS) as cluster,
-        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+        client_of(cluster) as kv,
     ):
         a, _b, c = cluster.urls.values()
         keys = [f"key-{n}" for n in range(80)]
@@ -161,7 +160,7 @@ async def test_nodes_that_only_a_third_connects_keep_no_logs_for_each_other(
     env = SHORT_LOGS | {"LOG_MAX_ENTRIES": "1000000", "RELAY_AFTER_MS": "100"}
     async with (
         LocalCluster(tmp_path, env=env) as cluster,
-        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+        client_of(cluster) as kv,
     ):
         a, _b, c = cluster.urls.values()
         await cut(http, cluster, "A", "C")
@@ -185,7 +184,7 @@ async def test_killed_at_any_moment_of_a_snapshot_it_goes_on_or_begins_anew(
     rng = random.Random(victim)
     async with (
         LocalCluster(tmp_path, env=SHORT_LOGS, nodes=2) as cluster,
-        Lightcone(list(cluster.urls.values()), timeout_s=30, patience_s=20) as kv,
+        client_of(cluster) as kv,
     ):
         a, b = cluster.urls.values()
         keys = [f"key-{n}" for n in range(300)]

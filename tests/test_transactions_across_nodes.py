@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from client import Lightcone
 from tests.contents import redis_contents, writes_of
 from tests.processes import until

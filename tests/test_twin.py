@@ -46,7 +46,7 @@ KEYS = ("lunch", "dinner", "supper")
 _SCRIPTS = tuple(
     f"app/lua/{name}.lua"
     for name in (
-        *("commit_write", "receive_writes", "merge_keys"),
+        *("commit_writes", "receive_writes", "merge_keys"),
         *("commit.inc", "accept_deferred", "commit_deferred"),
     )
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from app.vector_clock import Dot, VectorClock
 from client import Lightcone
 from tests.events import Event, watching

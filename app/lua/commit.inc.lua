@@ -1,28 +1,42 @@
 --[[
-  The commit of a write of this node: stamped, logged, applied and counted, after all that is
-  applied here. It needs `clocks`, `operations`, `conditions`, `index` and `ends`.
-
-  commit(at, clock, actor, packed, now, last, kv_keys) -> dot, timestamp as text
+  The commit of a write of this node: stamped, logged and applied, after all that is applied here.
+  It needs `clocks`, `operations`, `conditions`, `index` and `ends`.
 
   `at` names the keys `clock`, `meta`, `deletes`, `log`, `keys`, `conflicts` and `system`, and the
-  channels `channel` and `alert`; `kv_keys` are the `kv:` keys of the operations, in order; `last`
-  is the timestamp of the last write here. `clock` covers the write afterwards.
+  channels `channel` and `alert`.
 
-  The first command is XADD, which Redis refuses when it is out of memory; after it, nothing is
-  refused half-way.
+  commit(at, clock, actor, packed, stamp, kv_keys, sizes) -> dot, the actors whose end it declares.
+  `kv_keys` are the `kv:` keys of the operations, in order, and `sizes` says how many fields each of
+  them has (sizes_of): what is no hash is found before anything is written. `clock` covers the write
+  afterwards. The first command is XADD, which Redis refuses when it is out of memory; after it,
+  nothing is refused half-way.
+
+  keep(at, clock, actor, stamp, ended): what was committed of that actor, last with this timestamp,
+  is in the clock, and all workers are told.
 ]]
-local function commit(at, clock, actor, packed, now, last, kv_keys)
+local function sizes_of(kv_keys, sizes)
+  for _, kv_key in ipairs(kv_keys) do
+    sizes[kv_key] = redis.call('HLEN', kv_key)
+  end
+  return sizes
+end
+
+-- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014).
+local function stamp_after(last, now)
+  return math.max(now, tonumber(last or 0) + 1)
+end
+
+local function commit(at, clock, actor, packed, stamp, kv_keys, sizes)
   local sequence = (clock[actor] or 0) + 1
   local dot = string.format('%s:%.0f', actor, sequence)
-  -- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014).
-  local timestamp = string.format('%.0f', math.max(now, tonumber(last or 0) + 1))
+  local timestamp = string.format('%.0f', stamp)
   redis.call('XADD', at.log, string.format('%.0f-0', sequence),
     'timestamp', timestamp, 'dependencies', clock_text(clock), 'operations', packed)
 
   local index = 1
   for verb, key, content_type, value in operations(packed) do
     local kv_key = kv_keys[index]
-    local before = redis.call('HLEN', kv_key)
+    local before = sizes[kv_key]
     if before > 1 then
       before = #dots_at(kv_key)
     end
@@ -34,7 +48,8 @@ local function commit(at, clock, actor, packed, now, last, kv_keys)
     elseif before > 0 then
       redis.call('HSET', at.deletes, actor, string.format('%.0f', sequence))
     end
-    index_key(at.keys, at.conflicts, key, before, verb == 'put' and 1 or 0)
+    sizes[kv_key] = verb == 'put' and 1 or 0
+    index_key(at.keys, at.conflicts, key, before, sizes[kv_key])
     if string.byte(key) == 0 then
       redis.call('SADD', at.system, key)
       redis.call('PUBLISH', at.alert, key)
@@ -43,16 +58,24 @@ local function commit(at, clock, actor, packed, now, last, kv_keys)
   end
 
   clock[actor] = sequence
-  redis.call('HSET', at.clock, actor, string.format('%.0f', sequence))
-  redis.call('HSET', at.meta, 'timestamp', timestamp)
-  redis.call('PUBLISH', at.channel, dot)
+  local ends = {}
   for verb, key, _, value in operations(packed) do
     local ended = declared_end(verb, key, value)
     if ended then
       clock[ended] = closed
-      redis.call('HSET', at.clock, ended, string.format('%.0f', closed))
-      redis.call('PUBLISH', at.channel, string.format('%s:%.0f', ended, closed))
+      ends[#ends + 1] = ended
     end
   end
-  return dot, timestamp
+  return dot, ends
+end
+
+local function keep(at, clock, actor, stamp, ends)
+  local applied = { string.format('%s:%.0f', actor, clock[actor]) }
+  redis.call('HSET', at.clock, actor, string.format('%.0f', clock[actor]))
+  redis.call('HSET', at.meta, 'timestamp', string.format('%.0f', stamp))
+  for _, ended in ipairs(ends) do
+    redis.call('HSET', at.clock, ended, string.format('%.0f', closed))
+    applied[#applied + 1] = string.format('%s:%.0f', ended, closed)
+  end
+  redis.call('PUBLISH', at.channel, table.concat(applied, ' '))
 end

@@ -90,8 +90,9 @@ while head do
   for _, key in operations(head.packed) do
     kv_keys[#kv_keys + 1] = kv_stem .. key
   end
-  local _, timestamp = commit(at, clock, lane, head.packed, now, last, kv_keys)
-  last = timestamp
+  last = stamp_after(last, now)
+  local _, ends = commit(at, clock, lane, head.packed, last, kv_keys, sizes_of(kv_keys, {}))
+  keep(at, clock, lane, last, ends)
   take_away(meta_key, queue, clock[lane], head.packed)
   committed = committed + 1
   head = waiting_at(queue, clock[lane] + 1)

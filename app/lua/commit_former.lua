@@ -84,15 +84,19 @@ local kv_keys = {}
 for _, key in operations(head.packed) do
   kv_keys[#kv_keys + 1] = kv_stem .. key
 end
-local dot, timestamp = commit(at, clock, actor, head.packed, now, last, kv_keys)
+local stamp = stamp_after(last, now)
+local dot, ends = commit(at, clock, actor, head.packed, stamp, kv_keys, sizes_of(kv_keys, {}))
+keep(at, clock, actor, stamp, ends)
 take_away(meta_key, queue, first, head.packed)
 if #sequences == 1 then
   redis.call('HDEL', deferred_key, lane)
   if clock[lane] ~= closed then
     local key, value = string.char(0) .. 'end/' .. lane, string.format('%.0f', after)
-    local ends = string.format('3:put,%d:', #key) .. key
+    local declaration = string.format('3:put,%d:', #key) .. key
       .. string.format(',10:text/plain,%d:%s,', #value, value)
-    commit(at, clock, actor, ends, now, timestamp, { kv_stem .. key })
+    local last_keys = { kv_stem .. key }
+    local _, ended = commit(at, clock, actor, declaration, stamp + 1, last_keys, sizes_of(last_keys, {}))
+    keep(at, clock, actor, stamp + 1, ended)
   end
 end
 
@@ -101,7 +105,7 @@ if done then
   local since, asked, name = string.match(done, '^(%d+) (%S+) (%S+) ')
   if name == string.format('%s:%.0f', lane, first) then
     redis.call('HSET', requests_key, head.request,
-      table.concat({ since, asked, dot, timestamp, clock_text(clock) }, ' '))
+      table.concat({ since, asked, dot, string.format('%.0f', stamp), clock_text(clock) }, ' '))
   end
 end
 return { 1, clock_text(clock) }

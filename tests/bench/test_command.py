@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.local_cluster import children_of
+from app.local_nodes import children_of
 from tests.html_text import Page
 from tests.processes import alive
 

@@ -17,7 +17,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from app.local_cluster import HOST
+from app.local_nodes import HOST
 from tests.chaos.place import Place
 from tests.chaos.plan import Strike
 from tests.processes import alive, until

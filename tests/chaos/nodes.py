@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from tests.chaos.losses import Losses
 from tests.chaos.plan import Plan
 from tests.chaos.proxy import Network

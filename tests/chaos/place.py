@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
-from app.local_cluster import HOST
+from app.local_nodes import HOST
 from app.server import is_ready
 from client import Lightcone, LightconeError, PeerStatus, Status
 from tests.chaos.nodes import ChaosNodes

@@ -19,7 +19,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
-from app.local_cluster import HOST, free_ports
+from app.local_nodes import HOST, free_ports
 
 _CHUNK_BYTES = 65536
 #: Chunks under way on one wire of one connection; the sender waits when there are more.

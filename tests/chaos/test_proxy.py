@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.local_cluster import HOST
+from app.local_nodes import HOST
 from tests.chaos.proxy import Network
 from tests.processes import until
 

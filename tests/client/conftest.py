@@ -1,11 +1,13 @@
-"""Fake nodes, started and stopped around each test."""
+"""Nodes, fake and real, started and stopped around each test, and clients."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from client import Lightcone
 from tests.client.fake_node import FakeNode
+from tests.one_node import Client, node_a
 
 
 @pytest.fixture
@@ -22,6 +24,20 @@ async def b() -> AsyncIterator[FakeNode]:
     await node.start()
     yield node
     await node.stop()
+
+
+@pytest.fixture
+async def node(redis_url: str) -> AsyncIterator[Client]:
+    """A real node A, alone, and empty."""
+    async with node_a(redis_url) as node:
+        yield node
+
+
+@pytest.fixture
+async def kv(node: Client) -> AsyncIterator[Lightcone]:
+    """A session at the real node."""
+    async with Lightcone([str(node.make_url("/"))]) as kv:
+        yield kv
 
 
 @pytest.fixture

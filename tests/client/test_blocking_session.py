@@ -42,7 +42,7 @@ async def node(redis_socket: Path) -> AsyncIterator[str]:
 
 
 def public(kind: type) -> set[str]:
-    return {name for name in vars(kind) if not name.startswith("_")}
+    return {name for name in dir(kind) if not name.startswith("_")}
 
 
 def test_it_has_all_that_a_session_has_in_the_same_words() -> None:

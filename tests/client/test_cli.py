@@ -7,19 +7,18 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
-from redis import Redis as BlockingRedis
 from typer.testing import CliRunner, Result
 
 import app
 import client
 from app import wire
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from app.vector_clock import VectorClock
 from app.wire import Batch
 from app.write import Put
@@ -29,7 +28,7 @@ from client.cli_output import Result as Said
 from client.cli_output import Screen, clean
 from tests.client.fake_node import FakeNode, Holds, answers, breaks_off, refuses
 from tests.model import Node
-from tests.one_node import Client, node_a
+from tests.one_node import Client
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = "http://127.0.0.1:1"
@@ -57,15 +56,6 @@ def run(tmp_path: Path) -> Run:
         )
 
     return run
-
-
-@pytest.fixture
-async def node(redis_socket: Path) -> AsyncIterator[Client]:
-    """A real node A, alone, and empty."""
-    with BlockingRedis(unix_socket_path=str(redis_socket)) as redis:
-        redis.flushall()
-    async with node_a(f"unix://{redis_socket}?db=4") as node:
-        yield node
 
 
 def at(node: Client | FakeNode) -> tuple[str, str]:

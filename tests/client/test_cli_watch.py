@@ -6,35 +6,18 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from redis import Redis as BlockingRedis
 
 from client import Lightcone
 from client.cli_errors import Code
 from tests.client.fake_node import FakeNode, refuses
-from tests.one_node import Client, node_a
 
 ROOT = Path(__file__).parents[2]
 
 Process = asyncio.subprocess.Process
-
-
-@pytest.fixture
-async def node(redis_socket: Path) -> AsyncIterator[Client]:
-    with BlockingRedis(unix_socket_path=str(redis_socket)) as redis:
-        redis.flushall()
-    async with node_a(f"unix://{redis_socket}?db=7") as node:
-        yield node
-
-
-@pytest.fixture
-async def kv(node: Client) -> AsyncIterator[Lightcone]:
-    async with Lightcone([str(node.make_url("/"))]) as kv:
-        yield kv
 
 
 async def watch(kv: Lightcone, *arguments: str) -> Process:

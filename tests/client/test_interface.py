@@ -1,11 +1,9 @@
 """What a client can ask of a node beyond reading and writing one key, asked of a real one."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from redis import Redis as BlockingRedis
 
 from app import wire
 from app.vector_clock import VectorClock
@@ -23,21 +21,7 @@ from tests.checker.check import check
 from tests.checker.history import Read, Seen, Write, read_history
 from tests.client.fake_node import FakeNode, breaks_off, refuses
 from tests.model import Node
-from tests.one_node import Client, node_a
-
-
-@pytest.fixture
-async def node(redis_socket: Path) -> AsyncIterator[Client]:
-    with BlockingRedis(unix_socket_path=str(redis_socket)) as redis:
-        redis.flushall()
-    async with node_a(f"unix://{redis_socket}?db=3") as node:
-        yield node
-
-
-@pytest.fixture
-async def kv(node: Client) -> AsyncIterator[Lightcone]:
-    async with Lightcone([str(node.make_url("/"))]) as kv:
-        yield kv
+from tests.one_node import Client
 
 
 async def conflict(node: Client, kv: Lightcone) -> None:

@@ -1,30 +1,12 @@
 """Files of puts: all of a file is in, in its order, or it is said how far it came."""
 
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-from redis import Redis as BlockingRedis
 
 from client import BadInput, Lightcone, LightconeError
 from client.loading import BATCH_LINES, Progress, load, read
 from tests.client.fake_node import FakeNode
-from tests.one_node import Client, node_a
-
-
-@pytest.fixture
-async def node(redis_socket: Path) -> AsyncIterator[Client]:
-    with BlockingRedis(unix_socket_path=str(redis_socket)) as redis:
-        redis.flushall()
-    async with node_a(f"unix://{redis_socket}?db=3") as node:
-        yield node
-
-
-@pytest.fixture
-async def kv(node: Client) -> AsyncIterator[Lightcone]:
-    async with Lightcone([str(node.make_url("/"))]) as kv:
-        yield kv
 
 
 def line(key: str, value: str) -> bytes:

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from redis import Redis as BlockingRedis
 
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from client import (
     BadInput,
     Begin,
@@ -31,22 +30,7 @@ from client import (
 )
 from tests.client.fake_node import FakeNode, Misbehaviour, answers, breaks_off, loses, refuses
 from tests.load import Load
-from tests.one_node import Client, node_a
 from tests.processes import WHOLE_LOGS, until, until_equal_clocks
-
-
-@pytest.fixture
-async def node(redis_socket: Path) -> AsyncIterator[Client]:
-    with BlockingRedis(unix_socket_path=str(redis_socket)) as redis:
-        redis.flushall()
-    async with node_a(f"unix://{redis_socket}?db=6") as node:
-        yield node
-
-
-@pytest.fixture
-async def kv(node: Client) -> AsyncIterator[Lightcone]:
-    async with Lightcone([str(node.make_url("/"))]) as kv:
-        yield kv
 
 
 async def take(told: AsyncIterator[Watched], count: int) -> list[Watched]:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.local_cluster import HOST, LocalCluster
+from app.local_nodes import HOST, LocalCluster
 from tests.effort import effort, time_enough
 from tests.fuzzing.damage import changed_bytes
 from tests.fuzzing.test_replicate import BODIES

@@ -7,11 +7,11 @@ import pytest
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from app import codec
+from app.commits import Accepted, Committed
 from app.errors import DeferredFull, IdempotencyKeyReused, RedisUnavailable, Syncing
 from app.incarnation import Settled
 from app.keys import end_key
 from app.lane_scripts import LaneScripts
-from app.scripts import Accepted, Committed
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import Delete, Operation, Put, Write
 from tests.conftest import SERVERS, MakeStore, Store

@@ -7,6 +7,7 @@ import pytest
 from app.keys import Keys
 from app.scripts import Scripts
 from app.write import Put
+from tests.commits import commit_one
 from tests.conftest import MakeRedis, begin
 
 
@@ -15,7 +16,7 @@ async def scripts_with_log(redis: Any, writes: int = 5) -> Scripts:
     scripts = Scripts(redis, Keys())
     await begin(scripts, "A")
     for n in range(writes):
-        await scripts.commit_write("A", [Put(f"key-{n}", b"x")], 1)
+        await commit_one(scripts, "A", [Put(f"key-{n}", b"x")], 1)
     return scripts
 
 

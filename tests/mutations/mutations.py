@@ -38,7 +38,9 @@ class Mutation:
 _COMMIT: Final = "app/lua/commit.inc.lua"
 _RECEIVE: Final = "app/lua/receive_writes.lua"
 _MERGE: Final = "app/lua/merge_keys.lua"
-_CLOCK_OF_COMMIT: Final = "redis.call('HSET', at.clock, actor, string.format('%.0f', sequence))"
+_CLOCK_OF_COMMIT: Final = (
+    "  redis.call('HSET', at.clock, actor, string.format('%.0f', clock[actor]))\n"
+)
 
 _AT_TWO_INSTANTS: Final = """\
             found = await self._scripts.read_keys(keys, most)
@@ -65,14 +67,20 @@ _IN_TWO_STEPS: Final = """\
 _TOO_EARLY: Final = """\
             import asyncio
 
-            from app.scripts import Committed
+            from app.commits import Committed
 
-            async def too_early(*arguments: Any) -> Committed:
-                work = self._scripts.commit_write(*arguments)
+            async def too_early(
+                _actor: str, commits: Any, now_us: int, *rest: Any
+            ) -> list[Committed]:
+                work = self._scripts.commit_writes(actor, commits, now_us, *rest)
                 asyncio.get_running_loop().create_task(work)
                 clock = self._progress.clock
-                dot = clock.next_dot(actor)
-                return Committed(dot, self._now_us(), clock.with_dot(dot))
+                done = []
+                for _ in commits:
+                    dot = clock.next_dot(actor)
+                    clock = clock.with_dot(dot)
+                    done.append(Committed(dot, now_us, clock))
+                return done
 
 """
 
@@ -139,9 +147,9 @@ MUTATIONS: Final = (
         "clock advanced by a second command",
         "G3",
         "app/kv_store.py",
-        "        self._progress.advance(committed.clock)\n",
-        '        await self._redis.hset("clock", actor, committed.dot.sequence)\n'
-        "        self._progress.advance(committed.clock)\n",
+        "            self._progress.advance(committed[-1].clock)\n",
+        '            await self._redis.hset("clock", actor, committed[-1].dot.sequence)\n'
+        "            self._progress.advance(committed[-1].clock)\n",
         (_COMMIT, _CLOCK_OF_COMMIT, ""),
     ),
     # --- incarnations ----------------------------------------------------------------------------
@@ -191,8 +199,8 @@ MUTATIONS: Final = (
         "acknowledged before the commit",
         "G3",
         "app/kv_store.py",
-        "            committed = await self._scripts.commit_write(",
-        _TOO_EARLY + "            committed = await too_early(",
+        "            outcomes = await self._scripts.commit_writes(",
+        _TOO_EARLY + "            outcomes = await too_early(",
     ),
     Mutation(
         "Redis answers before it has synced",
@@ -341,8 +349,8 @@ MUTATIONS: Final = (
         "            context = self.sessions.context(request)",
         (
             "app/http_write.py",
-            "                    context,\n                    conditions",
-            "                    VectorClock(),\n                    conditions",
+            "                context,\n                conditions",
+            "                VectorClock(),\n                conditions",
         ),
     ),
     Mutation(

@@ -25,7 +25,7 @@ import subprocess
 from pathlib import Path
 from typing import Final, Literal
 
-from app.local_cluster import LocalCluster, children_of
+from app.local_nodes import LocalCluster, children_of
 
 Way = Literal["nothing kept", "a part kept", "all kept", "zeros", "garbage"]
 WAYS: Final[tuple[Way, ...]] = ("nothing kept", "a part kept", "all kept")

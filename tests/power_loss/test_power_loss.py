@@ -28,7 +28,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.errors import StartupError
-from app.local_cluster import LocalCluster
+from app.local_nodes import LocalCluster
 from app.redis_program import RedisServer, find_redis_server, redis_servers
 from client import Lightcone, NotApplied, OutcomeUnknown
 from tests.load import Load, assert_nothing_lost

@@ -413,27 +413,48 @@ class _Simulation:
         for node in plan.nodes:
             await self._last_write(node)
         give_up_at = self._loop.time() + SETTLES_WITHIN_S
+        quiet = await self._become_equal(give_up_at, changes_members)
+        if quiet and not plan.severed:  # whom a node cannot ask may have it
+            for session in plan.sessions:
+                if session.carries:
+                    await self._last_read(session)
+        if quiet and plan.watches:
+            await self._watcher.is_told(oracle.clock_of(plan.nodes[0]), SETTLES_WITHIN_S)
+        pending, reads = await self._last_looks()
+        # Nodes write by themselves, too: what their settings name, once members have changed.
+        while not self._are_equal() and self._loop.time() < give_up_at:
+            await self._become_equal(give_up_at, changes_members)
+            pending, reads = await self._last_looks()
+        oracle.finish(pending, reads)
+
+    def _are_equal(self) -> bool:
+        clocks = {str(self._oracle.clock_of(node)) for node in self._plan.nodes}
+        return len(clocks) == 1 and not self._waits()
+
+    def _waits(self) -> bool:
+        """Whether something is pending or deferred anywhere."""
+        return any(
+            key.startswith((b"pending:", b"deferred:"))
+            for redis in self._storages.values()
+            for key in redis.data
+        )
+
+    async def _become_equal(self, give_up_at: float, changes_members: bool) -> bool:
+        """Whether all nodes have the same, and nothing waits, before it is time to give up."""
         quiet = 0
         # Two looks in a row: what a worker sent before it died may still come in.
         while quiet < 2 and self._loop.time() < give_up_at:
             await asyncio.sleep(0.2)
-            clocks = {str(oracle.clock_of(node)) for node in plan.nodes}
-            waiting = any(
-                k.startswith((b"pending:", b"deferred:"))
-                for s in self._storages.values()
-                for k in s.data
-            )
-            if waiting:
+            if self._waits():
                 await self._declare_what_is_lost()
-            quiet = quiet + 1 if len(clocks) == 1 and not waiting else 0
+            quiet = quiet + 1 if self._are_equal() else 0
             if changes_members:
                 await self._bring_back_who_is_removed()
-        if quiet == 2 and not plan.severed:  # whom a node cannot ask may have it
-            for session in plan.sessions:
-                if session.carries:
-                    await self._last_read(session)
-        if quiet == 2 and plan.watches:
-            await self._watcher.is_told(oracle.clock_of(plan.nodes[0]), SETTLES_WITHIN_S)
+        return quiet == 2
+
+    async def _last_looks(self) -> tuple[dict[str, int], dict[str, FinalReads]]:
+        """How much waits at each node, and what it answers of each key."""
+        oracle, plan = self._oracle, self._plan
         pending: dict[str, int] = {}
         reads: dict[str, FinalReads] = {}
         for node in plan.nodes:
@@ -446,7 +467,7 @@ class _Simulation:
             asked = [s for s in plan.steps if isinstance(s, Request)]
             keys = sorted({_LAST_KEY}.union(*(request.keys for request in asked)))
             reads[node] = {key: await self._final_read(node, key) for key in keys}
-        oracle.finish(pending, reads)
+        return pending, reads
 
     async def _bring_back_who_is_removed(self) -> None:
         """A removal that was under way when its member was added may be the later one, by the clock

@@ -18,5 +18,12 @@ FOUND: Final[dict[tuple[int, str | None], str]] = {
         179,
         "mix",
     ): "a node stayed removed by a write that went with the disk of the one that told it",
+    (10478, None): "a failure of Redis while the end of a snapshot was read ended the worker",
+    (10487, None): "the simulation added nobody again who heard late of having been removed",
+    (10739, None): "the oracle took what a member had lost with its disk for what it never had",
+    (
+        6335,
+        None,
+    ): "the simulation ended when a node had just told the others what its settings name",
 }
 """(seed, profile) -> what it found."""

@@ -1,4 +1,4 @@
-"""lua/commit_write.lua: a local write is named, stamped, applied and logged in one step."""
+"""lua/commit_writes.lua: a local write is named, stamped, applied and logged in one step."""
 
 import asyncio
 from dataclasses import replace
@@ -7,11 +7,12 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
+from app.commits import Committed
 from app.conditions import Condition
 from app.errors import IdempotencyKeyReused, PreconditionFailed, RedisUnavailable
-from app.scripts import Committed
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import Delete, Operation, Put
+from tests.commits import commit_one
 from tests.conftest import SERVERS, MakeRedis, MakeStore, Store
 from tests.model import Node
 
@@ -196,7 +197,7 @@ async def test_the_redis_of_another_actor_is_not_written_to(make_store: MakeStor
     a = await make_store("A")
     await commit(a)
     before = {key: await a.redis.dump(key) for key in await a.redis.keys()}
-    assert await a.scripts.commit_write("B", [Put("lunch", b"mine")], 5) is None
+    assert await commit_one(a.scripts, "B", [Put("lunch", b"mine")], 5) is None
     assert {key: await a.redis.dump(key) for key in await a.redis.keys()} == before
 
 
@@ -233,7 +234,7 @@ async def test_a_full_redis_refuses_the_whole_write(
     await settings.config_set("maxmemory", "1")
     try:
         with pytest.raises((OutOfMemoryError, ResponseError), match="used memory"):
-            await a.scripts.commit_write("A", [Put("lunch", b"x"), Delete("lunch2")], 5)
+            await commit_one(a.scripts, "A", [Put("lunch", b"x"), Delete("lunch2")], 5)
     finally:
         await settings.config_set("maxmemory", "0")
     assert {key: await a.redis.dump(key) for key in await a.redis.keys()} == before
@@ -399,7 +400,5 @@ async def test_requests_are_remembered_for_a_day_and_at_most_so_many(
     await ask(a, "a day later")
     assert await remembered() == {b"2", b"3", b"almost a day later", b"a day later"}
     for number in range(3):
-        await a.scripts.commit_write(
-            "A", [Delete("x")], 5, request=f"more {number}", requests_max=3
-        )
+        await commit_one(a.scripts, "A", [Delete("x")], 5, request=f"more {number}", requests_max=3)
     assert await remembered() == {b"more 0", b"more 1", b"more 2"}

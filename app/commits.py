@@ -1,0 +1,87 @@
+"""A local write that is asked for, and what can come of it.
+
+Assumes nothing. Guarantees nothing alone: `lua/commit_writes.lua` is the rule.
+
+Does not know how a write is kept, nor who asks for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.conditions import Condition
+from app.errors import Held
+from app.vector_clock import Dot, VectorClock
+from app.write import Operation, Put
+
+Fields = Mapping[bytes, bytes]
+"""The fields of the hash of a user key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A local write that is asked for: done if all conditions hold, and once for each `request`.
+
+    The keys `reads` are read as they were just before it, `most` bytes in all.
+    """
+
+    operations: Sequence[Operation]
+    conditions: Sequence[Condition] = ()
+    reads: Sequence[str] = ()
+    most: int = 2**30
+    request: str = ""
+
+    @property
+    def weight(self) -> int:
+        """What it takes to carry it out, roughly, in bytes."""
+        values = (len(one.value) for one in self.operations if isinstance(one, Put))
+        return sum(values) + 1024 * (
+            len(self.operations) + len(self.conditions) + 16 * len(self.reads)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The write is done: its name, its time, and the clock after it."""
+
+    dot: Dot
+    timestamp: int
+    clock: VectorClock
+    before: tuple[Fields, ...] = ()
+    """The fields of each key that was read, as they were before the write."""
+    replayed: bool = False
+    """Whether it was done before, for the same request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The write is deferred, and waits: its name, and the clock when it was looked at."""
+
+    dot: Dot
+    clock: VectorClock
+    replayed: bool = False
+    """Whether it was accepted before, for the same request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The write was not done: what the keys hold of which a condition wants another."""
+
+    held: tuple[Held, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """Nothing was done: another request came with this Idempotency-Key before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Nothing was done: an actor whose end was to be declared has another one here."""
+
+
+@dataclass(frozen=True, slots=True)
+class TooMuch:
+    """Nothing was done: what was to be read is more than the limit."""
+
+
+Outcome = Committed | Accepted | Failed | Reused | Moved | TooMuch

@@ -1,0 +1,94 @@
+"""Asking together for what many want at the same time.
+
+Assumes that to ask for many things at once costs little more than to ask for one. Guarantees that
+nobody waits for others to come: who comes while nothing is being asked is asked for at once, with
+all who came in the same turn of the event loop; who comes meanwhile is asked for next. So batches
+grow by themselves with what there is to do. Whoever gives up waiting takes nothing from the others;
+and whoever has waited for longer than `patience_s` is not asked for any more.
+
+Does not know what is asked for.
+
+The idea is group commit (DeWitt et al. 1984), without its timer.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Wish = TypeVar("Wish")
+Result = TypeVar("Result")
+
+
+class Gathering(Generic[Wish, Result]):
+    """Wishes that are asked for together: `ask` gives a result for each.
+
+    They `weigh` at most `most` together. One that weighs more is asked for alone. Whose turn does
+    not come within `patience_s` is told what `too_late` says.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[Sequence[Wish]], Awaitable[Sequence[Result]]],
+        most: int,
+        patience_s: float,
+        too_late: Callable[[], Exception],
+        weigh: Callable[[Wish], int] = lambda _wish: 1,
+    ) -> None:
+        self._ask = ask
+        self._most = most
+        self._patience_s = patience_s
+        self._too_late = too_late
+        self._weigh = weigh
+        self._waiting: deque[tuple[Wish, float, asyncio.Future[Result]]] = deque()
+        self._asking: asyncio.Task[None] | None = None
+
+    def wish(self, wish: Wish) -> asyncio.Future[Result]:
+        """The result for this wish, or what `ask` raised, once it is there."""
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[Result] = loop.create_future()
+        self._waiting.append((wish, loop.time() + self._patience_s, result))
+        if self._asking is None:
+            self._asking = loop.create_task(self._ask_for_all())
+        return result
+
+    async def _ask_for_all(self) -> None:
+        try:
+            while self._waiting:
+                if batch := self._next():
+                    await self._ask_for(batch)
+        finally:
+            self._asking = None
+
+    def _next(self) -> list[tuple[Wish, asyncio.Future[Result]]]:
+        batch: list[tuple[Wish, asyncio.Future[Result]]] = []
+        room, now = self._most, asyncio.get_running_loop().time()
+        while self._waiting:
+            wish, until, result = self._waiting[0]
+            if not result.done():  # else nobody waits for it any more
+                if until < now:
+                    result.set_exception(self._too_late())
+                else:
+                    room -= self._weigh(wish)
+                    if room < 0 and batch:
+                        break
+                    batch.append((wish, result))
+            self._waiting.popleft()
+        return batch
+
+    async def _ask_for(self, batch: list[tuple[Wish, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._ask([wish for wish, _ in batch])
+        except Exception as error:
+            for _, waiter in batch:
+                if not waiter.done():
+                    waiter.set_exception(error)
+        except BaseException:
+            for waiter in (*(one[1] for one in batch), *(one[2] for one in self._waiting)):
+                waiter.cancel()
+            self._waiting.clear()
+            raise
+        else:
+            for (_, waiter), result in zip(batch, results, strict=True):
+                if not waiter.done():
+                    waiter.set_result(result)
