@@ -196,6 +196,19 @@ async def test_they_are_committed_in_the_order_in_which_they_were_accepted(
     assert (await c.store.read("x")).versions[0].value == b"2"
 
 
+async def test_clocks_are_written_alike_by_nodes_that_commit_and_that_receive(
+    make_store: MakeStore,
+) -> None:
+    c, b = await make_store("C"), await make_store("B")
+    await c.store.commit([Put("lunch", b"noon?")])
+    for number in range(3):
+        await accept(c, "", Put("x", b"%d" % number))
+    await c.deferred.commit_due()
+    for actor in ("C", "C+"):
+        await b.take(*await log_of(c, actor))
+        assert await b.redis.xrange(f"log:{actor}") == await c.redis.xrange(f"log:{actor}")
+
+
 async def test_who_waits_for_what_was_accepted_before_has_it_in_its_context(
     make_store: MakeStore,
 ) -> None:

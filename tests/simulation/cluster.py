@@ -28,7 +28,7 @@ from app.errors import LightconeError, RedisUnavailable
 from app.lost import Loss
 from app.node import World, worker
 from app.peers import Signer
-from app.vector_clock import Dot, VectorClock, node_of
+from app.vector_clock import Dot, VectorClock
 from tests.simulation import loop, storage
 from tests.simulation.network import LIFE, ConnectionReset, Network
 from tests.simulation.oracle import Answered, FinalReads, Oracle, Violation
@@ -483,9 +483,11 @@ class _Simulation:
         cannot ask may have it, so all have to be reached."""
         for node in self._plan.nodes:
             first = next(iter((await self._look(node, "/pending"))["deferred"]), None)
-            for dot in first["waiting_for"] if first else ():
-                if node_of(Dot.parse(dot).actor) == node:
-                    continue
+            if first is None:
+                continue
+            for dot in first["waiting_for"]:
+                if Dot.parse(dot).actor == Dot.parse(first["dot"]).actor:
+                    continue  # the one before it in its lane
                 for pair in self._plan.severed:
                     self._network.set_weather(*pair, FINE)
                 body = json.dumps({"dots": [dot]}).encode()
