@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 
 from app import errors, shapes
 from app.conditions import etag
@@ -151,6 +151,8 @@ async def problems(
         detail = f"{request.method} {request.path}: {error.reason}. Nothing was done."
         fields = _fields(name, error.status, detail, {"outcome": "not_applied"})
         return _response(fields, headers)
+    except ClientConnectionResetError:
+        raise  # the client has gone before its answer began: that is no failure, and told to nobody
     except Exception as error:
         log.critical("request failed", method=request.method, path=request.path, exc_info=error)
         status, _, detail = OF_NO_ROUTE["internal"]

@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 
 from app.http_server import serve
+from app.problems import problems
 
 FIELD_MAX_BYTES = 1000
 ECHO = b"PUT /echo HTTP/1.1\r\nHost: n\r\n"
@@ -50,7 +51,7 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], byt
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[Serving]:
-    """`/echo` gives back the body, `/slow` answers when it is allowed to."""
+    """`/echo` gives back the body, `/slow` answers when it is allowed to, `/stream` begins then."""
     entered, go_on, stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def echo(request: web.Request) -> web.Response:
@@ -61,9 +62,16 @@ async def serving() -> AsyncIterator[Serving]:
         await go_on.wait()
         return web.Response(text="done")
 
-    application = web.Application()
+    async def stream(request: web.Request) -> web.StreamResponse:
+        await slow(request)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        return response
+
+    application = web.Application(middlewares=[problems])
     application.router.add_put("/echo", echo)
     application.router.add_get("/slow", slow)
+    application.router.add_get("/stream", stream)
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)
     served = asyncio.create_task(
@@ -109,6 +117,17 @@ async def test_what_is_no_request_is_refused_with_a_problem(said: bytes, why: st
             async with server.said(ECHO + b"Content-Length: 2\r\n\r\nhi") as reader:
                 assert (await answer(reader))[2] == b"hi", "others are not served"
     assert {entry["log_level"] for entry in logs} <= {"debug"}, "anybody could fill the log"
+
+
+async def test_a_client_that_is_gone_before_its_answer_begins_is_no_failure() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with serving() as server:
+            async with server.said(b"GET /stream HTTP/1.1\r\nHost: n\r\n\r\n"):
+                await server.entered.wait()
+            async with server.said(ECHO + b"Content-Length: 2\r\n\r\nhi") as reader:
+                await answer(reader)  # by now the server knows that the other one has gone
+            server.go_on.set()
+    assert not [entry for entry in logs if entry["log_level"] == "critical"]
 
 
 async def test_whoever_has_connected_before_serving_ends_is_answered() -> None:

@@ -16,6 +16,7 @@ from tests.chaos.conduct import Firing
 from tests.chaos.logbook import Logbook
 from tests.chaos.losses import Loss
 from tests.chaos.plan import Plan
+from tests.chaos.watched import Stretch
 from tests.checker.history import Operation
 from tests.contents import Contents
 
@@ -47,6 +48,8 @@ class Evidence:
     complaints: Sequence[str] = ()
     #: How many snapshots each node has merged.
     snapshots: Mapping[str, int] = field(default_factory=dict)
+    #: What watchers were told, in order.
+    stretches: Sequence[Stretch] = ()
 
     def acknowledged(self) -> Iterator[Operation]:
         """The writes that a client was told had been done."""

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from app.vector_clock import node_of
 from app.write import SYSTEM, Delete, Put
 from client.recorder import value_text
+from tests.chaos import watched
 from tests.chaos.evidence import Evidence, Verdict
 from tests.chaos.losses import Loss
 from tests.chaos.plan import NEMESES
@@ -123,6 +124,17 @@ def clients_saw_causal_order(evidence: Evidence) -> Verdict:
     except BadHistory as error:
         return Verdict(name, what, [str(error)])
     return Verdict(name, what, [told(r, _EXPLAINED) for r in reports if not r.is_good])
+
+
+def watchers_were_told_each_write_once(evidence: Evidence) -> Verdict:
+    """Watchers were told all that was written, each write once and in causal order."""
+    stretches = evidence.stretches
+    problems = list(watched.problems(stretches, evidence.logbook, joined(evidence.clocks.values())))
+    told = sum(len(stretch.told) for stretch in stretches)
+    problems += [] if told else ["no watcher was told anything"]
+    watchers = len({stretch.watcher for stretch in stretches})
+    what = f"{told} writes told to {watchers} watchers, which began {len(stretches)} times"
+    return Verdict("watchers were told each write once", what, problems)
 
 
 def nodes_hold_the_same(evidence: Evidence) -> Verdict:
@@ -297,6 +309,7 @@ CHECKS: tuple[Check, ...] = (
     nodes_settled,
     every_key_was_read_everywhere,
     clients_saw_causal_order,
+    watchers_were_told_each_write_once,
     nodes_hold_the_same,
     logs_are_short,
     nothing_acknowledged_is_lost,

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.codec import pack_operations
+from app.vector_clock import Dot as AppDot
 from app.vector_clock import VectorClock, node_of
 from app.write import Delete, Put, Write
 from tests.chaos.conduct import Firing
@@ -27,6 +28,7 @@ from tests.chaos.losses import Loss
 from tests.chaos.plan import Plan, Request, SessionPlan, plan_for, requests_of
 from tests.chaos.run import Result
 from tests.chaos.timeline import Sample, Timeline
+from tests.chaos.watched import Stretch, Told
 from tests.checker.history import Dot, Operation, Read, Seen
 from tests.checker.history import Write as Wrote
 from tests.contents import Contents
@@ -68,7 +70,19 @@ def model_run(seed: int = 1, *, loses: str = "") -> Evidence:
         pending={name: [] for name in nodes},
         losses=asking.losses,
         snapshots=dict.fromkeys(nodes, 1),
+        stretches=[_watched(asking.logbook)],
     )
+
+
+def _watched(book: Logbook) -> Stretch:
+    """What a watcher is told of all that was written, from the beginning."""
+    stretch = Stretch("watcher", VectorClock())
+    # A write is later than all that it depends on.
+    for write in sorted(book.writes.values(), key=lambda write: write.timestamp):
+        dot = AppDot.parse(write.dot)
+        stretch.clock = stretch.clock.with_dot(dot)
+        stretch.told.append(Told(dot, VectorClock(write.dependencies), stretch.clock))
+    return stretch
 
 
 def model_result(*more: Verdict, proof: str = "seen") -> Result:

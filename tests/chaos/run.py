@@ -26,6 +26,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.context import Contexts
+from app.vector_clock import VectorClock
 from client import Lightcone, LightconeError
 from tests.chaos.conduct import Conductor, Firing
 from tests.chaos.evidence import Evidence, Verdict
@@ -37,6 +38,7 @@ from tests.chaos.nodes import ChaosNodes
 from tests.chaos.place import Place, probe_key
 from tests.chaos.plan import Plan, Strike
 from tests.chaos.timeline import Timeline
+from tests.chaos.watched import all_told, watchers_of
 from tests.checker.history import Dot, Operation, read_history
 from tests.contents import Contents, joined, redis_contents
 
@@ -90,15 +92,18 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
     timeline = Timeline(plan.nodes)
     requests, finals = directory / "requests.jsonl", directory / "final-reads.jsonl"
     logbook = Logbook()
+    contexts = Contexts(plan.settings.get("CLUSTER_SECRET"), sys.maxsize)
     async with ChaosNodes(directory / "nodes", plan) as nodes:
         watcher.tell(f"ready: {', '.join(f'{n} {url}' for n, url in nodes.urls.items())}")
         async with Lightcone(list(nodes.urls.values()), record=requests) as kv:
             load = Load(plan, kv, nodes.urls, nodes.losses)
             conductor = _conductor(nodes, kv, watcher)
+            watchers = watchers_of(kv, contexts, nodes.losses)
             async with asyncio.TaskGroup() as group:
                 looking = [
                     group.create_task(timeline.take(kv, nodes.urls, load.tally)),
                     group.create_task(_show(watcher, load.tally, conductor)),
+                    *(group.create_task(one.run()) for one in watchers),
                     *(
                         group.create_task(LogReader(logbook, node, nodes.socket(node)).keep())
                         for node in plan.nodes
@@ -108,6 +113,8 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
                 watcher.tell("everything is healed; waiting for the nodes to agree")
                 settled_s = await _settled_s(kv, nodes.urls)
                 await _until_logs_are_short(nodes)
+                clock = VectorClock((await kv.status())["clock"])
+                await all_told(watchers, clock, SETTLE_MAX_S)
                 for task in looking:
                     task.cancel()
         keys = [*plan.keys(), *map(probe_key, plan.nodes)]
@@ -124,7 +131,6 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
     there = {node: contents for node, contents in held.items() if contents is not None}
     end = joined(contents.clock for contents in there.values())
     timeline.lasting = {loss.actor: end.get(loss.actor, 0) for loss in nodes.losses.taken}
-    contexts = Contexts(plan.settings.get("CLUSTER_SECRET"), sys.maxsize)
 
     def lost_in(printed: str) -> Dot | None:
         context = contexts.parse(printed).to_dict()
@@ -144,6 +150,7 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
         logs={node: contents.logs for node, contents in there.items()},
         logbook=logbook,
         pending={node: contents.pending for node, contents in there.items()},
+        stretches=[stretch for one in watchers for stretch in one.stretches],
         complaints=await asyncio.to_thread(_told, log_files, _COMPLAINTS),
         snapshots=Counter(
             line.partition(":")[0] for line in await asyncio.to_thread(_told, log_files, (_MERGED,))

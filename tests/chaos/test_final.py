@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from app.codec import pack_operations
+from app.vector_clock import VectorClock
 from app.write import Put
 from tests.chaos.conduct import Firing
 from tests.chaos.evidence import Evidence
 from tests.chaos.final import CHECKS, verdicts
 from tests.chaos.logbook import Logbook
 from tests.chaos.model_run import model_run
+from tests.chaos.watched import Stretch, Told
 from tests.checker.history import Operation, Read, Write
 from tests.contents import sequence_of
 
@@ -92,8 +94,10 @@ def test_a_run_that_left_nothing_behind_is_bad_in_every_way_that_takes_something
         logbook=Logbook(),
         pending={},
         snapshots={},
+        stretches=[],
     )
     assert {
+        "watchers were told each write once",
         "every strike fired",
         "there was load",
         "nodes settled",
@@ -442,3 +446,58 @@ def test_a_name_that_is_lost_may_not_be_given_again() -> None:
     )
     found = bad(replace(LOSSY, history=[*LOSSY.history, again]))
     assert {"dots name one write", LOST} <= found
+
+
+# --- watchers ------------------------------------------------------------------------------------
+
+WATCHED = "watchers were told each write once"
+
+
+def with_stretch(change: Callable[[Stretch], object]) -> Evidence:
+    """The good evidence, but for what the watcher was told."""
+    [stretch] = copy.deepcopy(GOOD.stretches)
+    change(stretch)
+    return changed(stretches=[stretch])
+
+
+def test_a_watcher_may_not_be_told_a_write_twice() -> None:
+    assert bad(with_stretch(lambda stretch: stretch.told.insert(3, stretch.told[1]))) == {WATCHED}
+
+
+def test_a_watcher_may_not_miss_a_write() -> None:
+    assert bad(with_stretch(lambda stretch: stretch.told.pop(2))) == {WATCHED}
+    assert bad(with_stretch(lambda stretch: stretch.told.pop())) == {WATCHED}
+
+
+def test_a_watcher_may_not_be_told_a_write_before_what_it_depends_on() -> None:
+    def too_early(stretch: Stretch) -> None:
+        late = next(n for n, one in enumerate(stretch.told) if len(one.dependencies) > 1)
+        told = stretch.told.pop(late)
+        stretch.told.insert(0, replace(told, clock=VectorClock().with_dot(told.dot)))
+
+    assert bad(with_stretch(too_early)) == {WATCHED}
+
+
+def test_a_watcher_may_not_be_told_what_nobody_wrote() -> None:
+    def made_up(stretch: Stretch) -> None:
+        stretch.clock = stretch.clock.increment("A")
+        dot = stretch.clock.dots()[0]
+        stretch.told.append(Told(dot, stretch.told[-1].clock, stretch.clock))
+
+    assert bad(with_stretch(made_up)) == {WATCHED}
+
+
+def test_a_watcher_is_told_all_that_there_is_in_the_end() -> None:
+    def ends_early(stretch: Stretch) -> None:
+        del stretch.told[-1]
+        stretch.clock = stretch.told[-1].clock
+
+    assert bad(with_stretch(ends_early)) == {WATCHED}
+
+
+def test_what_a_watcher_was_told_before_a_loss_counts_but_for_what_is_lost() -> None:
+    def loses(stretch: Stretch) -> None:
+        del stretch.told[2]
+        stretch.is_lost = True
+
+    assert not bad(with_stretch(loses))
