@@ -66,7 +66,8 @@ class Writing:
         patience_s = checks.patience_s(request)
         # What is decided by the state at the write, or shows it, has no answer before the write.
         preference = checks.preference(request)
-        may_defer = preference.respond_async and not (conditions or reads or wanted > 1)
+        with_state = bool(conditions or reads or "replicas" in request.query)
+        may_defer = preference.respond_async and not with_state
         if may_defer and "wait" not in request.query:
             patience_s = preference.wait_s
         deadline = asyncio.get_running_loop().time() + patience_s

@@ -178,6 +178,7 @@ async def test_it_is_not_heeded_where_the_state_at_the_write_decides(redis_url: 
             ("?wait=0", {"If-None-Match": "*"}),
             ("?wait=0", {"If-Match": '"A:1"'}),
             ("?wait=0&replicas=2", {}),
+            ("?wait=0&replicas=1", {}),
         ):
             response = await client.session.put(
                 kv(client, "x", query), data="1", headers={**headers, **more}
@@ -227,6 +228,20 @@ async def test_what_waits_is_still_there_when_the_node_is_started_again(redis_ur
         await comes_from_b(client, put_by(Node("B"), "y", b"2"))
         await client.session.get(kv(client, "x", "?wait=30"), headers=seen("A+:2"))
         assert await clock_of(client) == {"A+": 2, "B": 1}
+
+
+async def test_who_was_given_a_dot_that_redis_does_not_know_costs_the_node_its_name(
+    redis_url: str,
+) -> None:
+    """The Redis was put back to an older state, and would give the dot again (G4)."""
+    async with node_a(redis_url, **SIGNED) as client:
+        response = await client.put("/kv/x", data="1", headers=seen("A+:3"))
+        dot = (await accepted(response))["dot"]
+        assert dot.startswith("A~") and dot.endswith("+:1")
+        status = await (await client.get("/status")).json()
+        assert status["incarnation"]["reason"] == (
+            "Redis has lost deferred writes: A+:3 was accepted"
+        )
 
 
 # --- without signatures --------------------------------------------------------------------------

@@ -6,12 +6,16 @@ from typing import Any
 from aiohttp import ClientResponse
 from redis import Redis as BlockingRedis
 
-from app.vector_clock import SEQUENCE_MAX
+from app.board import Board, PeerReport
+from app.former_lanes import FormerLanes
+from app.losses import Losses
+from app.vector_clock import SEQUENCE_MAX, VectorClock
 from app.write import Put
+from tests.conftest import MakeStore, Store
 from tests.model import Node
-from tests.one_node import Client, clock_of, context, kv, problem, replicated
+from tests.one_node import PEERS, Client, clock_of, context, kv, problem, replicated
 from tests.processes import until
-from tests.test_losses import Peers, node_a
+from tests.test_losses import CLOCK, Peers, node_a
 
 ASYNC = {"Prefer": "respond-async"}
 
@@ -124,6 +128,39 @@ async def test_while_a_peer_is_away_it_waits(redis_url: str) -> None:
         peers.say("C", f"B:1 {actor}:1")
         await until(lambda: _is_empty(client))
         assert (await (await client.get("/kv/x")).text()) == "1"
+
+
+async def test_nothing_is_done_again_that_a_peer_may_have(make_store: MakeStore) -> None:
+    a: Store = await make_store("A")
+    board = Board(a.redis, a.keys, a.scripts, "a worker")
+    now_us = 9_000_000
+    losses = Losses(
+        *("A", lambda: PEERS, board, a.buffer, a.progress),
+        *(100_000, lambda: now_us, a.deferred.given),
+    )
+    former = FormerLanes(a.deferred, a.store, a.life, losses, a.progress)
+    await a.deferred.accept([Put("x", b"1")], VectorClock())
+    await a.redis.hset("meta", "actor", "A~x1")
+    a.life.node = "A~x1"
+
+    async def waits_when(b: str, c: str, c_holds: str = "", heard_us: int = now_us) -> bool:
+        for peer, clock, holds, at_us in (
+            ("B", CLOCK(b), CLOCK(b), now_us),
+            ("C", CLOCK(c), CLOCK(c).merge(CLOCK(c_holds)), heard_us),
+        ):
+            await board.post_peer(peer, PeerReport(clock, "", at_us, 0, holds))
+        await former.clear()
+        return bool(await a.deferred.first(1))
+
+    seen = "A~x1:1"
+    assert await waits_when("", ""), "they have not heard of the new name"
+    assert await a.store.clock() == CLOCK(seen), "which the node tells them of"
+    assert await waits_when(seen, ""), "C has not"
+    assert await waits_when(seen, f"{seen} A+:1"), "C has it"
+    assert await waits_when(seen, seen, "A+:1"), "at C it waits"
+    assert await waits_when(seen, seen, heard_us=1_000_000), "C said so long ago"
+    assert not await waits_when(seen, seen)
+    assert await a.store.clock() == CLOCK(f"A+:{SEQUENCE_MAX} A~x1:3")
 
 
 async def test_what_waits_in_a_lane_that_was_declared_lost_is_done_all_the_same(

@@ -345,6 +345,15 @@ async def test_what_nobody_has_is_committed_under_another_name_and_ends_the_lane
     assert not await c.deferred.commit_former("C+", 0)
     assert (await c.store.clock())["C+"] == SEQUENCE_MAX, "whoever waits for C+:2 waits no more"
     first, second, end = await log_of(c, "C~x1")
+    twin = Node("C")
+    twin.accept([Put("x", b"1")], clock("A:1"))
+    twin.accept([Put("x", b"2")], clock("A:1 C+:1"))
+    twin.name = "C~x1"
+    assert twin.commit_former("C+", 1_000_000) is None
+    twin.receive(await log_of(c, "A"))
+    assert twin.commit_former("C+", 1_000_000) == first
+    assert twin.commit_former("C+", 1_000_000) == second
+    assert (twin.applied[-1], twin.clock) == (end, await c.store.clock())
     assert (first.operations, second.operations) == ((Put("x", b"1"),), (Put("x", b"2"),))
     assert end.operations == (Put(end_key("C+"), b"0", "text/plain"),)
     assert await c.store.log.after("C+", 0, 10) == []

@@ -8,7 +8,8 @@ DeMillo, Lipton, Sayward, "Hints on Test Data Selection", 1978.
 Not listed, since they break nothing: a gap in an actor's sequence let through (each write depends
 on the one before it, so the dependency check holds it back), a relay in another order (the receiver
 sorts), a sweep that never comes (the scripts leave nothing behind). Nor what too few seeds show: a
-write called lost although a member has it, or is away (tests/test_lost.py notices at once).
+write called lost although a member has it, or is away (tests/test_lost.py notices at once); what
+waited before a loss done again although a peer may have it (tests/test_former_lanes.py does).
 """
 
 from dataclasses import dataclass
@@ -260,17 +261,6 @@ MUTATIONS: Final = (
         "  if other ~= lane and (clock[other] or 0) > 0 then\n"
         "    local home = log_end(kv_stem, other, clock[other])",
         "  if other ~= lane then\n    local home = closed",
-        profile="disk",
-    ),
-    Mutation(
-        "deferred write done again though a peer has it",
-        "G2",
-        "app/former_lanes.py",
-        "            loss = await self._losses.judge_lane(last)\n"
-        "            if not isinstance(loss, Loss):\n"
-        "                return\n"
-        "            after = loss.after\n",
-        "            after = here\n",
         profile="disk",
     ),
     # --- convergence -----------------------------------------------------------------------------
