@@ -25,6 +25,7 @@ from app.buffer import PendingBuffer
 from app.config import Config
 from app.context import Contexts
 from app.errors import InvariantError, RedisUnavailable, StartupError
+from app.expiry import remove_expired
 from app.http_api import Api
 from app.identity import Identity
 from app.keys import Keys
@@ -251,6 +252,10 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             who.keep(links.asks),
             board.listen(progress, links.fault_changed, replicas.heard, members.refresh),
             again_and_again(partial(sweep, buffer), config.sweep_ms / 1000),
+            again_and_again(
+                partial(remove_expired, admitted_scripts, config.node_id, now_us),
+                config.expiry_ms / 1000,
+            ),
             again_and_again(
                 partial(tell_settings, members, store, board, 3 * config.sweep_ms),
                 config.sweep_ms / 1000,

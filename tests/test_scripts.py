@@ -53,7 +53,7 @@ def test_the_twin_named_in_a_header_exists() -> None:
         for name in SCRIPTS
         for twin in re.findall(r"Twin: tests/model.py, Node\.(\w+)\.", source(name))
     }
-    assert twins == {"write", "receive", "merge"}
+    assert twins == {"write", "receive", "merge", "remove_expired"}
     assert all(callable(getattr(Node, twin)) for twin in twins)
 
 

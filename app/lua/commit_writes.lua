@@ -13,7 +13,9 @@
   KEYS[8]  requests-order  list     those keys, oldest first
   KEYS[9]  system       set         the keys of the system that were ever written: those that begin
                                     with a NUL
-  KEYS[10+] kv:{key}    hash    for each write: one per operation, in order; then one per condition;
+  KEYS[10] expiring     sorted set  keys by when the first of their versions expires
+                                    (expiry.inc.lua)
+  KEYS[11+] kv:{key}    hash    for each write: one per operation, in order; then one per condition;
                                 then one for each key that is read
 
   ARGV[1]  actor        who writes
@@ -33,10 +35,12 @@
   Returns  the clock before all writes as text, and for each write, in order, one of these:
            - `committed`, dot, timestamp; the clock after the write as text, or empty if that is the
              clock before it and the dot; 1 if it was done before, for this very request, else 0;
-             and then for each key that is read what it held before the write, as HGETALL gives it;
+             and then for each key that is read what it held before the write, as HGETALL gives it,
+             also what had expired by its timestamp;
            - `reused`, if the request that this Idempotency-Key was sent with before is another;
-           - `failed`, and for each condition that does not hold three: its number, the dots of the
-             versions that are there and what is noted of deletes, as texts;
+           - `failed`, and for each condition that does not hold four: its number, the dots of the
+             versions that are there, of those that have expired, and what is noted of deletes, as
+             texts;
            - `too much`, if what is to be read has more than `most` bytes;
            - `moved`: it declares the end of an actor, and another one is here;
            or nothing (an empty list) if this Redis does not belong to `actor`, or has lost writes
@@ -52,21 +56,24 @@
   is remembered in the same step, for a day and then until a few more have come, and of at most
   requests_max. Several writes share one step because most of its cost is not the writes'.
 
-  A write depends on all that is applied here, so it supersedes all versions that are here.
+  A write depends on all that is applied here, so it supersedes all versions that are here. Its
+  timestamp is the instant at which conditions and reads are looked at, and from which the versions
+  live that it puts.
   Twin: tests/model.py, Node.write.
 ]]
 --@include clocks
 --@include operations
+--@include expiry
 --@include conditions
 --@include index
 --@include reads
 --@include ends
 local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local keys_key, conflicts_key, requests_key, order_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local system_key = KEYS[9]
+local system_key, expiring_key = KEYS[9], KEYS[10]
 local actor, now, channel, known = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local requests_max, alert = tonumber(ARGV[5]), ARGV[6]
-local first_kv = 10
+local first_kv = 11
 local first_write = 7
 local fields_of_a_write = 6
 local remembered_us = 24 * 60 * 60 * 1e6
@@ -86,9 +93,9 @@ if (clock[actor] or 0) < known then
 end
 local clock_before = clock_text(clock)
 
-local sizes = {} -- how many fields each key has
+local fields_of = {} -- what the fields of each key are called
 for i = first_kv, #KEYS do
-  sizes[KEYS[i]] = redis.call('HLEN', KEYS[i])
+  fields_of[KEYS[i]] = redis.call('HKEYS', KEYS[i])
 end
 
 local committed_any, ended_actors = false, {}
@@ -120,13 +127,16 @@ local function commit(packed, request, fingerprint, most, reads, wanted, operate
     return { 'committed', dot, timestamp, clock_then, 1 }
   end
 
+  -- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014).
+  local stamp = math.max(now, tonumber(last or 0) + 1)
   local failed = { 'failed' }
   for i, wish in ipairs(wanted) do
     local kv_key = KEYS[looked_at + i - 1]
-    local dots = dots_at(kv_key)
+    local dots, expired = dots_in(fields_of[kv_key], stamp)
     if not holds(wish, dots) then
       failed[#failed + 1] = i - 1
       failed[#failed + 1] = table.concat(dots, ' ')
+      failed[#failed + 1] = table.concat(expired, ' ')
       failed[#failed + 1] = redis.call('HGET', kv_key, 'deletes') or ''
     end
   end
@@ -143,15 +153,13 @@ local function commit(packed, request, fingerprint, most, reads, wanted, operate
 
   local sequence = (clock[actor] or 0) + 1
   local dot = string.format('%s:%.0f', actor, sequence)
-  -- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014).
-  local stamp = math.max(now, tonumber(last or 0) + 1)
   local timestamp = string.format('%.0f', stamp)
   local committed = { 'committed', dot, timestamp, '', 0 }
   local names = {}
   for i = read, read + reads - 1 do
     names[#names + 1] = KEYS[i]
   end
-  local found = read_all(names, most)
+  local found = read_all(names, most, stamp)
   if not found then
     return { 'too much' }
   end
@@ -163,22 +171,25 @@ local function commit(packed, request, fingerprint, most, reads, wanted, operate
     'timestamp', timestamp, 'dependencies', clock_text(clock), 'operations', packed)
 
   local index = operated
-  for verb, key, content_type, value in operations(packed) do
-    local kv_key = KEYS[index]
-    local before = sizes[kv_key]
-    if before > 1 then
-      before = #dots_at(kv_key)
+  for verb, key, content_type, value, ttl in operations(packed) do
+    local kv_key, before = KEYS[index], 0
+    local fields, expires = fields_of[kv_key], expiry_of_put(stamp, ttl)
+    for _, field in ipairs(fields) do
+      before = before + (field == 'deletes' and 0 or 1)
     end
     if before > 0 then
       redis.call('DEL', kv_key)
     end
+    local after = {}
     if verb == 'put' then
-      redis.call('HSET', kv_key, dot, timestamp .. ' ' .. content_type .. '\n' .. value)
+      after[1] = version_field(dot, expires)
+      redis.call('HSET', kv_key, after[1], timestamp .. ' ' .. content_type .. '\n' .. value)
     elseif before > 0 then
       redis.call('HSET', deletes_key, actor, string.format('%.0f', sequence))
     end
-    sizes[kv_key] = verb == 'put' and 1 or 0
-    index_key(keys_key, conflicts_key, key, before, sizes[kv_key])
+    fields_of[kv_key] = after
+    index_key(keys_key, conflicts_key, key, before, #after)
+    note_expiry(expiring_key, key, first_expiry(fields), expires)
     if string.byte(key) == 0 then
       redis.call('SADD', system_key, key)
       redis.call('PUBLISH', alert, key)

@@ -55,6 +55,7 @@ _SEEN_AT_LEAST_5_TIMES = (
     *("put", "get", "siblings", "delete", "refused", "applied", "waits"),
     *("cut", "heal", "sever", "kill", "pause", "clock", "lost", "repeated"),
     *("power", "power lost", "disk old", "disk lost"),
+    *("expired",),
     *("watch is told", "watch goes on", "watch the state"),
     *("redis slow", "redis full", "redis down", "redis flaky", "redis restart"),
 )
