@@ -1,6 +1,6 @@
 """The form of a backup: a snapshot as one stream of bytes, checked as a whole.
 
-    lightcone-backup 1 {"node": "A", ...}           a line of text that says what it is
+    lightcone-backup 2 {"node": "A", ...}           a line of text that says what it is
     <length, 4 bytes> <keys, 4 bytes> <part>        again and again; the last part has the cut
     <0, 4 bytes> <0, 4 bytes> <SHA-256, 32 bytes>   of all that came before
 
@@ -26,7 +26,9 @@ from app.errors import BadBackup
 from app.snapshot import Part
 
 CONTENT_TYPE: Final = "application/vnd.lightcone.backup"
-VERSION: Final = 1
+VERSION: Final = 2
+_READ: Final = ("1", str(VERSION))
+"""The versions that can be put back. In those of version 1 nothing expires."""
 _MAGIC: Final = "lightcone-backup"
 _HEADER_MAX_BYTES: Final = 64 * 1024
 _FRAME: Final = struct.Struct(">II")
@@ -132,9 +134,10 @@ class Reader:
         version, _, about = rest.partition(" ")
         if magic != _MAGIC:
             raise BadBackup("This is no backup of Lightcone.")
-        if version != str(VERSION):
+        if version not in _READ:
             raise BadBackup(
-                f"The backup has the form {version[:20]!r}, and this release reads {VERSION}."
+                f"The backup has the form {version[:20]!r}, and this release reads "
+                f"{' and '.join(_READ)}."
             )
         try:
             self.header = msgspec.json.decode(about, type=Header)

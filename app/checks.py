@@ -20,6 +20,8 @@ from app.write import (
     DEFAULT_CONTENT_TYPE,
     KEY_MAX_BYTES,
     content_type_problem,
+    microseconds,
+    ttl_problem,
     user_key_problem,
 )
 
@@ -212,6 +214,17 @@ def preference(request: web.Request) -> Preference:
             case "wait" if re.fullmatch(r"[0-9]{1,9}", value):
                 wait_s = min(float(value), WAIT_MAX_S)
     return Preference(respond_async, wait_s)
+
+
+def ttl_us(request: web.Request) -> int:
+    """For how many microseconds a value is to live; 0 for ever. Raises BadParameter."""
+    text = request.query.get("ttl")
+    if text is None:
+        return 0
+    seconds = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if problem := ttl_problem(seconds):
+        raise errors.BadParameter(f"?ttl= {problem}, not {text[:40]!r}. Nothing was written.")
+    return microseconds(seconds)
 
 
 async def body(request: web.Request, limit: int, what: str, setting: str | None) -> bytes:

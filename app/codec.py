@@ -1,6 +1,7 @@
 """The shapes of what Redis holds, each made to be read with `redis-cli`.
 
-Clocks are `A:7 B:3`, versions `TIMESTAMP TYPE`, a line break and the value, operations netstrings.
+Clocks are `A:7 B:3`, operations netstrings. A version is a field with its dot, and what stands
+there: `TIMESTAMP TYPE`, a line break and the value; one that expires is called `DOT@EXPIRES`.
 
 Assumes that what it unpacks was packed here, or by the scripts. Guarantees that unpacking gives
 back what was packed.
@@ -22,12 +23,14 @@ from app.write import Delete, Operation, Put, Version, Write
 
 
 def pack_operations(operations: Iterable[Operation]) -> bytes:
-    """The operations as netstrings: `3:put,KEY,TYPE,VALUE` or `6:delete,KEY` each."""
+    """The operations as netstrings, each `3:put,KEY,TYPE,VALUE` or `6:delete,KEY`; a put that
+    lives for so many microseconds has them after its verb: `9:put 60000,KEY,TYPE,VALUE`."""
     items: list[bytes] = []
     for operation in operations:
         match operation:
-            case Put(key, value, content_type):
-                items += (b"put", key.encode(), content_type.encode(), value)
+            case Put(key, value, content_type, ttl_us):
+                verb = b"put %d" % ttl_us if ttl_us else b"put"
+                items += (verb, key.encode(), content_type.encode(), value)
             case Delete(key):
                 items += (b"delete", key.encode())
     return b"".join([b"%d:%b," % (len(item), item) for item in items])
@@ -46,11 +49,12 @@ def unpack_operations(packed: bytes) -> tuple[Operation, ...]:
     operations: list[Operation] = []
     for verb in items:
         key = next(items).decode()
-        if verb == b"put":
-            content_type = next(items).decode()
-            operations.append(Put(key, next(items), content_type))
-        else:
+        if verb == b"delete":
             operations.append(Delete(key))
+        else:
+            content_type = next(items).decode()
+            ttl_us = int(verb.removeprefix(b"put") or 0)
+            operations.append(Put(key, next(items), content_type, ttl_us))
     return tuple(operations)
 
 
@@ -64,15 +68,25 @@ def _netstrings(packed: bytes) -> Iterator[bytes]:
 
 
 def unpack_versions(fields: Mapping[bytes, bytes]) -> list[Version]:
-    """The versions in the fields of a `kv:` hash, in no order."""
+    """The versions in the fields of a `kv:` hash, in no order; also those that have expired."""
     versions = []
     for name, packed in fields.items():
         if name != b"deletes":
             head, _, value = packed.partition(b"\n")
             timestamp, _, content_type = head.partition(b" ")
-            dot = Dot.parse(name.decode())
-            versions.append(Version(dot, int(timestamp), content_type.decode(), value))
+            dot, _, expires = name.decode().partition("@")
+            versions.append(
+                Version(
+                    Dot.parse(dot), int(timestamp), content_type.decode(), value, int(expires or 0)
+                )
+            )
     return versions
+
+
+def _field(version: Version) -> str:
+    """The name of the field that holds the version."""
+    expires = f"@{version.expires_us}" if version.expires_us else ""
+    return f"{version.dot}{expires}"
 
 
 def pack_key_state(state: KeyState) -> list[str | bytes]:
@@ -80,7 +94,7 @@ def pack_key_state(state: KeyState) -> list[str | bytes]:
     fields: list[str | bytes] = []
     for version in state.versions:
         head = f"{version.timestamp} {version.content_type}\n"
-        fields += (str(version.dot), head.encode() + version.value)
+        fields += (_field(version), head.encode() + version.value)
     if state.versions and state.deletes:
         fields += ("deletes", state.deletes.entries_text())
     return fields

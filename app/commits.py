@@ -47,7 +47,8 @@ class Committed:
     timestamp: int
     clock: VectorClock
     before: tuple[Fields, ...] = ()
-    """The fields of each key that was read, as they were before the write."""
+    """The fields of each key that was read, as they were before the write, also of what had expired
+    by its timestamp."""
     replayed: bool = False
     """Whether it was done before, for the same request."""
 

@@ -209,6 +209,11 @@ class Config(BaseSettings):
         description="Milliseconds. How often the pending buffer is checked for what a crash "
         "left behind.",
     )
+    expiry_ms: Milliseconds = Field(
+        1000,
+        description="Milliseconds. How often the memory of what has expired is freed. It is shown "
+        "to nobody before that either.",
+    )
     trim_ms: Milliseconds = Field(1000, description="Milliseconds. How often the logs are trimmed.")
     lease_ms: Milliseconds = Field(
         3000,

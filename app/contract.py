@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from app import errors, shapes
 from app.errors import RequestError
-from app.write import KEY_MAX_BYTES
+from app.write import KEY_MAX_BYTES, TTL_MAX_S
 
 JSON: Final = "application/json"
 BYTES: Final = "*/*"
@@ -218,6 +218,21 @@ ETAG: Final = Parameter(
     {"type": "string", "pattern": '^".+"$'},
     '"A:4,B:2"',
     always=True,
+)
+TTL: Final = Parameter(
+    "query",
+    "ttl",
+    "Seconds that the value lives, by the hybrid logical clock. Without it, it lives for ever, "
+    "whatever was there before.",
+    {"type": "number", "exclusiveMinimum": 0, "maximum": TTL_MAX_S},
+    60,
+)
+EXPIRES: Final = Parameter(
+    "header",
+    "Expires",
+    "When the value expires, rounded down to seconds, if it does.",
+    _TEXT,
+    "Sun, 22 Nov 2026 13:36:03 GMT",
 )
 DOT: Final = Parameter("header", "Dot", "The name of the write.", _TEXT, "A:2", always=True)
 

@@ -9,9 +9,9 @@ Pure. Does not know where the writes were found.
 
 from collections.abc import Sequence
 
-from app.shapes import Explained
+from app.shapes import Explained, shown_expiry
 from app.vector_clock import node_of
-from app.write import Put, Version, Write
+from app.write import Put, Version, Write, expires_us
 
 
 def explained(key: str, versions: Sequence[Version], writes: Sequence[Write]) -> Explained:
@@ -22,7 +22,7 @@ def explained(key: str, versions: Sequence[Version], writes: Sequence[Write]) ->
     return {
         "key": key,
         "winner": str(versions[0].dot) if versions else None,
-        "why": _why(versions, writes),
+        "why": _why(key, versions, writes),
         "versions": [
             {
                 "dot": str(version.dot),
@@ -30,6 +30,7 @@ def explained(key: str, versions: Sequence[Version], writes: Sequence[Write]) ->
                 "timestamp": version.timestamp,
                 "content_type": version.content_type,
                 "bytes": len(version.value),
+                **shown_expiry(version.expires_us),
                 "dependencies": by_dot[version.dot].dependencies.to_dict()
                 if version.dot in by_dot
                 else None,
@@ -42,8 +43,9 @@ def explained(key: str, versions: Sequence[Version], writes: Sequence[Write]) ->
             {
                 "dot": str(write.dot),
                 "node": node_of(write.dot.actor),
-                "does": "put" if _puts(write, key) else "delete",
+                "does": "put" if _put(write, key) else "delete",
                 "timestamp": write.timestamp,
+                **shown_expiry(_expires_us(write, key)),
                 "dependencies": write.dependencies.to_dict(),
                 "superseded_by": [
                     str(dot) for dot, before in superseded.items() if str(write.dot) in before
@@ -57,14 +59,16 @@ def explained(key: str, versions: Sequence[Version], writes: Sequence[Write]) ->
     }
 
 
-def _why(versions: Sequence[Version], writes: Sequence[Write]) -> str:
+def _why(key: str, versions: Sequence[Version], writes: Sequence[Write]) -> str:
     if not versions:
         gone = max(writes, key=lambda w: (w.timestamp, w.dot.actor), default=None)
         if gone is None:
             return "No write about this key was found in the logs of this node."
-        return f"No version is left: the last write about this key was {gone.dot}."
+        expired = ", and what it put has expired" if _expires_us(gone, key) else ""
+        return f"No version is left: the last write about this key was {gone.dot}{expired}."
     if len(versions) == 1:
-        return f"{versions[0].dot} is the only version: every other one was superseded."
+        expired = " or has expired" if any(_expires_us(write, key) for write in writes) else ""
+        return f"{versions[0].dot} is the only version: every other one was superseded{expired}."
     first, second = versions[:2]
     if first.timestamp > second.timestamp:
         reason = "it has the greatest timestamp"
@@ -91,5 +95,11 @@ def _are_concurrent(one: Write, other: Write) -> bool:
     )
 
 
-def _puts(write: Write, key: str) -> bool:
-    return any(isinstance(op, Put) and op.key == key for op in write.operations)
+def _put(write: Write, key: str) -> Put | None:
+    return next((op for op in write.operations if isinstance(op, Put) and op.key == key), None)
+
+
+def _expires_us(write: Write, key: str) -> int:
+    """When what the write put at the key expires; 0 for never."""
+    put = _put(write, key)
+    return expires_us(write.timestamp, put.ttl_us) if put else 0

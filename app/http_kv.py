@@ -16,12 +16,12 @@ from app.conditions import etag
 from app.config import Config
 from app.contract import BYTES, JSON, Answer, Content, Parameter, Route
 from app.http_session import Sessions
-from app.http_shapes import shown_version
+from app.http_shapes import http_date, shown_version
 from app.http_write import Writing
 from app.interface import Interface
 from app.kv_store import KVStore
 from app.problems import problem
-from app.write import Delete, Put
+from app.write import Delete, Put, expires_us
 
 _VERSION: Final = (
     *(contract.SEEN, contract.IS_STALE, contract.ETAG),
@@ -34,6 +34,16 @@ _VERSION: Final = (
         always=True,
     ),
     replace(contract.DOT, about="The name of the winner."),
+    replace(
+        contract.EXPIRES, about="When the winner expires, rounded down to seconds, if it does."
+    ),
+    Parameter(
+        "header",
+        "Cache-Control",
+        "With `Expires`: a cache asks each time, for the value may change before it expires.",
+        {"const": "no-cache"},
+        "no-cache",
+    ),
 )
 
 GET: Final = Route(
@@ -68,6 +78,7 @@ GET: Final = Route(
                             "dot": "B:2",
                             "timestamp": 1795379363289593,
                             "content_type": "text/plain",
+                            "expires": 1795379423289593,
                             "text": "salad",
                         },
                         {
@@ -92,9 +103,10 @@ PUT: Final = Route(
     path="/kv/{key}",
     group="keys",
     about="The key has this value, durably at this node, in place of every version that the node "
-    "had.\n\nWhat other nodes wrote concurrently stays beside it.",
+    "had.\n\nWhat other nodes wrote concurrently stays beside it. With `ttl` it is gone after that "
+    "time, at all nodes.",
     parameters=(
-        *(contract.KEY, contract.WAIT, contract.REPLICAS, contract.CONTEXT),
+        *(contract.KEY, contract.TTL, contract.WAIT, contract.REPLICAS, contract.CONTEXT),
         *(contract.IF_MATCH, contract.IF_NONE_MATCH, contract.IDEMPOTENCY_KEY, contract.PREFER),
     ),
     body=Content(BYTES, example="noon?"),
@@ -103,7 +115,7 @@ PUT: Final = Route(
             200,
             "It is done.",
             Content(JSON, shapes.Written, {"key": "lunch", "dot": "A:1", "clock": {"A": 1}}),
-            (*contract.WRITTEN, contract.ETAG),
+            (*contract.WRITTEN, contract.ETAG, contract.EXPIRES),
         ),
         contract.DEFERRED,
     ),
@@ -157,6 +169,9 @@ class KeyRoutes:
             "Siblings": str(len(reading.versions)),
             "Dot": str(winner.dot),
         }
+        if winner.expires_us:
+            headers["Expires"] = http_date(winner.expires_us)
+            headers["Cache-Control"] = "no-cache"
         if checks.is_known(request, headers["ETag"]):
             return web.Response(status=304, headers=headers)
         if all_siblings:
@@ -172,10 +187,10 @@ class KeyRoutes:
     async def put(self, request: web.Request) -> web.Response:
         """The key has this value here, durably, if its conditions hold; or will have it."""
         key = checks.key(request)
-        content_type = checks.content_type(request)
+        content_type, ttl_us = checks.content_type(request), checks.ttl_us(request)
         value = await checks.body(request, self.config.value_max_bytes, "value", "VALUE_MAX_BYTES")
         conditions = checks.conditions(request, key)
-        operation = Put(key, value, content_type)
+        operation = Put(key, value, content_type, ttl_us)
         done = await self.writing.commit(request, [operation], conditions)
         if isinstance(done, web.Response):
             return done
@@ -186,9 +201,10 @@ class KeyRoutes:
             "clock": written.clock.to_dict(),
         }
         seen = self.sessions.headers(done.context)
-        return web.json_response(
-            answer, headers={**done.headers, **seen, "ETag": etag([written.dot])}
-        )
+        headers = {**done.headers, **seen, "ETag": etag([written.dot])}
+        if written.timestamp and (until := expires_us(written.timestamp, operation.ttl_us)):
+            headers["Expires"] = http_date(until)
+        return web.json_response(answer, headers=headers)
 
     async def delete(self, request: web.Request) -> web.Response:
         """The key has no version that this node knew of, if its conditions held; or will have

@@ -3,7 +3,7 @@
 Assumes the index that the scripts keep (`lua/index.inc.lua`). Guarantees that a key which is there
 from the first page to the last is listed once, in the order of the bytes of keys, whatever happens
 meanwhile; and that a cursor holds at every node and does not age: it is the last key that was
-listed.
+looked at. Keys that have expired are passed over, so that a page may be short though more follow.
 
 Does not know what the keys hold.
 """
@@ -103,7 +103,7 @@ class ListRoutes:
         listing = await self.store.list_keys(prefix, after, limit, reader.needs)
         page: shapes.KeyPage = {
             "keys": list(listing.keys),
-            "cursor": next(reversed(listing.keys)) if listing.more else None,
+            "cursor": listing.cursor or None,
         }
         return web.json_response(page, headers=reader.headers(listing.clock))
 
@@ -118,7 +118,7 @@ class ListRoutes:
         ]
         page: shapes.ConflictPage = {
             "keys": shown,
-            "cursor": shown[-1]["key"] if listing.more else None,
+            "cursor": listing.cursor or None,
         }
         return web.json_response(page, headers=reader.headers(listing.clock))
 

@@ -8,12 +8,26 @@ Does not know what was asked.
 
 import base64
 from collections.abc import Sequence
+from email.utils import formatdate
 
 from app.conditions import etag
-from app.shapes import ShownDelete, ShownPut, ShownState, ShownValue, ShownVersion, ShownWrite
+from app.shapes import (
+    ShownDelete,
+    ShownPut,
+    ShownState,
+    ShownValue,
+    ShownVersion,
+    ShownWrite,
+    shown_expiry,
+)
 from app.snapshot import KeyState
 from app.vector_clock import node_of
-from app.write import Delete, Operation, Version, Write, winner_first
+from app.write import Delete, Operation, Version, Write, expires_us, winner_first
+
+
+def http_date(time_us: int) -> str:
+    """The time as HTTP has it (RFC 9110, section 5.6.7), rounded down to seconds."""
+    return formatdate(time_us // 1_000_000, usegmt=True)
 
 
 def shown_version(version: Version) -> ShownVersion:
@@ -22,6 +36,7 @@ def shown_version(version: Version) -> ShownVersion:
         "dot": str(version.dot),
         "timestamp": version.timestamp,
         "content_type": version.content_type,
+        **shown_expiry(version.expires_us),
         **_shown_value(version.value),
     }
 
@@ -44,16 +59,17 @@ def shown_write(write: Write, operations: Sequence[Operation]) -> ShownWrite:
         "node": node_of(write.dot.actor),
         "timestamp": write.timestamp,
         "dependencies": write.dependencies.to_dict(),
-        "operations": [_shown_operation(operation) for operation in operations],
+        "operations": [_shown_operation(operation, write.timestamp) for operation in operations],
     }
 
 
-def _shown_operation(operation: Operation) -> ShownPut | ShownDelete:
+def _shown_operation(operation: Operation, timestamp: int) -> ShownPut | ShownDelete:
     if isinstance(operation, Delete):
         return {"delete": operation.key}
     return {
         "put": operation.key,
         "content_type": operation.content_type,
+        **shown_expiry(expires_us(timestamp, operation.ttl_us)),
         **_shown_value(operation.value),
     }
 

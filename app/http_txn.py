@@ -12,13 +12,14 @@ the value.
 Does not know what an operation means.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
 from app import checks, contract, errors, shapes
+from app.commits import Committed
 from app.conditions import etag
 from app.config import Config
 from app.contract import JSON, Answer, Content, Route
@@ -27,8 +28,9 @@ from app.http_shapes import shown_version
 from app.http_write import Writing
 from app.interface import Interface
 from app.kv_store import KVStore, Reading, reading
-from app.transactions import Step, Transaction, TransactionForm, parse_transaction
-from app.vector_clock import Dot, VectorClock
+from app.transactions import Transaction, TransactionForm, parse_transaction
+from app.vector_clock import VectorClock
+from app.write import Put, expires_us
 
 TRANSACT: Final = Route(
     name="transact",
@@ -48,7 +50,7 @@ TRANSACT: Final = Route(
         {
             "ops": [
                 {"get": "stock"},
-                {"put": "order", "value": "1 pizza", "if": None},
+                {"put": "order", "value": "1 pizza", "ttl": 60, "if": None},
                 {"delete": "cart"},
             ]
         },
@@ -65,7 +67,7 @@ TRANSACT: Final = Route(
                     "clock": {"A": 7},
                     "results": [
                         {"get": "stock", "etag": None, "siblings": []},
-                        {"put": "order", "etag": '"A:7"'},
+                        {"put": "order", "etag": '"A:7"', "expires": 1795379423289593},
                         {"delete": "cart"},
                     ],
                 },
@@ -116,11 +118,11 @@ class TransactionRoutes:
             return done
         written = done.committed
         readings = {
-            key: reading(fields, written.clock)
+            key: reading(fields, written.clock, written.timestamp)
             for key, fields in zip(transaction.reads, written.before, strict=True)
         }
         return self._answer(
-            transaction, readings, written.clock, done.context, done.headers, written.dot
+            transaction, readings, written.clock, done.context, done.headers, written
         )
 
     async def _read(self, request: web.Request, transaction: Transaction) -> web.Response:
@@ -138,14 +140,14 @@ class TransactionRoutes:
         clock: VectorClock,
         context: VectorClock,
         headers: Mapping[str, str],
-        dot: Dot | None,
+        written: Committed | None,
     ) -> web.Response:
         for one in readings.values():
             context = context.merge(one.context)
         answer: shapes.Transacted = {
-            "dot": None if dot is None else str(dot),
+            "dot": None if written is None else str(written.dot),
             "clock": clock.to_dict(),
-            "results": _results(transaction.steps, readings, dot),
+            "results": _results(transaction, readings, written),
         }
         return web.json_response(answer, headers={**headers, **self.sessions.headers(context)})
 
@@ -163,11 +165,12 @@ class TransactionRoutes:
 
 
 def _results(
-    steps: Sequence[Step], readings: Mapping[str, Reading], dot: Dot | None
+    transaction: Transaction, readings: Mapping[str, Reading], written: Committed | None
 ) -> list[shapes.OpResult]:
     """What became of each operation, in the order of the request."""
+    ttls_us = {put.key: put.ttl_us for put in transaction.operations if isinstance(put, Put)}
     results: list[shapes.OpResult] = []
-    for step in steps:
+    for step in transaction.steps:
         if step.verb == "get":
             versions = readings[step.key].versions
             results.append(
@@ -178,8 +181,12 @@ def _results(
                 }
             )
         elif step.verb == "put":
-            assert dot is not None
-            results.append({"put": step.key, "etag": etag([dot])})
+            assert written is not None
+            put: shapes.OpResult = {"put": step.key, "etag": etag([written.dot])}
+            until = expires_us(written.timestamp, ttls_us[step.key])
+            if written.timestamp and until:
+                put["expires"] = until
+            results.append(put)
         else:
             results.append({"delete": step.key})
     return results

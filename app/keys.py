@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from app.write import SYSTEM
 
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 """The version of what is under these names. A node refuses a Redis with a layout it can't read."""
 
 
@@ -104,6 +104,11 @@ class Keys:
     def conflicts(self) -> str:
         """Sorted set: the user keys that have siblings."""
         return f"{self.prefix}conflicts"
+
+    @property
+    def expiring(self) -> str:
+        """Sorted set: the user keys with versions that expire, by when the first of these does."""
+        return f"{self.prefix}expiring"
 
     @property
     def requests(self) -> str:

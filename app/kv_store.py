@@ -60,12 +60,13 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A page of keys, in order, and of each the dots that were asked for; whether more follow; and
-    the clock of the node at that instant, which vouches for what is absent."""
+    """A page of keys, in order, and of each the dots that were asked for; the clock of the node at
+    that instant, which vouches for what is absent; and after which key the next page begins, empty
+    if there is none. A page may have few keys, or none, because others have expired just now."""
 
     keys: dict[str, tuple[Dot, ...]]
     clock: VectorClock
-    more: bool
+    cursor: str
 
 
 def _bounds(prefix: str, after: str) -> tuple[bytes, bytes]:
@@ -86,13 +87,15 @@ def _too_late() -> RedisUnavailable:
     return RedisUnavailable("it took too long for those who asked before", outcome="not_applied")
 
 
-def reading(fields: Mapping[bytes, bytes], clock: VectorClock) -> Reading:
-    """What a reader of a key is shown that has these fields, at a node with this clock."""
-    versions = tuple(winner_first(codec.unpack_versions(fields)))
+def reading(fields: Mapping[bytes, bytes], clock: VectorClock, now_us: int) -> Reading:
+    """What a reader of a key is shown that has these fields, at a node with this clock, when the
+    hybrid logical clock there shows `now_us`."""
+    held = codec.unpack_versions(fields)
+    versions = tuple(winner_first([version for version in held if version.is_there(now_us)]))
     if not versions:
         return Reading((), clock)  # absence may be a delete's work
     context = codec.unpack_deletes(fields)
-    for version in versions:
+    for version in held:  # one that has expired stands for its own delete
         context = context.with_dot(version.dot)
     return Reading(versions, context)
 
@@ -249,13 +252,14 @@ class KVStore:
         self._still_covers(context)
         known = self._progress.clock
         with translated():
-            found = await self._scripts.read_keys(keys, most)
+            found = await self._scripts.read_keys(keys, most, self._now_us())
         if isinstance(found, TooMuch):
             assert most is not None
             raise _too_much(most)
-        fields, clock = found
+        fields, clock, now_us = found
         self._holds(known, clock)
-        return {key: reading(held, clock) for key, held in zip(keys, fields, strict=True)}, clock
+        held = zip(keys, fields, strict=True)
+        return {key: reading(one, clock, now_us) for key, one in held}, clock
 
     @in_a_settled_run
     async def list_keys(
@@ -269,9 +273,11 @@ class KVStore:
         self._still_covers(context)
         known = self._progress.clock
         with translated():
-            keys, clock = await self._scripts.list_keys(*_bounds(prefix, after), limit + 1)
+            keys, cursor, clock = await self._scripts.list_keys(
+                *_bounds(prefix, after), limit, self._now_us()
+            )
         self._holds(known, clock)
-        return Listing(dict.fromkeys(keys[:limit], ()), clock, len(keys) > limit)
+        return Listing(dict.fromkeys(keys, ()), clock, cursor)
 
     @in_a_settled_run
     async def list_conflicts(
@@ -284,9 +290,11 @@ class KVStore:
         self._still_covers(context)
         known = self._progress.clock
         with translated():
-            found, clock = await self._scripts.list_conflicts(*_bounds(prefix, after), limit + 1)
+            found, cursor, clock = await self._scripts.list_conflicts(
+                *_bounds(prefix, after), limit, self._now_us()
+            )
         self._holds(known, clock)
-        return Listing(dict(found[:limit]), clock, len(found) > limit)
+        return Listing(found, clock, cursor)
 
     def _holds(self, known: VectorClock, clock: VectorClock) -> None:
         """Redis, whose clock this is, has what was known to be there. Raises RedisUnavailable."""
@@ -307,6 +315,17 @@ class KVStore:
         """
         with translated():
             return codec.unpack_clock(await self._redis.hgetall(self._keys.clock))
+
+    @in_a_settled_run
+    async def now_us(self) -> int:
+        """What the hybrid logical clock shows, microseconds since 1970: no less than the wall
+        clock here, nor than any write that is applied.
+
+        Raises RedisUnavailable.
+        """
+        with translated():
+            timestamp = await self._redis.hget(self._keys.meta, "timestamp")
+        return max(self._now_us(), int(timestamp or 0))
 
     @in_a_settled_run
     async def check(self) -> None:

@@ -117,8 +117,10 @@ class LaneScripts:
                 keys.keys,
                 keys.conflicts,
                 keys.system,
+                keys.expiring,
                 keys.deferred,
                 keys.lane(lane),
+                keys.requests,
             ],
             args=[
                 actor,
@@ -163,6 +165,7 @@ class LaneScripts:
                 keys.keys,
                 keys.conflicts,
                 keys.system,
+                keys.expiring,
                 keys.deferred,
                 keys.lane(lane),
                 keys.requests,

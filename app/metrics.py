@@ -67,6 +67,11 @@ INCARNATIONS: Final = Counter(
     "New incarnations that this node began: each is a possible loss.",
     registry=_COUNTED,
 )
+EXPIRED: Final = Counter(
+    "lightcone_expired_versions",
+    "Versions that were removed here because they had expired.",
+    registry=_COUNTED,
+)
 
 WATCHERS: Final = Gauge(
     "lightcone_watchers",

@@ -27,6 +27,7 @@ from app.context import Contexts
 from app.deferred import DeferredWrites
 from app.errors import InvariantError, RedisUnavailable, StartupError
 from app.existence import Existence
+from app.expiry import remove_expired
 from app.former_lanes import FormerLanes
 from app.http_api import Api
 from app.identity import Identity
@@ -274,6 +275,10 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             again_and_again(partial(sweep, buffer), config.sweep_ms / 1000),
             deferred.keep(),
             again_and_again(former.clear, config.sweep_ms / 1000),
+            again_and_again(
+                partial(remove_expired, admitted_scripts, config.node_id, now_us),
+                config.expiry_ms / 1000,
+            ),
             again_and_again(
                 partial(tell_settings, members, store, board, 3 * config.sweep_ms),
                 config.sweep_ms / 1000,

@@ -58,6 +58,14 @@ class Received:
     survivors: VectorClock = VectorClock()  # noqa: RUF009 (immutable)
 
 
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """How many versions were removed, and whether there are more that have expired."""
+
+    versions: int
+    more: bool
+
+
 class Scripts:
     """The scripts, bound to one Redis and its key names."""
 
@@ -75,6 +83,7 @@ class Scripts:
         self._read_keys = redis.register_script(source("read_keys"))
         self._list_keys = redis.register_script(source("list_keys"))
         self._list_conflicts = redis.register_script(source("list_conflicts"))
+        self._remove_expired = redis.register_script(source("remove_expired"))
         self._settle_actor = redis.register_script(source("settle_actor"))
         self._note_removal = redis.register_script(source("note_removal"))
         self._hold_lease = redis.register_script(source("hold_lease"))
@@ -128,6 +137,7 @@ class Scripts:
                 keys.requests,
                 keys.requests_order,
                 keys.system,
+                keys.expiring,
                 *names,
             ],
             args=args,
@@ -146,21 +156,24 @@ class Scripts:
         return outcomes
 
     async def read_keys(
-        self, names: Sequence[str], most: int | None
-    ) -> tuple[list[Fields], VectorClock] | TooMuch:
-        """What keys hold at one instant (`lua/read_keys.lua`), and the clock.
+        self, names: Sequence[str], most: int | None, now_us: int
+    ) -> tuple[list[Fields], VectorClock, int] | TooMuch:
+        """What keys hold at one instant (`lua/read_keys.lua`), also what has expired; the clock;
+        and what the hybrid logical clock shows.
 
         Raises Syncing.
         """
         keys = self._keys
         reply: list[Any] = await self._read_keys(
-            keys=[keys.clock, keys.meta, *map(keys.kv, names)], args=["" if most is None else most]
+            keys=[keys.clock, keys.meta, *map(keys.kv, names)],
+            args=["" if most is None else most, now_us],
         )
         if not reply:
             return TooMuch()
         if reply == [b"merging"]:
             raise Syncing
-        return list(map(_fields, reply[1:])), VectorClock.parse(reply[0].decode())
+        clock, now, *held = reply
+        return list(map(_fields, held)), VectorClock.parse(clock.decode()), int(now)
 
     async def receive_writes(
         self, node: str, writes: Sequence[Write], now_us: int, pending_max: int, drain_max: int
@@ -199,6 +212,7 @@ class Scripts:
                 keys.keys,
                 keys.conflicts,
                 keys.system,
+                keys.expiring,
             ],
             args=args,
         )
@@ -281,6 +295,7 @@ class Scripts:
                 keys.keys,
                 keys.conflicts,
                 keys.system,
+                keys.expiring,
             ],
             args=[snapshot, keys.kv_stem, keys.staged_stem(snapshot), int(staged), *names],
         )
@@ -316,32 +331,61 @@ class Scripts:
         return VectorClock.parse(reply.decode())
 
     async def list_keys(
-        self, first: bytes, last: bytes, limit: int
-    ) -> tuple[list[str], VectorClock]:
-        """The user keys between two bounds (`lua/list_keys.lua`), and the clock."""
+        self, first: bytes, last: bytes, limit: int, now_us: int
+    ) -> tuple[list[str], str, VectorClock]:
+        """The user keys between two bounds (`lua/list_keys.lua`), the one after which the next page
+        begins, empty if there is none, and the clock.
+
+        Raises Syncing.
+        """
         keys = self._keys
         clock, *found = await self._list_keys(
-            keys=[keys.keys, keys.clock, keys.meta], args=[first, last, limit]
+            keys=[keys.keys, keys.clock, keys.meta, keys.expiring],
+            args=[first, last, limit, now_us, keys.kv_stem],
         )
         if clock == b"merging":
             raise Syncing
-        return [key.decode() for key in found], VectorClock.parse(clock.decode())
+        cursor, *names = (key.decode() for key in found)
+        return names, cursor, VectorClock.parse(clock.decode())
 
     async def list_conflicts(
-        self, first: bytes, last: bytes, limit: int
-    ) -> tuple[list[tuple[str, tuple[Dot, ...]]], VectorClock]:
+        self, first: bytes, last: bytes, limit: int, now_us: int
+    ) -> tuple[dict[str, tuple[Dot, ...]], str, VectorClock]:
         """The user keys with siblings between two bounds (`lua/list_conflicts.lua`), each with the
-        dots of its versions, and the clock."""
+        dots of its versions; the key after which the next page begins, empty if there is none; and
+        the clock.
+
+        Raises Syncing.
+        """
         keys = self._keys
         clock, *found = await self._list_conflicts(
-            keys=[keys.conflicts, keys.clock, keys.meta], args=[keys.kv_stem, first, last, limit]
+            keys=[keys.conflicts, keys.clock, keys.meta],
+            args=[keys.kv_stem, first, last, limit, now_us],
         )
         if clock == b"merging":
             raise Syncing
-        listed = [
-            (key.decode(), _dots(dots)) for key, dots in zip(found[::2], found[1::2], strict=True)
-        ]
-        return listed, VectorClock.parse(clock.decode())
+        cursor, *listed = found
+        dots = {
+            key.decode(): _dots(dots) for key, dots in zip(listed[::2], listed[1::2], strict=True)
+        }
+        return dots, cursor.decode(), VectorClock.parse(clock.decode())
+
+    async def remove_expired(self, node: str, now_us: int, most: int) -> Removed | None:
+        """Remove what has expired at some `most` keys (`lua/remove_expired.lua`). None: Redis is
+        not the node's.
+
+        Raises Syncing.
+        """
+        keys = self._keys
+        reply: list[Any] = await self._remove_expired(
+            keys=[keys.meta, keys.expiring, keys.deletes, keys.keys, keys.conflicts],
+            args=[node, now_us, most, keys.kv_stem],
+        )
+        if not reply:
+            return None
+        if len(reply) == 1:
+            raise Syncing
+        return Removed(int(reply[0]), bool(reply[1]))
 
     async def claim_node(self, node: str, layout: int, birth: str) -> dict[str, str]:
         """Claim an empty Redis for `node` (`lua/claim_node.lua`); its `meta` afterwards.
@@ -439,9 +483,9 @@ def _outcome(commit: Commit, result: list[Any], clock: VectorClock) -> Outcome:
         case [b"failed", *failed]:
             return Failed(
                 tuple(
-                    _held(commit.conditions[int(number)].key, dots, deletes, clock)
-                    for number, dots, deletes in zip(
-                        failed[::3], failed[1::3], failed[2::3], strict=True
+                    _held(commit.conditions[int(number)].key, dots, expired, deletes, clock)
+                    for number, dots, expired, deletes in zip(
+                        failed[::4], failed[1::4], failed[2::4], failed[3::4], strict=True
                     )
                 )
             )
@@ -452,11 +496,11 @@ def _outcome(commit: Commit, result: list[Any], clock: VectorClock) -> Outcome:
     return Moved()
 
 
-def _held(key: str, dots: bytes, deletes: bytes, clock: VectorClock) -> Held:
+def _held(key: str, dots: bytes, expired: bytes, deletes: bytes, clock: VectorClock) -> Held:
     """What a key holds; that it holds nothing is vouched for by the whole clock."""
     if not dots:
         return Held(key, (), clock)
     seen = VectorClock.parse(deletes.decode())
-    for dot in _dots(dots):
+    for dot in (*_dots(dots), *_dots(expired)):
         seen = seen.with_dot(dot)
     return Held(key, _dots(dots), seen)

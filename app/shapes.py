@@ -36,7 +36,18 @@ class ShownValue(TypedDict):
     base64: NotRequired[str]
 
 
-class ShownVersion(ShownValue):
+class ShownExpiry(TypedDict):
+    """When something expires; absent if it does not."""
+
+    expires: NotRequired[int]
+
+
+def shown_expiry(expires_us: int) -> ShownExpiry:
+    """That something expires then; nothing if it does not, which is 0."""
+    return {"expires": expires_us} if expires_us else {}
+
+
+class ShownVersion(ShownValue, ShownExpiry):
     """A version: its value is `text` if it is UTF-8, else `base64`."""
 
     dot: str
@@ -74,7 +85,7 @@ class ConflictPage(TypedDict):
     cursor: str | None
 
 
-class OpResult(TypedDict):
+class OpResult(ShownExpiry):
     """What became of one operation. A get has `etag` and `siblings`, as before the writes."""
 
     get: NotRequired[str]
@@ -92,7 +103,7 @@ class Transacted(TypedDict):
     results: list[OpResult]
 
 
-class ExplainedVersion(TypedDict):
+class ExplainedVersion(ShownExpiry):
     """A version of a key, and how it came to be; null is what is not in the logs any more."""
 
     dot: str
@@ -105,7 +116,7 @@ class ExplainedVersion(TypedDict):
     concurrent_with: list[str]
 
 
-class ExplainedWrite(TypedDict):
+class ExplainedWrite(ShownExpiry):
     """A write about a key, and how it is related to the others."""
 
     dot: str
@@ -162,7 +173,7 @@ class ShownState(TypedDict):
     etag: str | None
 
 
-class ShownPut(ShownValue):
+class ShownPut(ShownValue, ShownExpiry):
     """That a write gave a key a value."""
 
     put: str

@@ -14,7 +14,7 @@ From the optimized sets of Bieniusa et al. (2012), whose states are merged by ve
 fuzzy scan that is mended from the log is how ARIES makes checkpoints (Mohan et al. 1992).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from app.vector_clock import VectorClock
@@ -26,11 +26,19 @@ BACKUP: Final = "~backup"
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """What a key holds: its versions, none if it is absent, and the deletes noted beside them."""
+    """What a key holds: its versions, none if it is absent, and the deletes noted beside them.
+
+    A version that has expired is one of them until it is removed: it stands for its own delete.
+    """
 
     key: str
     versions: tuple[Version, ...]
     deletes: VectorClock
+
+    def shown_at(self, now_us: int) -> "KeyState":
+        """What readers are shown where the hybrid logical clock shows `now_us`."""
+        there = tuple(version for version in self.versions if version.is_there(now_us))
+        return self if len(there) == len(self.versions) else replace(self, versions=there)
 
 
 @dataclass(frozen=True, slots=True)

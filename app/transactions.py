@@ -16,7 +16,17 @@ import msgspec
 
 from app.conditions import Condition, parse_tags
 from app.errors import BadTransaction, TooLarge
-from app.write import KEY_MAX_BYTES, Delete, Operation, Put, content_type_problem, user_key_problem
+from app.write import (
+    KEY_MAX_BYTES,
+    TTL_MAX_S,
+    Delete,
+    Operation,
+    Put,
+    content_type_problem,
+    microseconds,
+    ttl_problem,
+    user_key_problem,
+)
 
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
 BYTES_TYPE: Final = "application/octet-stream"
@@ -28,8 +38,9 @@ UNSET: Final = msgspec.UNSET
 
 
 class OpForm(msgspec.Struct, forbid_unknown_fields=True):
-    """One operation: get, put or delete of a key; for a put its value, as text or in base64. `if`
-    is an ETag that the key is to have, `*` for some version, null for none."""
+    """One operation: get, put or delete of a key; for a put its value, as text or in base64, and
+    for how many seconds it lives. `if` is an ETag that the key is to have, `*` for some version,
+    null for none."""
 
     get: str | Unset = UNSET
     put: str | Unset = UNSET
@@ -37,16 +48,19 @@ class OpForm(msgspec.Struct, forbid_unknown_fields=True):
     value: str | Unset = UNSET
     base64: str | Unset = UNSET
     content_type: str | Unset = UNSET
+    ttl: float | Unset = UNSET
     wanted: str | Unset | None = msgspec.field(default=UNSET, name="if")
 
 
 def _has(*fields: str) -> dict[str, Any]:
     """What an operation looks like that has these fields, and may have only a condition besides."""
-    others = {*OpForm.__struct_encode_fields__} - {*fields, "if", "content_type"}
-    if "put" not in fields:
-        others.add("content_type")
+    others = {*OpForm.__struct_encode_fields__} - {*fields, "if"}
     key = {"minLength": 1, "maxLength": KEY_MAX_BYTES, "pattern": "^[^\\x00]"}
-    properties = {fields[0]: key} | dict.fromkeys(sorted(others), False)
+    properties: dict[str, Any] = {fields[0]: key}
+    if "put" in fields:
+        others -= {"content_type", "ttl"}
+        properties["ttl"] = {"exclusiveMinimum": 0, "maximum": TTL_MAX_S}
+    properties |= dict.fromkeys(sorted(others), False)
     return {"required": list(fields), "properties": properties}
 
 
@@ -120,7 +134,7 @@ def parse_transaction(body: bytes, operations_max: int, value_max_bytes: int) ->
                 f"{where}: the value is larger than this node takes: {value_max_bytes} bytes "
                 "(VALUE_MAX_BYTES). Nothing was done."
             )
-        operations[step.key] = Put(step.key, value, content_type)
+        operations[step.key] = Put(step.key, value, content_type, _ttl_us(where, op))
     reads = tuple(step.key for step in steps if step.verb == "get")
     return Transaction(tuple(steps), reads, tuple(operations.values()), tuple(conditions))
 
@@ -133,8 +147,8 @@ def _step(where: str, op: OpForm) -> Step:
     [step] = named
     if problem := user_key_problem(step.key):
         raise _bad(f"{where}: {problem}")
-    if step.verb != "put" and (op.value, op.base64, op.content_type) != (UNSET,) * 3:
-        raise _bad(f"{where}: a value, and its type, are for put, and this is a {step.verb}")
+    if step.verb != "put" and (op.value, op.base64, op.content_type, op.ttl) != (UNSET,) * 4:
+        raise _bad(f"{where}: a value, its type, and a ttl are for put, and this is a {step.verb}")
     return step
 
 
@@ -153,6 +167,14 @@ def _value(where: str, op: OpForm) -> tuple[bytes, str]:
         if problem := content_type_problem(content_type):
             raise _bad(f"{where}: {problem}")
     return value, content_type
+
+
+def _ttl_us(where: str, op: OpForm) -> int:
+    if op.ttl is UNSET:
+        return 0
+    if problem := ttl_problem(op.ttl):
+        raise _bad(f"{where}: ttl {problem}, not {op.ttl:g}")
+    return microseconds(op.ttl)
 
 
 def _condition(where: str, key: str, wanted: str | Unset | None) -> Condition:

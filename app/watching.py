@@ -149,9 +149,10 @@ class Watching:
                 await asyncio.sleep(_LOOK_EVERY_S)  # a merge, which the logs may not outlive
                 continue
             at, states, cut = found
+            now_us = await self._store.now_us()
             for state in states:
                 if state.key.startswith(prefix) and not state.key.startswith(SYSTEM):
-                    yield state
+                    yield state.shown_at(now_us)
         self._progress.advance(cut.clock)
         yield Cut(cut.clock)
 

@@ -30,7 +30,7 @@ from app.write import (
     write_problem,
 )
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """The version of what nodes send each other."""
 CONTENT_TYPE: Final = "application/vnd.msgpack"
 
@@ -46,10 +46,14 @@ _SHOWN_MAX: Final = 300
 """Characters of what a peer sent that an error repeats."""
 
 
+_Time = Annotated[int, msgspec.Meta(ge=0, le=TIMESTAMP_MAX)]
+
+
 class _PutForm(msgspec.Struct, tag="put", array_like=True, forbid_unknown_fields=True):
     key: str
     value: bytes
     content_type: str
+    ttl_us: int
 
 
 class _DeleteForm(msgspec.Struct, tag="delete", array_like=True, forbid_unknown_fields=True):
@@ -70,6 +74,7 @@ class _VersionForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     timestamp: Annotated[int, msgspec.Meta(ge=1, le=TIMESTAMP_MAX)]
     content_type: str
     value: bytes
+    expires_us: _Time = 0  # backups of version 1 have none
 
 
 class _KeyStateForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -81,7 +86,7 @@ class _KeyStateForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True)
 class _CutForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     clock: _Clock
     deletes: _Clock
-    timestamp: Annotated[int, msgspec.Meta(ge=0, le=TIMESTAMP_MAX)]
+    timestamp: _Time
 
 
 _SnapshotName = Annotated[str, msgspec.Meta(max_length=SNAPSHOT_NAME_MAX, pattern="^[!-~]*$")]
@@ -290,8 +295,8 @@ def _write_form(write: Write) -> _WriteForm:
     operations: list[_PutForm | _DeleteForm] = []
     for operation in write.operations:
         match operation:
-            case Put(key, value, content_type):
-                operations.append(_PutForm(key, value, content_type))
+            case Put(key, value, content_type, ttl_us):
+                operations.append(_PutForm(key, value, content_type, ttl_us))
             case Delete(key):
                 operations.append(_DeleteForm(key))
     return _WriteForm(
@@ -305,7 +310,7 @@ def _write_form(write: Write) -> _WriteForm:
 
 def _write(form: _WriteForm) -> Write:
     operations: Sequence[Operation] = [
-        Put(operation.key, operation.value, operation.content_type)
+        Put(operation.key, operation.value, operation.content_type, operation.ttl_us)
         if isinstance(operation, _PutForm)
         else Delete(operation.key)
         for operation in form.operations
@@ -339,7 +344,10 @@ def _part_form(part: Part) -> _PartForm:
     keys = [
         _KeyStateForm(
             state.key,
-            [_VersionForm(*v.dot, v.timestamp, v.content_type, v.value) for v in state.versions],
+            [
+                _VersionForm(*v.dot, v.timestamp, v.content_type, v.value, v.expires_us)
+                for v in state.versions
+            ],
             state.deletes.to_dict(),
         )
         for state in part.keys
@@ -370,7 +378,9 @@ def _key_state(form: _KeyStateForm) -> KeyState:
         if problem:
             raise BadBatch(f"The snapshot breaks a rule: {_cut(problem)}. Nothing was kept of it.")
         dot = Dot(version.actor, version.sequence)
-        versions.append(Version(dot, version.timestamp, version.content_type, version.value))
+        versions.append(
+            Version(dot, version.timestamp, version.content_type, version.value, version.expires_us)
+        )
     return KeyState(form.key, tuple(versions), _clock(form.deletes))
 
 

@@ -10,6 +10,7 @@ the whole causal past of the node, which makes the delivery rule of Birman, Schi
 (1991) applicable as it stands.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -24,16 +25,19 @@ OPERATIONS_MAX: Final = 1000
 """Operations in one write. A script hands them to Redis in one piece; Lua unpacks about 8,000."""
 TIMESTAMP_MAX: Final = 2**53 - 1
 """Microseconds since 1970 that a double holds exactly: until the year 2255."""
+TTL_MAX_S: Final = 100 * 365 * 24 * 60 * 60
+"""Seconds that a version may live at most, if not for ever: a hundred years."""
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Gives `key` a version with this value."""
+    """Gives `key` a version with this value, for `ttl_us` microseconds; for ever if that is 0."""
 
     key: str
     value: bytes
     content_type: str = DEFAULT_CONTENT_TYPE
+    ttl_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +66,26 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What a put left at a key: its value, and the dot and timestamp of the write."""
+    """What a put left at a key: its value, the dot and timestamp of the write, and when it
+    expires, microseconds since 1970; 0 for never."""
 
     dot: Dot
     timestamp: int
     content_type: str
     value: bytes
+    expires_us: int = 0
+
+    def is_there(self, now_us: int) -> bool:
+        """Whether it has not expired, where the hybrid logical clock shows `now_us`."""
+        return not self.expires_us or now_us < self.expires_us
+
+
+def expires_us(timestamp: int, ttl_us: int) -> int:
+    """When a version expires that a write with this timestamp put for so long; 0 for never.
+
+    Twin of `expiry_of_put` in lua/expiry.inc.lua.
+    """
+    return min(timestamp + ttl_us, TIMESTAMP_MAX) if ttl_us else 0
 
 
 def winner_first(versions: Sequence[Version]) -> list[Version]:
@@ -102,6 +120,18 @@ def content_type_problem(content_type: str) -> str | None:
     return None
 
 
+def ttl_problem(seconds: float) -> str | None:
+    """What is wrong with `seconds` as the time that a value is to live, or None."""
+    if math.isfinite(seconds) and 0 < microseconds(seconds) <= microseconds(TTL_MAX_S):
+        return None
+    return f"is a number of seconds, more than 0 and at most {TTL_MAX_S} (a hundred years)"
+
+
+def microseconds(seconds: float) -> int:
+    """So many seconds, in microseconds."""
+    return round(seconds * 1_000_000)
+
+
 def write_problem(write: Write) -> str | None:
     """Which rule `write` breaks, or None."""
     dot, dependencies = write.dot, write.dependencies
@@ -128,6 +158,11 @@ def operations_problem(operations: Sequence[Operation]) -> str | None:
     for operation in operations:
         if problem := key_problem(operation.key):
             return problem
-        if isinstance(operation, Put) and (problem := content_type_problem(operation.content_type)):
-            return problem
+        if isinstance(operation, Put):
+            if problem := content_type_problem(operation.content_type):
+                return problem
+            if not 0 <= operation.ttl_us <= microseconds(TTL_MAX_S):
+                return f"a version lives at most {TTL_MAX_S} seconds, if not for ever"
+            if operation.ttl_us and operation.key.startswith(SYSTEM):
+                return "what is at the system's keys does not expire"
     return None

@@ -15,8 +15,9 @@ Where the idea is from: the HTTP interface of the nodes, word for word.
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import Message
+from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 from client.context import HEADER
@@ -48,8 +49,9 @@ class Written:
     """A write that took effect. `clock` is the node's clock just after it, `node` its URL.
 
     `etag` is that of the key since. `replicas` are the ids of the nodes that hold it, where it was
-    asked for. If it is `deferred`, the node will do it, and then everybody sees it, once what it is
-    `waiting_for` has come there; clock and ETag are empty then.
+    asked for. `expires` is when it will be gone, in microseconds since 1970, rounded down to
+    seconds; None for never. If it is `deferred`, the node will do it, and then everybody sees it,
+    once what it is `waiting_for` has come there; clock and ETag are empty then.
     """
 
     key: str
@@ -58,6 +60,7 @@ class Written:
     node: str
     etag: str = ""
     replicas: tuple[str, ...] = ()
+    expires: int | None = None
     deferred: bool = False
     waiting_for: tuple[str, ...] = ()
 
@@ -82,7 +85,9 @@ class Version:
     """One version of a key. `siblings` counts the versions side by side, this one included.
 
     `etag` names all of them; `node` is the URL of the node that served the read. `stale` says that
-    the node lacked some of what the session has seen.
+    the node lacked some of what the session has seen. `expires` is when it will be gone, in
+    microseconds since 1970, None for never; where it comes without its siblings, that is rounded
+    down to seconds.
     """
 
     key: str
@@ -93,6 +98,7 @@ class Version:
     siblings: int
     node: str
     stale: bool = False
+    expires: int | None = None
 
     @property
     def text(self) -> str:
@@ -106,7 +112,8 @@ class Version:
 @dataclass(frozen=True, slots=True)
 class Transacted:
     """A transaction that was done. `dot` is the name of its write, None if it wrote nothing;
-    `etags` are those of the keys it put; `read` has all versions of each key it got, winner first.
+    `etags` are those of the keys it put, and `expires` says of those that will be gone, when, in
+    microseconds since 1970; `read` has all versions of each key it got, winner first.
 
     The rest is as for `Written`.
     """
@@ -117,6 +124,7 @@ class Transacted:
     etags: Mapping[str, str]
     read: Mapping[str, list[Version]]
     replicas: tuple[str, ...] = ()
+    expires: Mapping[str, int] = field(default_factory=dict)
     deferred: bool = False
     waiting_for: tuple[str, ...] = ()
 
@@ -166,6 +174,7 @@ def written(key: str, answer: Answer) -> Written:
         answer.node,
         answer.headers.get("ETag", ""),
         _replicas(answer),
+        _expires(answer),
     )
 
 
@@ -192,6 +201,7 @@ def version(key: str, answer: Answer) -> Version | None:
         siblings=int(answer.headers["Siblings"]),
         node=answer.node,
         stale=_is_stale(answer),
+        expires=_expires(answer),
     )
 
 
@@ -223,6 +233,7 @@ def transacted(answer: Answer) -> Transacted:
             if "get" in one
         },
         replicas=_replicas(answer),
+        expires={str(one["put"]): int(one["expires"]) for one in results if "expires" in one},
     )
 
 
@@ -286,6 +297,11 @@ def shown_value(sibling: Mapping[str, Any]) -> bytes:
     return base64.b64decode(sibling["base64"], validate=True)
 
 
+def shown_expiry(shown: Mapping[str, Any]) -> int | None:
+    """When that expires which a node shows, in microseconds since 1970; None for never."""
+    return int(shown["expires"]) if "expires" in shown else None
+
+
 def shown_versions(
     key: str,
     siblings: Sequence[Mapping[str, Any]],
@@ -304,6 +320,7 @@ def shown_versions(
             siblings=len(siblings),
             node=node,
             stale=stale,
+            expires=shown_expiry(sibling),
         )
         for sibling in siblings
     ]
@@ -311,6 +328,12 @@ def shown_versions(
 
 def _clock(said: Mapping[str, Any]) -> dict[str, int]:
     return {str(actor): int(sequence) for actor, sequence in said.items()}
+
+
+def _expires(answer: Answer) -> int | None:
+    """When the value expires, in microseconds since 1970; None for never."""
+    date = answer.headers.get("Expires")
+    return None if date is None else round(parsedate_to_datetime(date).timestamp()) * 1_000_000
 
 
 def _replicas(answer: Answer) -> tuple[str, ...]:

@@ -20,6 +20,9 @@ TIMEOUT_MAX_S = 3600.0
 #: What a node accepts as patience.
 PATIENCE_MAX_S = 30.0
 KEY_MAX_BYTES = 512
+#: A hundred years, which is what a node accepts.
+TTL_MAX_S = 100 * 365 * 24 * 60 * 60
+TTL_IS = f"is a number of seconds, more than 0 and at most {TTL_MAX_S}"
 
 
 def key_path(key: str, route: str = "/kv") -> str:
@@ -100,6 +103,21 @@ def deferral(wanted: bool, **others: object) -> dict[str, str]:
 def replicas(count: int | None) -> dict[str, str]:
     """The part of a query that says how many nodes are to hold a write."""
     return {} if count is None else {"replicas": str(count)}
+
+
+def ttl(seconds: object) -> float | None:
+    """How long a value lives, if not for ever. Raises BadInput when no node would accept it."""
+    if seconds is None:
+        return None
+    if not isinstance(seconds, int | float) or not 1e-6 <= seconds <= TTL_MAX_S:
+        raise BadInput(f"ttl_s {TTL_IS}, not {seconds!r}; nothing was sent.")
+    return seconds
+
+
+def lifetime(seconds: float | None) -> dict[str, str]:
+    """The part of a query that says how long a value lives. Raises BadInput as `ttl` does."""
+    seconds = ttl(seconds)
+    return {} if seconds is None else {"ttl": f"{seconds:.6f}".rstrip("0").rstrip(".")}
 
 
 def timeout(seconds: float) -> float:

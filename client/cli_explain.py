@@ -75,6 +75,7 @@ def _versions(versions: list[ExplainedVersion], winner: str | None) -> Renderabl
             "",
             "dot",
             "written",
+            "expires",
             "content type",
             "bytes#",
             "after",
@@ -90,6 +91,7 @@ def _versions(versions: list[ExplainedVersion], winner: str | None) -> Renderabl
             Text("wins", style="green") if one["dot"] == winner else "",
             one["dot"],
             moment(one["timestamp"]),
+            _expires(one),
             one["content_type"],
             str(one["bytes"]),
             clock(after),
@@ -101,7 +103,7 @@ def _versions(versions: list[ExplainedVersion], winner: str | None) -> Renderabl
 
 def _history(history: list[ExplainedWrite]) -> RenderableType:
     made = table(
-        *("dot", "did", "written", "after", "replaced by", "concurrent with"),
+        *("dot", "did", "written", "expires", "after", "replaced by", "concurrent with"),
         title="History, newest first",
     )
     for one in history:
@@ -110,11 +112,16 @@ def _history(history: list[ExplainedWrite]) -> RenderableType:
             one["dot"],
             one["does"],
             moment(one["timestamp"]),
+            _expires(one),
             clock(one["dependencies"]),
             _dots(one["superseded_by"]),
             Text(clean(_dots(one["concurrent_with"])), style="yellow"),
         )
     return made
+
+
+def _expires(one: ExplainedVersion | ExplainedWrite) -> str:
+    return moment(one["expires"]) if "expires" in one else "-"
 
 
 def _dots(dots: list[str]) -> str:

@@ -19,7 +19,7 @@ from rich.text import Text
 from client.answers import Deleted, Version, Written
 from client.cli_command import Call
 from client.cli_errors import Code, LocalTrouble
-from client.cli_output import Result, clean, row, size, table
+from client.cli_output import Result, clean, moment, row, size, table
 from client.errors import BadInput
 from client.files import replaced
 from client.session import PAGE
@@ -100,6 +100,8 @@ async def get(
             f"{key} has {version.siblings} versions side by side, and this is the winner, "
             f"{version.dot}; --siblings shows all."
         )
+    if version.expires is not None:
+        notes.append(f"Expires {moment(version.expires)}.")
     if version.stale:
         notes.append("Stale: the node lacks some of what this session has seen.")
     if output is None:
@@ -133,6 +135,15 @@ async def put(
             show_default=False,
         ),
     ] = None,
+    ttl: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="The value is gone after so long, at all nodes. By default it stays, whatever "
+            "was there before.",
+            show_default=False,
+        ),
+    ] = None,
     if_match: IfMatch = None,
     if_none_match: IfNoneMatch = False,
     replicas: Replicas = None,
@@ -149,6 +160,7 @@ async def put(
         given,
         content_type,
         **conditions(if_match, if_none_match),
+        ttl_s=ttl,
         replicas=replicas,
         idempotency_key=idempotency_key,
         deferred=deferred,
@@ -156,10 +168,12 @@ async def put(
     document = {
         **{"key": written.key, "dot": written.dot, "etag": written.etag, "node": written.node},
         **{"clock": dict(written.clock), "replicas": list(written.replicas)},
+        **shown_expiry(written.expires),
         **{"deferred": written.deferred, "waiting_for": list(written.waiting_for)},
         "context": call.kv.context,
     }
-    return Result(document, _done(written))
+    note = "" if written.expires is None else f"Expires {moment(written.expires)}."
+    return Result(document, _done(written), note)
 
 
 async def delete(
@@ -242,8 +256,14 @@ def described(version: Version) -> dict[str, Any]:
     return {
         "dot": version.dot,
         "content_type": version.content_type,
+        **shown_expiry(version.expires),
         **shown_value(version.value),
     }
+
+
+def shown_expiry(expires: int | None) -> dict[str, int]:
+    """When something expires, for programs; nothing if it does not."""
+    return {} if expires is None else {"expires": expires}
 
 
 def shown_value(value: bytes) -> dict[str, str]:
@@ -275,11 +295,12 @@ def _done(write: Written | Deleted) -> Text:
 
 
 def _versions_table(versions: list[Version]) -> Group:
-    made = table("", "dot", "content type", "bytes#", "value")
+    made = table("", "dot", "content type", "bytes#", "expires", "value")
     for number, version in enumerate(versions):
         mark = Text("wins", style="green") if number == 0 else Text("")
         length = str(len(version.value))
-        row(made, mark, version.dot, version.content_type, length, preview(version.value))
+        expires = "never" if version.expires is None else moment(version.expires)
+        row(made, mark, version.dot, version.content_type, length, expires, preview(version.value))
     return Group(made, Text(f"ETag {clean(versions[0].etag)}", style="dim"))
 
 

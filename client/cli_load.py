@@ -41,9 +41,9 @@ async def load(
 ) -> Result:
     """Put many values, a hundred a transaction.
 
-    Each line of FILE is {"key": KEY, "value": TEXT} (or "base64", and "content_type"). Of several
-    lines about a key the last one holds. A load that has failed says how many lines are in; go on
-    with --skip.
+    Each line of FILE is {"key": KEY, "value": TEXT} (or "base64"; and "content_type", "ttl"). Of
+    several lines about a key the last one holds. A load that has failed says how many lines are in;
+    go on with --skip.
     """
     with _opened(file) as lines, _Bar(call.screen, file) as bar:
         for _ in range(skip):

@@ -26,13 +26,13 @@ from client.cli_keys import (
     read_file,
     read_stdin,
 )
-from client.cli_output import Result, clean, row, table
+from client.cli_output import Result, clean, moment, row, table
 from client.errors import BadInput
 from client.transaction import Transaction
 
 _FIELDS = {
     "get": {"if"},
-    "put": {"if", "value", "base64", "content_type"},
+    "put": {"if", "value", "base64", "content_type", "ttl"},
     "delete": {"if"},
 }
 
@@ -50,8 +50,8 @@ async def txn(
     """Do several operations as one: all of them at one instant, or none.
 
     The JSON is {"ops": (a list)}, or the list alone. Each operation is {"get": KEY},
-    {"put": KEY, "value": TEXT} (or "base64", and "content_type") or {"delete": KEY}, and may have
-    "if": an ETag, "*" for some value, null for none. A get shows what was there before.
+    {"put": KEY, "value": TEXT} (or "base64"; and "content_type", "ttl") or {"delete": KEY}, and may
+    have "if": an ETag, "*" for some value, null for none. A get shows what was there before.
     """
     ops = parsed(read_stdin() if str(file) == "-" else read_file(file))
     transaction = call.kv.txn(replicas=replicas, idempotency_key=idempotency_key, deferred=deferred)
@@ -60,7 +60,8 @@ async def txn(
     done = await transaction.commit()
     document = {
         **{"dot": done.dot, "clock": dict(done.clock), "node": done.node},
-        **{"etags": dict(done.etags), "replicas": list(done.replicas)},
+        **{"etags": dict(done.etags), "expires": dict(done.expires)},
+        "replicas": list(done.replicas),
         **{"deferred": done.deferred, "waiting_for": list(done.waiting_for)},
         "read": {key: list(map(described, versions)) for key, versions in done.read.items()},
         "context": call.kv.context,
@@ -98,7 +99,8 @@ def _add(transaction: Transaction, op: dict[str, Any], where: str) -> None:
     if "if" in op:
         wanted = {"if_none_match": "*"} if op["if"] is None else {"if_match": op["if"]}
     if verb == "put":
-        transaction.put(op["put"], _value(op, where), op.get("content_type"), **wanted)
+        value, ttl = _value(op, where), op.get("ttl")
+        transaction.put(op["put"], value, op.get("content_type"), **wanted, ttl_s=ttl)
     elif verb == "get":
         transaction.get(op["get"], **wanted)
     else:
@@ -128,6 +130,8 @@ def _shown(ops: list[dict[str, Any]], done: Transacted) -> Group:
                 result = result.append(f"  ({winner.siblings} siblings)", style="yellow")
         elif verb == "put":
             result = "" if done.deferred else f"ETag {done.etags[op['put']]}"
+            if op["put"] in done.expires:
+                result += f", expires {moment(done.expires[op['put']])}"
         row(made, verb, op[verb], result)
     name = "Nothing was written" if done.dot is None else f"Done as {done.dot}"
     held = f", held by {', '.join(done.replicas)}" if done.replicas else ""

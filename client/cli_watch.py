@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from client.cli_command import Call
-from client.cli_keys import described, preview, shown_value
+from client.cli_keys import described, preview, shown_expiry, shown_value
 from client.cli_output import Result, clean, moment
 from client.errors import BadInput
 from client.watching import NOW, Begin, Change, Cut, KeyState, Operation, Watched
@@ -80,6 +80,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     return {
         "put": operation.key,
         "content_type": operation.content_type,
+        **shown_expiry(operation.expires),
         **shown_value(operation.value),
     }
 

@@ -1,7 +1,8 @@
 """Many puts at once: a file of JSON lines goes into a cluster, a hundred lines a transaction.
 
 What it is: `load`, and `read`, the form of a line: `{"key": "lunch", "value": "noon?"}`, or
-`"base64"` for bytes, with `"content_type"` if one is wanted.
+`"base64"` for bytes, with `"content_type"` if one is wanted, and `"ttl"`, in seconds, if it is to
+expire.
 
 What it assumes and guarantees: of several lines about one key the last one holds, as if they were
 put one after the other. The first `Progress.lines` are all in; of those that follow some may be,
@@ -22,6 +23,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from client import checks
 from client.errors import BadInput
 from client.session import Session
 
@@ -40,6 +42,7 @@ class Line:
     value: bytes | str
     content_type: str | None
     size: int
+    ttl_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ def read(text: bytes, number: int) -> Line | None:
         fields = json.loads(text)
         if not isinstance(fields, dict):
             raise ValueError("it is no JSON object")
-        if unknown := fields.keys() - {"key", "value", "base64", "content_type"}:
+        if unknown := fields.keys() - {"key", "value", "base64", "content_type", "ttl"}:
             raise ValueError(f"there is no field {', '.join(sorted(unknown))}")
         if not isinstance(fields.get("key"), str):
             raise ValueError("`key` is missing, or is no text")
@@ -74,9 +77,13 @@ def read(text: bytes, number: int) -> Line | None:
         kind = fields.get("content_type")
         if not isinstance(value, str | bytes) or not isinstance(kind, str | None):
             raise ValueError("`value`, `base64` and `content_type` are text")
+        try:
+            ttl_s = checks.ttl(fields.get("ttl"))
+        except BadInput:
+            raise ValueError(f"`ttl` {checks.TTL_IS}") from None
     except (ValueError, TypeError, RecursionError, binascii.Error) as error:
         raise BadInput(f"Line {number} is no put: {error}. It was not sent.") from None
-    return Line(fields["key"], value, kind, len(text))
+    return Line(fields["key"], value, kind, len(text), ttl_s)
 
 
 async def load(
@@ -157,7 +164,7 @@ class _Loading:
         async with self._session.txn(idempotency_key=f"{self._name}-{batch.number}") as txn:
             # A transaction writes a key once: of several lines about it, the last one counts.
             for line in {line.key: line for line in batch.puts}.values():
-                txn.put(line.key, line.value, line.content_type)
+                txn.put(line.key, line.value, line.content_type, ttl_s=line.ttl_s)
 
     def _note(self, batch: _Batch) -> None:
         self._done[batch.number] = batch

@@ -23,6 +23,7 @@ Each line is a JSON object:
 | `node` | the URL of the node that answered, or else was asked last |
 | `kind`, `key` | `put`, `delete`, `get` or `siblings`, and of what; or `txn` |
 | `value` | what was put, as text; see `value_text` |
+| `ttl` | for how many seconds it was put, if not for ever |
 | `seen` | what was read: the winner with its `value` and `dot` first, then its siblings |
 | `complete` | of a `get`: true, for the ETag names all siblings, though by their dots alone |
 | `reads` | of a `txn`: for each key that was got, `key` and all that was `seen` of it |
@@ -169,14 +170,17 @@ def _kind(request: Request[Any]) -> str:
 def _asked(request: Request[Any]) -> dict[str, object]:
     """What was asked for, beyond its kind."""
     if not _is_transaction(request):
-        put = {} if request.body is None else {"value": value_text(request.body)}
+        put: dict[str, object] = {} if request.body is None else {"value": value_text(request.body)}
+        if "ttl" in request.query:
+            put["ttl"] = float(request.query["ttl"])
         return {"key": request.key, **put}
     ops = json.loads(request.body or b"")["ops"]
     writes: list[dict[str, object]] = []
     for op in ops:
         if "put" in op:
             value = base64.b64decode(op["base64"]) if "base64" in op else op["value"].encode()
-            writes.append({"key": op["put"], "value": value_text(value)})
+            ttl = {"ttl": op["ttl"]} if "ttl" in op else {}
+            writes.append({"key": op["put"], "value": value_text(value), **ttl})
         elif "delete" in op:
             writes.append({"key": op["delete"], "delete": True})
     return {"reads": [{"key": op["get"]} for op in ops if "get" in op], "writes": writes}

@@ -92,6 +92,7 @@ class Session(Operating):
         *,
         if_match: str | None = None,
         if_none_match: Literal["*"] | None = None,
+        ttl_s: float | None = None,
         replicas: int | None = None,
         idempotency_key: str | None = None,
         deferred: bool = False,
@@ -101,7 +102,8 @@ class Session(Operating):
 
         Without a content type, text is `text/plain; charset=utf-8` and bytes are
         `application/octet-stream`. It is done only if the key has the versions that the ETag
-        `if_match` names (`*`: some), or, with `if_none_match="*"`, none. With `replicas`, as many
+        `if_match` names (`*`: some), or, with `if_none_match="*"`, none. With `ttl_s`, it is gone
+        after so many seconds, at all nodes; without, it stays. With `replicas`, as many
         nodes hold it, or ReplicasMissing says which do. With an `idempotency_key`, which no other
         request may have, it is repeated at its node until its outcome is known.
 
@@ -118,7 +120,7 @@ class Session(Operating):
                 method="PUT",
                 path=checks.key_path(key),
                 read=lambda answer: answers.written(key, answer),
-                query=checks.replicas(replicas),
+                query={**checks.lifetime(ttl_s), **checks.replicas(replicas)},
                 headers={
                     "Content-Type": checks.content_type(content_type) or plain_type,
                     **checks.conditions(if_match, if_none_match),

@@ -11,7 +11,7 @@ What it does not know: how an answer came.
 Where the idea is from: the HTTP interface of the nodes, word for word.
 """
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class Conflict(TypedDict):
@@ -29,6 +29,7 @@ class ExplainedVersion(TypedDict):
     node: str
     timestamp: int
     content_type: str
+    expires: NotRequired[int]
     bytes: int
     dependencies: dict[str, int] | None
     supersedes: list[str] | None
@@ -42,6 +43,7 @@ class ExplainedWrite(TypedDict):
     node: str
     does: str
     timestamp: int
+    expires: NotRequired[int]
     dependencies: dict[str, int]
     superseded_by: list[str]
     concurrent_with: list[str]

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from client import checks
 from client.answers import Transacted
 from client.errors import BadInput
 
@@ -51,11 +52,14 @@ class Transaction:
         *,
         if_match: str | None = None,
         if_none_match: Literal["*"] | None = None,
+        ttl_s: float | None = None,
     ) -> None:
-        """The key will have this value, if it holds what it has to. Types are as for `Session.put`.
+        """The key will have this value, if it holds what it has to. Types, and `ttl_s`, are as for
+        `Session.put`.
 
         Raises BadInput.
         """
+        op: dict[str, Any]
         if isinstance(value, str):
             op = {"put": key, "value": value}
         elif isinstance(value, bytes):
@@ -64,6 +68,8 @@ class Transaction:
             raise BadInput(f"A value is bytes or text, not {type(value).__name__}.")
         if content_type is not None:
             op["content_type"] = content_type
+        if checks.ttl(ttl_s) is not None:
+            op["ttl"] = ttl_s
         self._add(op, if_match, if_none_match)
 
     def delete(

@@ -56,11 +56,14 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a write did to one key. A delete has no value, and no content type."""
+    """What a write did to one key. A delete has no value, and no content type. What a put gives it
+    will be gone when it `expires`, in microseconds since 1970, None for never; that is not told
+    again when it comes."""
 
     key: str
     value: bytes | None
     content_type: str | None
+    expires: int | None = None
 
     @property
     def is_delete(self) -> bool:
@@ -280,4 +283,5 @@ def _read(event: _Event, node: str) -> Watched | None:
 def _operation(said: Mapping[str, Any]) -> Operation:
     if "delete" in said:
         return Operation(str(said["delete"]), None, None)
-    return Operation(str(said["put"]), answers.shown_value(said), str(said["content_type"]))
+    value, expires = answers.shown_value(said), answers.shown_expiry(said)
+    return Operation(str(said["put"]), value, str(said["content_type"]), expires)

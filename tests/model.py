@@ -11,7 +11,7 @@ from typing import Literal
 
 from app.conditions import Condition
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
-from app.write import Operation, Put, Version, Write, winner_first
+from app.write import Operation, Put, Version, Write, expires_us, winner_first
 
 _ENDS = "\0end/"
 Outcome = Literal["applied", "duplicate", "pending", "refused"]
@@ -27,6 +27,8 @@ class Node:
     pending: dict[Dot, Write] = field(default_factory=dict)
     deferred: dict[Dot, tuple[VectorClock, tuple[Operation, ...]]] = field(default_factory=dict)
     """Writes that are committed later, in the order of acceptance, each with what it follows."""
+    removed: set[tuple[Dot, str]] = field(default_factory=set)
+    """By write and key: what it has removed because it had expired."""
 
     # --- what it knows -------------------------------------------------------------------------
 
@@ -58,45 +60,64 @@ class Node:
         """The timestamp of the newest write here."""
         return max((write.timestamp for write in self.applied), default=0)
 
-    def versions(self, key: str) -> list[Version]:
-        """The siblings of `key`, winner first.
+    def held(self, key: str) -> list[Version]:
+        """The versions of `key` that are stored, winner first.
 
-        A version is here if its write was applied and no applied write about the same key
-        depends on it.
+        A version is here if its write was applied, no applied write about the same key depends on
+        it, and it was not removed.
         """
         about = [write for write in self.applied if _operation(write, key)]
         return winner_first(
             [
-                Version(write.dot, write.timestamp, put.content_type, put.value)
+                version
                 for write in about
-                if isinstance(put := _operation(write, key), Put)
+                if (version := _version(write, key))
                 and not any(other.dependencies.covers(write.dot) for other in about)
+                and (write.dot, key) not in self.removed
             ]
         )
 
-    def is_safe_context(self, key: str, context: VectorClock) -> bool:
+    def versions(self, key: str, now_us: int = 0) -> list[Version]:
+        """The siblings of `key`, winner first, where the wall clock shows `now_us`: those that are
+        stored and have not expired."""
+        now_us = max(now_us, self.timestamp)
+        return [v for v in self.held(key) if not v.expires_us or now_us < v.expires_us]
+
+    def expired(self, key: str, now_us: int) -> set[Dot]:
+        """Whose versions of `key` have expired here, be they removed or not."""
+        now_us = max(now_us, self.timestamp)
+        versions = [version for write in self.applied if (version := _version(write, key))]
+        return {
+            version.dot
+            for version in versions
+            if (version.dot, key) in self.removed or 0 < version.expires_us <= now_us
+        }
+
+    def is_safe_context(self, key: str, context: VectorClock, now_us: int = 0) -> bool:
         """Whether a reader of `key` here who goes on with `context` can never be shown a version
         again that was replaced or deleted here already (G7).
 
         For each such version the context must cover a write that superseded it: then so has
-        every node that serves the reader.
+        every node that serves the reader. What has expired is another matter: it may be shown where
+        the clock is behind.
         """
         about = [write for write in self.applied if _operation(write, key)]
-        siblings = {version.dot for version in self.versions(key)}
+        siblings = {version.dot for version in self.versions(key, now_us)}
+        expired = self.expired(key, now_us)
         return all(map(context.covers, siblings)) and all(
             any(
                 other.dependencies.covers(write.dot) and context.covers(other.dot)
                 for other in about
             )
             for write in about
-            if isinstance(_operation(write, key), Put) and write.dot not in siblings
+            if isinstance(_operation(write, key), Put) and write.dot not in siblings | expired
         )
 
     # --- what it does --------------------------------------------------------------------------
 
-    def holds(self, condition: Condition) -> bool:
+    def holds(self, condition: Condition, now_us: int = 0) -> bool:
         """Whether the key has what is wanted, here and now."""
-        versions = self.versions(condition.key)
+        versions = self.versions(condition.key, now_us)
         if condition == Condition.absent(condition.key):
             return not versions
         if condition == Condition.exists(condition.key):
@@ -113,7 +134,7 @@ class Node:
         """A write of this node's own: it depends on all that is here, and is later than all."""
         clock = self.clock
         dot = clock.next_dot(actor or self.name)
-        write = Write(dot, clock, max(now_us, self.timestamp + 1), tuple(operations))
+        write = Write(dot, clock, self.next_timestamp(now_us), tuple(operations))
         self.applied.append(write)
         return write
 
@@ -151,6 +172,15 @@ class Node:
             self.write([Put(f"{_ENDS}{lane}", b"%d" % end, "text/plain")], now_us)
         return write
 
+    def next_timestamp(self, now_us: int) -> int:
+        """The timestamp that a write gets now."""
+        return max(now_us, self.timestamp + 1)
+
+    def remove_expired(self, now_us: int) -> None:
+        """Nothing is stored any more that has expired."""
+        keys = {operation.key for write in self.applied for operation in write.operations}
+        self.removed |= {(dot, key) for key in keys for dot in self.expired(key, now_us)}
+
     def receive(self, writes: Iterable[Write]) -> list[Outcome]:
         """What becomes of each write when they come in this order; then the drain."""
         outcomes = [self._receive(write) for write in writes]
@@ -187,6 +217,15 @@ class Node:
             return "refused"
         self.pending[write.dot] = write
         return "pending"
+
+
+def _version(write: Write, key: str) -> Version | None:
+    """What the write put at the key."""
+    put = _operation(write, key)
+    if not isinstance(put, Put):
+        return None
+    until = expires_us(write.timestamp, put.ttl_us)
+    return Version(write.dot, write.timestamp, put.content_type, put.value, until)
 
 
 def _operation(write: Write, key: str) -> Operation | None:

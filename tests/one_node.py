@@ -11,7 +11,7 @@ What it does not know: what the tests ask.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import quote
@@ -54,18 +54,23 @@ class Server(TestServer):
 
 @asynccontextmanager
 async def node_a(redis_url: str, *, actor: str = "A", **settings: Any) -> AsyncIterator[Client]:
-    """Node A serves, with one worker, not for the first time; the result is a client of it."""
+    """Node A serves, with one worker, not for the first time; the result is a client of it.
+
+    `now_us` is its wall clock, if not the machine's; all else are settings.
+    """
     await begin_at(redis_url, "A", actor)
     async with new_node_a(redis_url, **settings) as client:
         yield client
 
 
 @asynccontextmanager
-async def new_node_a(redis_url: str, **settings: Any) -> AsyncIterator[Client]:
+async def new_node_a(
+    redis_url: str, *, now_us: Callable[[], int] = node.wall_clock_us, **settings: Any
+) -> AsyncIterator[Client]:
     """Node A serves, and its Redis is as the test has made it."""
     config = Config(node_id="A", peers=PEERS, redis_url=redis_url, **settings)
     async with (
-        node.worker(config, node.World(exchange=nobody)) as application,
+        node.worker(config, node.World(exchange=nobody, now_us=now_us)) as application,
         asking(application) as client,
     ):
         yield client

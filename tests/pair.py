@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app import codec, identity, wire
+from app import codec, expiry, identity, wire
 from app.board import Board
 from app.buffer import PendingBuffer
 from app.commits import Committed
@@ -29,7 +29,7 @@ from app.conditions import Condition
 from app.deferred import DeferredWrites
 from app.errors import LogTrimmed, PreconditionFailed
 from app.keys import Keys
-from app.kv_store import NOTHING, KVStore, Reading
+from app.kv_store import NOTHING, KVStore, Reading, reading
 from app.lane_scripts import LaneScripts
 from app.progress import Progress
 from app.scripts import Received, Scripts
@@ -39,7 +39,7 @@ from app.snapshot_receiving import SnapshotReceiving
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import Dot, VectorClock
 from app.wire import Batch
-from app.write import Operation, Put, Write, winner_first
+from app.write import Operation, Put, Write
 from tests.conftest import FirstLife, begin
 from tests.model import Node
 
@@ -140,8 +140,9 @@ class Pair:
     ) -> Write | None:
         """A write that is done if its conditions hold, and reads at once what it overwrites."""
         keys = [operation.key for operation in operations]
-        before = {key: self.twin.versions(key) for key in keys}
-        failing = [one for one in conditions if not self.twin.holds(one)]
+        at = self.twin.next_timestamp(self.now_us)
+        before = {key: self.twin.versions(key, at) for key in keys}
+        failing = [one for one in conditions if not self.twin.holds(one, at)]
         commit = self.workers[number].store.commit(operations, NOTHING, conditions, keys)
         if failing:
             with pytest.raises(PreconditionFailed) as refusal:
@@ -149,15 +150,15 @@ class Pair:
             held = refusal.value.held
             assert [one.key for one in held] == [one.key for one in failing]
             for one in held:
-                assert set(one.dots) == {version.dot for version in self.twin.versions(one.key)}
-                assert self.twin.is_safe_context(one.key, one.seen)
+                assert set(one.dots) == {v.dot for v in self.twin.versions(one.key, at)}
+                assert self.twin.is_safe_context(one.key, one.seen, at)
             return None
         write = self.twin.write(operations, self.now_us)
         committed = await commit
         assert isinstance(committed, Committed)
         assert (committed.dot, committed.timestamp) == (write.dot, write.timestamp)
-        read = [winner_first(codec.unpack_versions(fields)) for fields in committed.before]
-        assert dict(zip(keys, read, strict=True)) == before
+        read = [reading(fields, committed.clock, at).versions for fields in committed.before]
+        assert dict(zip(keys, map(list, read), strict=True)) == before
         return write
 
     async def accept(
@@ -214,6 +215,12 @@ class Pair:
         self._check_position(received)
         assert received.clock.merge(received.received) == self.twin.received
 
+    async def remove_expired(self, number: int) -> None:
+        """The memory of what has expired is free."""
+        worker = self.workers[number]
+        await expiry.remove_expired(worker.scripts, self.twin.name, lambda: self.now_us)
+        self.twin.remove_expired(self.now_us)
+
     async def trim(self, actor: str, count: int) -> None:
         """The log of the actor loses its first entries."""
         begins = self.log_begins.get(actor, 1)
@@ -255,6 +262,7 @@ class Pair:
         assert part.cut.clock == sender.twin.clock
         for actor in part.cut.clock.beyond(twin.clock):
             self.log_begins[actor] = part.cut.clock[actor] + 1
+        removed = sender.twin.removed - twin.removed
         twin.merge(sender.twin.applied)
         if dies_after_keys is not None:
             await self._merge_and_die(part.snapshot, dies_after_keys)
@@ -262,6 +270,9 @@ class Pair:
             worker = self.workers[0]
         await worker.receiving.tidy()
         assert await worker.receiving.state() is None
+        # What the sender has removed it may have sent before.
+        stored = {key: await self._dots(key) for _, key in removed}
+        twin.removed |= {(dot, key) for dot, key in removed if dot not in stored[key]}
         twin.receive(())
 
     async def _merge_and_die(self, snapshot: str, count: int) -> None:
@@ -282,15 +293,15 @@ class Pair:
 
     async def read(self, number: int, key: str) -> Reading:
         """What a reader is shown: the siblings, and a context that is safe to go on with (G7)."""
-        reading = await self.workers[number].store.read(key)
-        assert list(reading.versions) == self.twin.versions(key)
-        assert self.twin.is_safe_context(key, reading.context)
-        assert reading.context <= self.twin.clock
-        if not reading.versions:
-            assert reading.context == self.twin.clock
-        authors = [version.dot.actor for version in reading.versions]
+        found = await self.workers[number].store.read(key)
+        assert list(found.versions) == self.twin.versions(key, self.now_us)
+        assert self.twin.is_safe_context(key, found.context, self.now_us)
+        assert found.context <= self.twin.clock
+        if not found.versions:
+            assert found.context == self.twin.clock
+        authors = [version.dot.actor for version in found.versions]
         assert len(authors) == len(set(authors)), "an actor has two siblings"
-        return reading
+        return found
 
     async def check(self, keys: Sequence[str]) -> None:
         """Everything that the node's Redis shows is what the twin says."""
@@ -323,15 +334,28 @@ class Pair:
             await self.read(0, key)
         readings, clock = await store.snapshot(keys, NOTHING, (), 10**9)
         assert clock == twin.clock
-        assert [list(readings[key].versions) for key in keys] == [*map(twin.versions, keys)]
-        held = {name.decode() for name in await self.redis.keys(f"{self.keys.kv_stem}*")}
-        assert held == {self.keys.kv(key) for key in keys if twin.versions(key)}, (
+        shown = {key: twin.versions(key, self.now_us) for key in keys}
+        assert {key: list(readings[key].versions) for key in keys} == shown
+        for key in keys:
+            assert await self._dots(key) == {version.dot for version in twin.held(key)}
+        names = {name.decode() for name in await self.redis.keys(f"{self.keys.kv_stem}*")}
+        assert names == {self.keys.kv(key) for key in keys if twin.held(key)}, (
             "a delete left a key behind"
         )
-        present = sorted(key for key in keys if twin.versions(key))
+        times = {key: [v.expires_us for v in twin.held(key) if v.expires_us] for key in keys}
+        expiring = await self.redis.zrange(self.keys.expiring, 0, -1, withscores=True)
+        assert {key.decode(): int(time) for key, time in expiring} == {
+            key: min(its) for key, its in times.items() if its
+        }
+        assert await self._indexed() == {key for key in keys if twin.held(key)}
+        conflicts = await self.redis.zrange(self.keys.conflicts, 0, -1)
+        assert {key.decode() for key in conflicts} == {
+            key for key in keys if len(twin.held(key)) > 1
+        }
+        present = sorted(key for key in keys if shown[key])
         for limit in (1, _ALL):
             assert await self._list(limit) == present
-        siblings = {key: {v.dot for v in twin.versions(key)} for key in present}
+        siblings = {key: {version.dot for version in shown[key]} for key in present}
         listed = (await store.list_conflicts("", "", _ALL)).keys
         assert {key: set(dots) for key, dots in listed.items()} == {
             key: dots for key, dots in siblings.items() if len(dots) > 1
@@ -341,14 +365,24 @@ class Pair:
 
     async def _list(self, limit: int) -> list[str]:
         """All keys, in pages of so many."""
-        found: list[str] = []
-        more = True
-        while more:
-            page = await self.workers[0].store.list_keys("", found[-1] if found else "", limit)
+        page = await self.workers[0].store.list_keys("", "", limit)
+        found = list(page.keys)
+        while page.cursor:
+            page = await self.workers[0].store.list_keys("", page.cursor, limit)
             assert page.clock == self.twin.clock
             found += page.keys
-            more = page.more
         return found
+
+    async def _indexed(self) -> set[str]:
+        """The keys that are in a bucket of the index."""
+        starts = await self.redis.zrange(self.keys.keys, 0, -1)
+        buckets = [await self.redis.zrange(self.keys.bucket(s.decode()), 0, -1) for s in starts]
+        return {key.decode() for bucket in buckets for key in bucket}
+
+    async def _dots(self, key: str) -> set[Dot]:
+        """Whose versions are stored at the key."""
+        fields = await self.redis.hgetall(self.keys.kv(key))
+        return {version.dot for version in codec.unpack_versions(fields)}
 
     def put_dots(self, key: str) -> set[Dot]:
         """The puts of `key` that were ever applied here."""

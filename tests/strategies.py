@@ -6,12 +6,15 @@ from hypothesis import strategies as st
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import (
     KEY_MAX_BYTES,
+    SYSTEM,
     TIMESTAMP_MAX,
+    TTL_MAX_S,
     Delete,
     Operation,
     Put,
     Write,
     key_problem,
+    microseconds,
 )
 
 # A busy machine is no failure.
@@ -19,7 +22,10 @@ patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 keys = st.text(min_size=1, max_size=KEY_MAX_BYTES // 4).filter(lambda key: not key_problem(key))
 content_types = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1)
-puts = st.builds(Put, keys, st.binary(), content_types)
+ttls_us = st.just(0) | st.integers(1, microseconds(TTL_MAX_S))
+puts = st.builds(Put, keys, st.binary(), content_types, st.just(0)) | st.builds(
+    Put, keys.filter(lambda key: not key.startswith(SYSTEM)), st.binary(), content_types, ttls_us
+)
 operations_lists: st.SearchStrategy[list[Operation]] = st.lists(
     puts | st.builds(Delete, keys),
     min_size=1,

@@ -74,9 +74,9 @@ def test_what_comes_after_the_end_is_no_backup() -> None:
     ("data", "says"),
     [
         (b"PK\3\4 something else entirely", "no backup of Lightcone"),
-        (b"lightcone-backup 2 {}\n", "this release reads 1"),
-        (b"lightcone-backup 1 {}\n", "first line"),
-        (b"lightcone-backup 1 " + b"x" * 70_000, "no backup"),
+        (b"lightcone-backup 3 {}\n", "this release reads 1 and 2"),
+        (b"lightcone-backup 2 {}\n", "first line"),
+        (b"lightcone-backup 2 " + b"x" * 70_000, "no backup"),
     ],
 )
 def test_what_is_no_backup_is_told_so(data: bytes, says: str) -> None:

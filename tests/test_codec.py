@@ -74,6 +74,24 @@ def test_a_key_holds_versions_and_the_deletes_beside_them() -> None:
     assert codec.unpack_deletes(fields) == VectorClock({"B": 3, "C": 1})
 
 
+def test_when_a_version_expires_stands_in_the_name_of_its_field() -> None:
+    fields = {b"A:7@1795379363289593": b"12 t\nnoon", b"B~x1:1": b"13 t\n"}
+    state = codec.unpack_key_state("k", fields)
+    assert state.versions == (
+        Version(Dot("A", 7), 12, "t", b"noon", 1795379363289593),
+        Version(Dot("B~x1", 1), 13, "t", b""),
+    )
+    flat = codec.pack_key_state(state)
+    assert flat == ["A:7@1795379363289593", b"12 t\nnoon", "B~x1:1", b"13 t\n"]
+
+
+def test_how_long_a_value_lives_stands_after_the_verb() -> None:
+    operations = (Put("k", b"v", "t", 60000), Put("l", b"", "t"))
+    packed = codec.pack_operations(operations)
+    assert packed == b"9:put 60000,1:k,1:t,1:v,3:put,1:l,1:t,0:,"
+    assert codec.unpack_operations(packed) == operations
+
+
 def test_an_absent_key_holds_neither() -> None:
     assert codec.unpack_versions({}) == []
     assert codec.unpack_deletes({}) == VectorClock()

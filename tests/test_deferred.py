@@ -2,6 +2,7 @@
 once that has come."""
 
 import asyncio
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -208,6 +209,22 @@ async def test_a_request_that_is_repeated_is_accepted_once(redis_url: str) -> No
         assert (done.status, done.headers["Dot"]) == (200, "A+:1")
         assert done.headers["Idempotent-Replayed"] == "true"
         assert await clock_of(client) == {"A+": 1, "B": 1}
+
+
+async def test_a_ttl_counts_from_when_it_is_done(redis_url: str) -> None:
+    async with node_a(redis_url, **SIGNED) as client:
+        headers = {**seen("B:1"), "Idempotency-Key": "r"}
+        put_x = client.session.put(kv(client, "x", "?ttl=1000"), data="1", headers=headers)
+        response = await put_x
+        await accepted(response)
+        assert "Expires" not in response.headers
+        far = Node("B").write([Put("y", b"2")], 4_000_000_000_000_000)
+        await comes_from_b(client, far)
+        shown = await client.session.get(kv(client, "x", "?wait=30"), headers=seen("A+:1"))
+        assert shown.status == 200
+        again = await client.session.put(kv(client, "x", "?ttl=1000"), data="1", headers=headers)
+        assert again.headers["Expires"] == shown.headers["Expires"]
+        assert parsedate_to_datetime(shown.headers["Expires"]).timestamp() == 4_000_001_000
 
 
 async def test_no_more_are_accepted_than_may_wait(redis_url: str) -> None:

@@ -26,7 +26,7 @@ from tests.conftest import SERVERS, MakeRedis, begin
 real_redis_only = pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
 
 NOW_US = 1_000_000
-A_NEW_REDIS = {"node": "A", "layout": "2", "birth": "a birth"}
+A_NEW_REDIS = {"node": "A", "layout": "3", "birth": "a birth"}
 
 
 # --- whose Redis it is ----------------------------------------------------------------------------
@@ -54,14 +54,14 @@ async def test_a_redis_with_somebody_elses_data_is_refused(make_redis: MakeRedis
     assert await redis.keys() == [b"theirs"]
 
 
-@pytest.mark.parametrize("meta", [{"node": "A", "layout": "1"}, {"node": "A"}])
+@pytest.mark.parametrize("meta", [{"node": "A", "layout": "2"}, {"node": "A"}])
 async def test_data_of_another_layout_is_refused(
     make_redis: MakeRedis, meta: dict[str, str]
 ) -> None:
     redis = make_redis()
     for field, value in {"actor": "A", **meta}.items():
         await redis.hset("meta", field, value)
-    with pytest.raises(StartupError, match=r"REDIS_URL: the data is of layout .*reads layout 2"):
+    with pytest.raises(StartupError, match=r"REDIS_URL: the data is of layout .*reads layout 3"):
         await identity.claim(Scripts(redis, Keys()), "A", "a birth")
 
 

@@ -56,7 +56,7 @@ def test_the_twin_named_in_a_header_exists() -> None:
         for twin in re.findall(r"Twin: tests/model.py, Node\.(\w+)\.", source(name))
     }
     deferred = {"accept", "commit_deferred", "commit_former"}
-    assert twins == {"write", "receive", "merge", *deferred}
+    assert twins == {"write", "receive", "merge", "remove_expired", *deferred}
     assert all(callable(getattr(Node, twin)) for twin in twins)
 
 

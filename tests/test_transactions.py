@@ -40,7 +40,7 @@ def test_a_transaction_is_read_in_the_order_of_its_operations() -> None:
         {"put": "b", "value": "é", "if": None},
         {"delete": "c", "if": '"A:1,B:2"'},
         {"put": "a", "base64": "/wA=", "content_type": "image/x", "if": "*"},
-        {"put": "d", "base64": ""},
+        {"put": "d", "base64": "", "ttl": 1.5},
     )
     assert transaction == Transaction(
         steps=(
@@ -50,7 +50,7 @@ def test_a_transaction_is_read_in_the_order_of_its_operations() -> None:
         reads=("a",),
         operations=(
             *(Put("b", "é".encode(), TEXT), Delete("c"), Put("a", b"\xff\0", "image/x")),
-            Put("d", b"", "application/octet-stream"),
+            Put("d", b"", "application/octet-stream", 1_500_000),
         ),
         conditions=(
             *(Condition.absent("b"), Condition.matches("c", ["A:1,B:2"])),
@@ -77,7 +77,15 @@ def test_a_transaction_is_read_in_the_order_of_its_operations() -> None:
         ({"get": "a", "if": 1}, "ops[1].if"),
         ({"get": 1}, "ops[1].get"),
         ({"put": "a", "value": 1}, "ops[1].value"),
-        ({"get": "a", "ttl": 1}, "ttl"),
+        ({"get": "a", "ttl": 1}, "for put"),
+        ({"delete": "a", "ttl": 1}, "for put"),
+        ({"put": "a", "value": "x", "ttl": 0}, "ttl is a number of seconds, more than 0"),
+        ({"put": "a", "value": "x", "ttl": -1}, "more than 0"),
+        ({"put": "a", "value": "x", "ttl": 1e-9}, "more than 0"),
+        ({"put": "a", "value": "x", "ttl": 3153600001}, "at most 3153600000"),
+        ({"put": "a", "value": "x", "ttl": "60"}, "ops[1].ttl"),
+        ({"put": "a", "value": "x", "ttl": True}, "ops[1].ttl"),
+        ({"put": "a", "value": "x", "ttl": None}, "ops[1].ttl"),
         ([], "ops[1]"),
         ({"put": "first", "value": "x"}, "a second time"),
         ({"delete": "first"}, "a second time"),

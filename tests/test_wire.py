@@ -131,17 +131,17 @@ def test_bytes_after_the_end_are_refused(body: bytes) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda form: form.update(version=2),
+        lambda form: form.update(version=1),
         lambda form: form.update(version=0),
         lambda form: form.update(version="1.1"),
         # What a later release may send: other fields, and then the version is still what is said.
-        lambda form: (form.clear(), form.update(version=2, from_="B", items=[])),
+        lambda form: (form.clear(), form.update(version=3, from_="B", items=[])),
     ],
 )
 def test_a_batch_of_another_version_is_told_apart_from_garbage(change: Change) -> None:
     detail = refusal(changed(change))
     assert "is of protocol version" in detail
-    assert "this node speaks 1" in detail
+    assert "this node speaks 2" in detail
     assert "Run the same release on all nodes." in detail
 
 

@@ -1,6 +1,7 @@
 """Writes: which are well-formed, and which of concurrent versions wins."""
 
 import itertools
+import math
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
@@ -14,14 +15,18 @@ from app.write import (
     KEY_MAX_BYTES,
     OPERATIONS_MAX,
     TIMESTAMP_MAX,
+    TTL_MAX_S,
     Delete,
     Operation,
     Put,
     Version,
     Write,
     content_type_problem,
+    expires_us,
     key_problem,
+    microseconds,
     operations_problem,
+    ttl_problem,
     winner_first,
     write_problem,
 )
@@ -179,6 +184,45 @@ def test_these_writes_are_well_formed(write: Write) -> None:
 )
 def test_a_write_that_breaks_a_rule_is_told_which(write: Write, problem: str) -> None:
     assert write_problem(write) == problem
+
+
+@pytest.mark.parametrize(
+    ("put", "problem"),
+    [
+        (Put("k", b"", "t", 1), None),
+        (Put("k", b"", "t", TTL_MAX_S * 1_000_000), None),
+        (Put("k", b"", "t", -1), "lives at most"),
+        (Put("k", b"", "t", TTL_MAX_S * 1_000_000 + 1), "lives at most"),
+        (Put("\0member/B", b"", "t", 1), "does not expire"),
+    ],
+)
+def test_how_long_a_version_may_live(put: Put, problem: str | None) -> None:
+    found = operations_problem([put])
+    assert found is None if problem is None else found and problem in found
+
+
+# --- what expires --------------------------------------------------------------------------------
+
+
+def test_a_version_is_there_until_its_time_has_come() -> None:
+    version = Version(Dot("A", 1), 100, "t", b"", expires_us(100, 50))
+    assert [version.is_there(now_us) for now_us in (0, 149, 150, 151)] == [True, True, False, False]
+    assert Version(Dot("A", 1), 100, "t", b"", expires_us(100, 0)).is_there(TIMESTAMP_MAX)
+
+
+def test_no_version_expires_later_than_timestamps_go() -> None:
+    assert expires_us(TIMESTAMP_MAX - 5, 50) == TIMESTAMP_MAX
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 1e-7, TTL_MAX_S + 1, 1e300, math.inf, math.nan])
+def test_what_is_no_time_to_live_is_told_so(seconds: float) -> None:
+    assert "more than 0 and at most" in (ttl_problem(seconds) or "")
+
+
+@pytest.mark.parametrize("seconds", [1e-6, 0.5, 1, TTL_MAX_S])
+def test_what_is_one_is_a_number_of_microseconds(seconds: float) -> None:
+    assert ttl_problem(seconds) is None
+    assert 1 <= microseconds(seconds) <= TTL_MAX_S * 1_000_000
 
 
 # --- the winner ----------------------------------------------------------------------------------

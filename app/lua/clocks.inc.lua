@@ -18,7 +18,13 @@ local function parse_clock(text)
   return clock
 end
 
--- The other way. %.0f, because tostring writes large numbers as 1e+15.
+-- Joins a clock with a dot, as text.
+local function note_dot(clock, dot)
+  local actor, sequence = string.match(dot, '^(.+):(%d+)$')
+  clock[actor] = math.max(clock[actor] or 0, tonumber(sequence))
+end
+
+-- A clock as text. %.0f, because tostring writes large numbers as 1e+15.
 local function clock_text(clock)
   local parts = {}
   for actor, sequence in pairs(clock) do

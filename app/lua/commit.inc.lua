@@ -1,24 +1,25 @@
 --[[
   The commit of a write of this node: stamped, logged and applied, after all that is applied here.
-  It needs `clocks`, `operations`, `conditions`, `index` and `ends`.
+  It needs `clocks`, `operations`, `expiry`, `index` and `ends`.
 
-  `at` names the keys `clock`, `meta`, `deletes`, `log`, `keys`, `conflicts` and `system`, and the
-  channels `channel` and `alert`.
+  `at` names the keys `clock`, `meta`, `deletes`, `log`, `keys`, `conflicts`, `system` and
+  `expiring`, and the channels `channel` and `alert`.
 
-  commit(at, clock, actor, packed, stamp, kv_keys, sizes) -> dot, the actors whose end it declares.
-  `kv_keys` are the `kv:` keys of the operations, in order, and `sizes` says how many fields each of
-  them has (sizes_of): what is no hash is found before anything is written. `clock` covers the write
-  afterwards. The first command is XADD, which Redis refuses when it is out of memory; after it,
+  commit(at, clock, actor, packed, stamp, kv_keys, fields_of) -> dot, the actors whose end it
+  declares. `kv_keys` are the `kv:` keys of the operations, in order, and `fields_of` says what the
+  fields of each are called (fields_of_keys): what is no hash is found before anything is written.
+  `clock` covers the write afterwards. The first command is XADD, which Redis refuses when it is out of memory; after it,
   nothing is refused half-way.
 
   keep(at, clock, actor, stamp, ended): what was committed of that actor, last with this timestamp,
   is in the clock, and all workers are told.
 ]]
-local function sizes_of(kv_keys, sizes)
+local function fields_of_keys(kv_keys)
+  local fields_of = {}
   for _, kv_key in ipairs(kv_keys) do
-    sizes[kv_key] = redis.call('HLEN', kv_key)
+    fields_of[kv_key] = redis.call('HKEYS', kv_key)
   end
-  return sizes
+  return fields_of
 end
 
 -- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014).
@@ -26,7 +27,7 @@ local function stamp_after(last, now)
   return math.max(now, tonumber(last or 0) + 1)
 end
 
-local function commit(at, clock, actor, packed, stamp, kv_keys, sizes)
+local function commit(at, clock, actor, packed, stamp, kv_keys, fields_of)
   local sequence = (clock[actor] or 0) + 1
   local dot = string.format('%s:%.0f', actor, sequence)
   local timestamp = string.format('%.0f', stamp)
@@ -34,22 +35,25 @@ local function commit(at, clock, actor, packed, stamp, kv_keys, sizes)
     'timestamp', timestamp, 'dependencies', clock_text(clock), 'operations', packed)
 
   local index = 1
-  for verb, key, content_type, value in operations(packed) do
-    local kv_key = kv_keys[index]
-    local before = sizes[kv_key]
-    if before > 1 then
-      before = #dots_at(kv_key)
+  for verb, key, content_type, value, ttl in operations(packed) do
+    local kv_key, before = kv_keys[index], 0
+    local fields, expires = fields_of[kv_key], expiry_of_put(stamp, ttl)
+    for _, field in ipairs(fields) do
+      before = before + (field == 'deletes' and 0 or 1)
     end
     if before > 0 then
       redis.call('DEL', kv_key)
     end
+    local after = {}
     if verb == 'put' then
-      redis.call('HSET', kv_key, dot, timestamp .. ' ' .. content_type .. '\n' .. value)
+      after[1] = version_field(dot, expires)
+      redis.call('HSET', kv_key, after[1], timestamp .. ' ' .. content_type .. '\n' .. value)
     elseif before > 0 then
       redis.call('HSET', at.deletes, actor, string.format('%.0f', sequence))
     end
-    sizes[kv_key] = verb == 'put' and 1 or 0
-    index_key(at.keys, at.conflicts, key, before, sizes[kv_key])
+    fields_of[kv_key] = after
+    index_key(at.keys, at.conflicts, key, before, #after)
+    note_expiry(at.expiring, key, first_expiry(fields), expires)
     if string.byte(key) == 0 then
       redis.call('SADD', at.system, key)
       redis.call('PUBLISH', at.alert, key)

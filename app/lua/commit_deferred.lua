@@ -9,8 +9,10 @@
   KEYS[5]  keys             sorted set  the index of keys (index.inc.lua)
   KEYS[6]  conflicts        sorted set  those with siblings
   KEYS[7]  system           set   the keys of the system that were ever written
-  KEYS[8]  deferred         hash  lane in which something waits -> the last sequence it has given
-  KEYS[9]  deferred:{lane}  hash  what waits in it, by sequence (deferred.inc.lua)
+  KEYS[8]  expiring         sorted set  keys by when the first of their versions expires
+  KEYS[9]  deferred         hash  lane in which something waits -> the last sequence it has given
+  KEYS[10] deferred:{lane}  hash  what waits in it, by sequence (deferred.inc.lua)
+  KEYS[11] requests         hash  Idempotency-Key -> the write that was done for it
 
   ARGV[1]  actor      who writes
   ARGV[2]  lane       the actor of its deferred writes
@@ -39,14 +41,14 @@
 ]]
 --@include clocks
 --@include operations
---@include conditions
+--@include expiry
 --@include index
 --@include ends
 --@include commit
 --@include deferred
 local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local keys_key, conflicts_key, system_key = KEYS[5], KEYS[6], KEYS[7]
-local deferred_key, queue = KEYS[8], KEYS[9]
+local keys_key, conflicts_key, system_key, expiring_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local deferred_key, queue, requests_key = KEYS[9], KEYS[10], KEYS[11]
 local actor, lane, now, kv_stem = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local deferred_stem, channel, alert, drain_max = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
 
@@ -62,7 +64,8 @@ end
 local clock = load_clock(clock_key)
 local at = {
   clock = clock_key, meta = meta_key, deletes = deletes_key, log = log_key, keys = keys_key,
-  conflicts = conflicts_key, system = system_key, channel = channel, alert = alert,
+  conflicts = conflicts_key, system = system_key, expiring = expiring_key,
+  channel = channel, alert = alert,
 }
 
 local function lacking(context)
@@ -91,9 +94,10 @@ while head do
     kv_keys[#kv_keys + 1] = kv_stem .. key
   end
   last = stamp_after(last, now)
-  local _, ends = commit(at, clock, lane, head.packed, last, kv_keys, sizes_of(kv_keys, {}))
+  local dot, ends = commit(at, clock, lane, head.packed, last, kv_keys, fields_of_keys(kv_keys))
   keep(at, clock, lane, last, ends)
   take_away(meta_key, queue, clock[lane], head.packed)
+  note_done(requests_key, head.request, dot, dot, string.format('%.0f', last), clock_text(clock))
   committed = committed + 1
   head = waiting_at(queue, clock[lane] + 1)
 end

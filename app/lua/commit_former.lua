@@ -10,9 +10,10 @@
   KEYS[5]  keys             sorted set  the index of keys (index.inc.lua)
   KEYS[6]  conflicts        sorted set  those with siblings
   KEYS[7]  system           set   the keys of the system that were ever written
-  KEYS[8]  deferred         hash  lane in which something waits -> the last sequence it has given
-  KEYS[9]  deferred:{lane}  hash  what waits in it, by sequence (deferred.inc.lua)
-  KEYS[10] requests         hash  Idempotency-Key -> the write that was done for it
+  KEYS[8]  expiring         sorted set  keys by when the first of their versions expires
+  KEYS[9]  deferred         hash  lane in which something waits -> the last sequence it has given
+  KEYS[10] deferred:{lane}  hash  what waits in it, by sequence (deferred.inc.lua)
+  KEYS[11] requests         hash  Idempotency-Key -> the write that was done for it
 
   ARGV[1]  actor      who writes
   ARGV[2]  lane       of an earlier incarnation
@@ -37,14 +38,14 @@
 ]]
 --@include clocks
 --@include operations
---@include conditions
+--@include expiry
 --@include index
 --@include ends
 --@include commit
 --@include deferred
 local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local keys_key, conflicts_key, system_key = KEYS[5], KEYS[6], KEYS[7]
-local deferred_key, queue, requests_key = KEYS[8], KEYS[9], KEYS[10]
+local keys_key, conflicts_key, system_key, expiring_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local deferred_key, queue, requests_key = KEYS[9], KEYS[10], KEYS[11]
 local actor, lane, after, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local kv_stem, channel, alert = ARGV[5], ARGV[6], ARGV[7]
 
@@ -78,14 +79,15 @@ end
 
 local at = {
   clock = clock_key, meta = meta_key, deletes = deletes_key, log = log_key, keys = keys_key,
-  conflicts = conflicts_key, system = system_key, channel = channel, alert = alert,
+  conflicts = conflicts_key, system = system_key, expiring = expiring_key,
+  channel = channel, alert = alert,
 }
 local kv_keys = {}
 for _, key in operations(head.packed) do
   kv_keys[#kv_keys + 1] = kv_stem .. key
 end
 local stamp = stamp_after(last, now)
-local dot, ends = commit(at, clock, actor, head.packed, stamp, kv_keys, sizes_of(kv_keys, {}))
+local dot, ends = commit(at, clock, actor, head.packed, stamp, kv_keys, fields_of_keys(kv_keys))
 keep(at, clock, actor, stamp, ends)
 take_away(meta_key, queue, first, head.packed)
 if #sequences == 1 then
@@ -95,17 +97,11 @@ if #sequences == 1 then
     local declaration = string.format('3:put,%d:', #key) .. key
       .. string.format(',10:text/plain,%d:%s,', #value, value)
     local last_keys = { kv_stem .. key }
-    local _, ended = commit(at, clock, actor, declaration, stamp + 1, last_keys, sizes_of(last_keys, {}))
+    local _, ended = commit(at, clock, actor, declaration, stamp + 1, last_keys, fields_of_keys(last_keys))
     keep(at, clock, actor, stamp + 1, ended)
   end
 end
 
-local done = head.request ~= '' and redis.call('HGET', requests_key, head.request)
-if done then
-  local since, asked, name = string.match(done, '^(%d+) (%S+) (%S+) ')
-  if name == string.format('%s:%.0f', lane, first) then
-    redis.call('HSET', requests_key, head.request,
-      table.concat({ since, asked, dot, string.format('%.0f', stamp), clock_text(clock) }, ' '))
-  end
-end
+note_done(requests_key, head.request, string.format('%s:%.0f', lane, first), dot,
+  string.format('%.0f', stamp), clock_text(clock))
 return { 1, clock_text(clock) }

@@ -13,7 +13,9 @@
   KEYS[8]  requests-order  list     those keys, oldest first
   KEYS[9]  system       set         the keys of the system that were ever written: those that begin
                                     with a NUL
-  KEYS[10+] kv:{key}    hash    for each write: one per operation, in order; then one per condition;
+  KEYS[10] expiring     sorted set  keys by when the first of their versions expires
+                                    (expiry.inc.lua)
+  KEYS[11+] kv:{key}    hash    for each write: one per operation, in order; then one per condition;
                                 then one for each key that is read
 
   ARGV[1]  actor        who writes
@@ -34,12 +36,14 @@
   Returns  the clock before all writes as text, and for each write, in order, one of these:
            - `committed`, dot, timestamp; the clock after the write as text, or empty if that is the
              clock before it and the dot; 1 if it was done before, for this very request, else 0;
-             and then for each key that is read what it held before the write, as HGETALL gives it;
+             and then for each key that is read what it held before the write, as HGETALL gives it,
+             also what had expired by its timestamp;
            - `accepted`, dot, the clock as text, and 1: it was asked for before by this very request,
              and is deferred (accept_deferred.lua);
            - `reused`, if the request that this Idempotency-Key was sent with before is another;
-           - `failed`, and for each condition that does not hold three: its number, the dots of the
-             versions that are there and what is noted of deletes, as texts;
+           - `failed`, and for each condition that does not hold four: its number, the dots of the
+             versions that are there, of those that have expired, and what is noted of deletes, as
+             texts;
            - `too much`, if what is to be read has more than `most` bytes;
            - `moved`: it declares the end of an actor, and another one is here;
            or nothing (an empty list) if this Redis does not belong to `actor`, or has lost writes
@@ -53,11 +57,14 @@
   a request was done is remembered in the same step. Several writes share one step because most of
   its cost is not the writes'.
 
-  A write depends on all that is applied here, so it supersedes all versions that are here.
+  A write depends on all that is applied here, so it supersedes all versions that are here. Its
+  timestamp is the instant at which conditions and reads are looked at, and from which the versions
+  live that it puts.
   Twin: tests/model.py, Node.write.
 ]]
 --@include clocks
 --@include operations
+--@include expiry
 --@include conditions
 --@include index
 --@include reads
@@ -66,10 +73,10 @@
 --@include requests
 local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local keys_key, conflicts_key, requests_key, order_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local system_key = KEYS[9]
+local system_key, expiring_key = KEYS[9], KEYS[10]
 local actor, now, channel, known = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local requests_max, alert, deferred_stem = tonumber(ARGV[5]), ARGV[6], ARGV[7]
-local first_kv = 10
+local first_kv = 11
 local first_write = 8
 local fields_of_a_write = 6
 
@@ -92,11 +99,12 @@ local all_keys = {}
 for i = first_kv, #KEYS do
   all_keys[#all_keys + 1] = KEYS[i]
 end
-local sizes = sizes_of(all_keys, {})
+local fields_of = fields_of_keys(all_keys)
 
 local at = {
   clock = clock_key, meta = meta_key, deletes = deletes_key, log = log_key, keys = keys_key,
-  conflicts = conflicts_key, system = system_key, channel = channel, alert = alert,
+  conflicts = conflicts_key, system = system_key, expiring = expiring_key,
+  channel = channel, alert = alert,
 }
 local committed_any, ended_actors = false, {}
 
@@ -108,13 +116,15 @@ local function commit_if(packed, request, fingerprint, most, reads, wanted, oper
     return done
   end
 
+  local stamp = stamp_after(last, now)
   local failed = { 'failed' }
   for i, wish in ipairs(wanted) do
     local kv_key = KEYS[looked_at + i - 1]
-    local dots = dots_at(kv_key)
+    local dots, expired = dots_in(fields_of[kv_key], stamp)
     if not holds(wish, dots) then
       failed[#failed + 1] = i - 1
       failed[#failed + 1] = table.concat(dots, ' ')
+      failed[#failed + 1] = table.concat(expired, ' ')
       failed[#failed + 1] = redis.call('HGET', kv_key, 'deletes') or ''
     end
   end
@@ -133,7 +143,7 @@ local function commit_if(packed, request, fingerprint, most, reads, wanted, oper
   for i = read, read + reads - 1 do
     names[#names + 1] = KEYS[i]
   end
-  local found = read_all(names, most)
+  local found = read_all(names, most, stamp)
   if not found then
     return { 'too much' }
   end
@@ -142,8 +152,7 @@ local function commit_if(packed, request, fingerprint, most, reads, wanted, oper
   for i = operated, looked_at - 1 do
     kv_keys[#kv_keys + 1] = KEYS[i]
   end
-  local stamp = stamp_after(last, now)
-  local dot, ends = commit(at, clock, actor, packed, stamp, kv_keys, sizes)
+  local dot, ends = commit(at, clock, actor, packed, stamp, kv_keys, fields_of)
   last, committed_any = stamp, true
   for _, ended in ipairs(ends) do
     ended_actors[#ended_actors + 1] = ended

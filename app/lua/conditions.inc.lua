@@ -2,15 +2,18 @@
   Conditions on what a key holds. `wanted` is `*` for some version, `-` for none, and else ETags
   separated by spaces, of which one must name just the versions that are there: `A:4,B:2 A:5`.
 ]]
--- The dots of the versions at a key, in no order.
-local function dots_at(kv_key)
-  local dots = {}
-  for _, field in ipairs(redis.call('HKEYS', kv_key)) do
-    if field ~= 'deletes' then
-      dots[#dots + 1] = field
+-- The dots of the versions in these fields of a key, but of those that have expired; and of these.
+-- Needs expiry.inc.lua.
+local function dots_in(fields, now)
+  local dots, expired = {}, {}
+  for _, field in ipairs(fields) do
+    if has_expired(field, now) then
+      expired[#expired + 1] = dot_of(field)
+    elseif field ~= 'deletes' then
+      dots[#dots + 1] = dot_of(field)
     end
   end
-  return dots
+  return dots, expired
 end
 
 -- Compared as sets: what order texts sort in depends on the locale of this Redis.

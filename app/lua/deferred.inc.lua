@@ -20,3 +20,15 @@ local function take_away(meta_key, queue, sequence, packed)
   redis.call('HDEL', queue, string.format('%.0f', sequence))
   redis.call('HINCRBY', meta_key, 'deferred_bytes', -#packed)
 end
+
+-- What was remembered of its request as accepted under `name` is done now, as `dot`.
+local function note_done(requests_key, request, name, dot, timestamp, clock_after)
+  local accepted = request ~= '' and redis.call('HGET', requests_key, request)
+  if accepted then
+    local since, asked, named = string.match(accepted, '^(%d+) (%S+) (%S+) ')
+    if named == name then
+      redis.call('HSET', requests_key, request,
+        table.concat({ since, asked, dot, timestamp, clock_after }, ' '))
+    end
+  end
+end

@@ -8,6 +8,7 @@
   KEYS[4]  keys      sorted set  the index of keys (index.inc.lua)
   KEYS[5]  conflicts sorted set  those with siblings
   KEYS[6]  system    set   the keys of the system that were ever written
+  KEYS[7]  expiring  sorted set  keys by when the first of their versions expires (expiry.inc.lua)
 
   ARGV[1]  id           the snapshot
   ARGV[2]  kv stem      what the names of the user keys begin with
@@ -26,13 +27,15 @@
   A version survives if both sides hold it, or one does and the other's clock does not cover it
   (Bieniusa et al. 2012). What is noted beside the versions of a key is what its readers must be told
   (docs/adr/0004): both sides' notes, and of a side where the key is absent, the deletes there that
-  the other side has not seen.
+  the other side has not seen. What expires and does not survive may be gone from one side because
+  it has expired there: so it is noted as well (expiry.inc.lua).
   Twin: tests/model.py, Node.merge.
 ]]
 --@include clocks
 --@include index
+--@include expiry
 local meta_key, snapshot_key, deletes_key = KEYS[1], KEYS[2], KEYS[3]
-local keys_key, conflicts_key, system_key = KEYS[4], KEYS[5], KEYS[6]
+local keys_key, conflicts_key, system_key, expiring_key = KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local id, kv_stem, staged_stem, takes_staged = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 local first_key = 5
 
@@ -50,7 +53,7 @@ local theirs = { clock = parse_clock(cut), deletes = parse_clock(cut_deletes) }
 local ours = { clock = parse_clock(mine), deletes = load_clock(deletes_key) }
 
 local function covers(clock, field)
-  local actor, sequence = string.match(field, '^(.+):(%d+)$')
+  local actor, sequence = string.match(dot_of(field), '^(.+):(%d+)$')
   return tonumber(sequence) <= (clock[actor] or 0)
 end
 
@@ -75,8 +78,8 @@ local function held(key, side, other)
   return versions, notes
 end
 
--- How many versions a key gets that is just as the snapshot says: it is absent here, and nothing
--- here says why. Else nil.
+-- Which versions a key gets that is just as the snapshot says: it is absent here, and nothing here
+-- says why. Else nil.
 local has_unseen_deletes = false
 for actor, sequence in pairs(ours.deletes) do
   has_unseen_deletes = has_unseen_deletes or sequence > (theirs.clock[actor] or 0)
@@ -85,13 +88,13 @@ local function new_versions(kv, staged)
   if has_unseen_deletes or not takes_staged or redis.call('EXISTS', kv) == 1 then
     return nil
   end
-  local versions = 0
+  local versions = {}
   for _, field in ipairs(redis.call('HKEYS', staged)) do
     if field ~= 'deletes' then
       if covers(ours.clock, field) then
         return nil
       end
-      versions = versions + 1
+      versions[#versions + 1] = field
     end
   end
   return versions
@@ -107,39 +110,49 @@ for i = first_key, #ARGV do
   end
   if versions then
     redis.call('RENAME', staged, kv)
-    index_key(keys_key, conflicts_key, ARGV[i], 0, versions)
+    index_key(keys_key, conflicts_key, ARGV[i], 0, #versions)
+    note_expiry(expiring_key, ARGV[i], nil, first_expiry(versions))
     merged = merged + 1
   elseif is_staged == takes_staged then
     local our_versions, notes = held(kv, ours, theirs)
     local their_versions, their_notes = held(staged, theirs, ours)
-    local before, survivors = 0, 0
+    local before, survivors = {}, {}
+    local function does_not_survive(version)
+      if expiry(version) then
+        note_dot(notes, dot_of(version))
+      end
+    end
     for version in pairs(their_versions) do
       if our_versions[version] or not covers(ours.clock, version) then
-        survivors = survivors + 1
+        survivors[#survivors + 1] = version
         if not our_versions[version] then
           redis.call('HSET', kv, version, redis.call('HGET', staged, version))
         end
+      else
+        does_not_survive(version)
       end
     end
     for version in pairs(our_versions) do
-      before = before + 1
+      before[#before + 1] = version
       if not their_versions[version] then
         if covers(theirs.clock, version) then
           redis.call('HDEL', kv, version)
+          does_not_survive(version)
         else
-          survivors = survivors + 1
+          survivors[#survivors + 1] = version
         end
       end
     end
     for actor, sequence in pairs(their_notes) do
       notes[actor] = math.max(notes[actor] or 0, sequence)
     end
-    if survivors == 0 then
+    if #survivors == 0 then
       redis.call('DEL', kv)
     elseif next(notes) then
       redis.call('HSET', kv, 'deletes', clock_text(notes))
     end
-    index_key(keys_key, conflicts_key, ARGV[i], before, survivors)
+    index_key(keys_key, conflicts_key, ARGV[i], #before, #survivors)
+    note_expiry(expiring_key, ARGV[i], first_expiry(before), first_expiry(survivors))
     if is_staged then
       redis.call('DEL', staged)
       merged = merged + 1

@@ -1,9 +1,11 @@
 --[[
   The form in which a write's operations are stored (app/codec.py packs it): netstrings,
-  one after the other: `3:put,KEY,TYPE,VALUE` for a put, `6:delete,KEY` for a delete.
+  one after the other: `3:put,KEY,TYPE,VALUE` for a put, `6:delete,KEY` for a delete, and
+  `9:put 60000,KEY,TYPE,VALUE` for a put of what lives so many microseconds.
   Netstrings hold any bytes and can be read by a person.
 
-  operations(packed) iterates: verb, key, content type, value (the last two nil for a delete).
+  operations(packed) iterates: verb, key, content type, value (the last two nil for a delete), and
+  for how long it lives (nil for ever).
 ]]
 local function operations(packed)
   local position = 1
@@ -18,9 +20,9 @@ local function operations(packed)
       return nil
     end
     local verb, key = item(), item()
-    if verb == 'put' then
-      return verb, key, item(), item()
+    if verb == 'delete' then
+      return verb, key
     end
-    return verb, key
+    return 'put', key, item(), item(), tonumber(string.match(verb, '^put (%d+)$'))
   end
 end

@@ -11,6 +11,8 @@
   KEYS[6]  conflicts     sorted set  those with siblings
   KEYS[7]  system        set   the keys of the system that were ever written: those that begin
                                with a NUL
+  KEYS[8]  expiring      sorted set  keys by when the first of their versions expires
+                                     (expiry.inc.lua)
 
   ARGV[1]  node          whose Redis this must be
   ARGV[2]  kv stem       what the names of the user keys begin with
@@ -49,9 +51,10 @@
 --@include clocks
 --@include operations
 --@include index
+--@include expiry
 --@include ends
 local clock_key, meta_key, deletes_key, received_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local keys_key, conflicts_key, system_key = KEYS[5], KEYS[6], KEYS[7]
+local keys_key, conflicts_key, system_key, expiring_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local node, kv_stem, log_stem, pending_stem = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local channel, pending_max, drain_max, now = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local alert = ARGV[9]
@@ -101,26 +104,32 @@ end
 -- Replaces, at one key, the versions that the write supersedes (DESIGN.md section 3).
 -- The field `deletes` keeps, beside the versions, the deletes seen here that no version's past is
 -- sure to cover: a reader of the rest has seen them happen (docs/adr/0004).
-local function apply_operation(dot, actor, sequence, stamp, dependencies, verb, key, content_type, value)
+local function apply_operation(dot, actor, sequence, stamp, dependencies, verb, key, content_type,
+    value, ttl)
   local kv_key = kv_stem .. key
   local fields = redis.call('HKEYS', kv_key)
-  local seen_deletes, had_deletes, survivors, superseded = {}, false, 0, {}
+  local seen_deletes, had_deletes, survivors, superseded = {}, false, {}, {}
   for _, field in ipairs(fields) do
     if field == 'deletes' then
       had_deletes = true
       seen_deletes = parse_clock(redis.call('HGET', kv_key, field))
     else
-      local author, number = string.match(field, '^(.+):(%d+)$')
+      local author, number = string.match(dot_of(field), '^(.+):(%d+)$')
       if tonumber(number) <= (dependencies[author] or 0) then
         superseded[#superseded + 1] = field
       else
-        survivors = survivors + 1
+        survivors[#survivors + 1] = field
       end
     end
   end
 
-  local after = survivors + (verb == 'put' and 1 or 0)
-  index_key(keys_key, conflicts_key, key, survivors + #superseded, after)
+  local before = #survivors + #superseded
+  if verb == 'put' then
+    survivors[#survivors + 1] = version_field(dot, expiry_of_put(tonumber(stamp), ttl))
+  end
+  local after = #survivors
+  index_key(keys_key, conflicts_key, key, before, after)
+  note_expiry(expiring_key, key, first_expiry(fields), first_expiry(survivors))
   if verb == 'delete' and #fields > 0 then
     -- Remembered also when versions survive: they may be deleted later, and their key be born again.
     redis.call('HSET', deletes_key, actor, integer(sequence))
@@ -143,7 +152,7 @@ local function apply_operation(dot, actor, sequence, stamp, dependencies, verb, 
     end
   end
   if verb == 'put' then
-    redis.call('HSET', kv_key, dot, stamp .. ' ' .. content_type .. '\n' .. value)
+    redis.call('HSET', kv_key, survivors[after], stamp .. ' ' .. content_type .. '\n' .. value)
   else
     seen_deletes[actor] = sequence
   end
@@ -161,8 +170,8 @@ local function apply(actor, sequence, stamp, dependencies_text, dependencies, pa
   local dot = actor .. ':' .. integer(sequence)
   redis.call('XADD', log_stem .. actor, integer(sequence) .. '-0',
     'timestamp', stamp, 'dependencies', dependencies_text, 'operations', packed)
-  for verb, key, content_type, value in operations(packed) do
-    apply_operation(dot, actor, sequence, stamp, dependencies, verb, key, content_type, value)
+  for verb, key, content_type, value, ttl in operations(packed) do
+    apply_operation(dot, actor, sequence, stamp, dependencies, verb, key, content_type, value, ttl)
     if string.byte(key) == 0 then
       redis.call('SADD', system_key, key)
       redis.call('PUBLISH', alert, key)

@@ -4,8 +4,8 @@
   done_before(requests_key, deferred_stem, clock, request, fingerprint): what a script returns that
   is asked for the same once more, and nothing if it is asked for the first time: `reused`, if the
   request before was another; `accepted`, dot, clock as text, 1, if its write is deferred and waits;
-  else `committed`, dot, timestamp, clock after the write, 1. What was deferred has 0 for its
-  timestamp, and the clock as it is now.
+  else `committed`, dot, timestamp, clock after the write, 1. What was deferred, and came home after
+  a loss of this Redis, has 0 for its timestamp, and the clock as it is now.
 
   remember(requests_key, order_key, request, now, fingerprint, done, most): `done` (dot, timestamp
   and clock, as texts) was done for it. That is remembered for a day, and then until a few more have

@@ -166,9 +166,16 @@ def _seen_json(read: Read) -> list[dict[str, str]]:
     ]
 
 
+def _objects(listed: object) -> list[dict[str, Any]]:
+    """Those things in a list that are objects."""
+    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+
+
 def _operation(record: object, line: int) -> Operation:
     fields = _object(record, "an operation")
     kind = cast(Kind, _one_of(fields, "kind", get_args(Kind)))
+    if any("ttl" in write for write in (fields, *_objects(fields.get("writes")))):
+        raise ValueError("it puts what expires, and no operation says when that is gone")
     if unknown := fields.keys() - _COMMON - _FIELDS[kind]:
         raise ValueError(f"a {kind} has no field {', '.join(sorted(unknown))}")
     outcome = cast(Outcome, _one_of(fields, "outcome", get_args(Outcome), "ok"))

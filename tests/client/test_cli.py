@@ -505,6 +505,7 @@ BAD = [
         ["explain", ""],
         ["conflicts", "--limit", "x"],
     ),
+    *(["put", "x", "1", "--ttl", "0"], ["put", "x", "1", "--ttl", "x"], ["del", "x", "--ttl", "1"]),
     *(["status", "x"], ["status", "--watch", "--json"], ["pending", "--session", "x"]),
     *(["ready", "--timeout", "0"], ["backup"], ["restore", "/nonexistent"], ["nonsense"]),
     *(["fault", "set", "A", "B"], ["fault", "set", "A"], ["fault", "heal"], ["fault", "heal", "A"]),

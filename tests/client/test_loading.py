@@ -62,7 +62,7 @@ async def test_an_empty_file_is_loaded_at_once(kv: Lightcone) -> None:
         (b'{"key": "x", "base64": "!"}', "Line 5 is no put"),
         (b'{"key": "x", "base64": 1}', "Line 5 is no put"),
         (b'{"key": "x", "value": "x", "content_type": 1}', "are text"),
-        (b'{"key": "x", "value": "x", "ttl": 1}', "there is no field ttl"),
+        (b'{"key": "x", "value": "x", "tll": 1}', "there is no field tll"),
         (b"\xff\xfe", "Line 5 is no put"),
     ],
 )

@@ -39,30 +39,32 @@ class Mutation:
 _COMMIT: Final = "app/lua/commit.inc.lua"
 _RECEIVE: Final = "app/lua/receive_writes.lua"
 _MERGE: Final = "app/lua/merge_keys.lua"
+_REMOVE: Final = "app/lua/remove_expired.lua"
 _CLOCK_OF_COMMIT: Final = (
     "  redis.call('HSET', at.clock, actor, string.format('%.0f', clock[actor]))\n"
 )
 
 _AT_TWO_INSTANTS: Final = """\
-            found = await self._scripts.read_keys(keys, most)
+            found = await self._scripts.read_keys(keys, most, self._now_us())
             if len(keys) > 1 and not isinstance(found, TooMuch):
-                again = await self._scripts.read_keys(keys[1:], most)
+                again = await self._scripts.read_keys(keys[1:], most, self._now_us())
                 if not isinstance(again, TooMuch):
-                    found = [*found[0][:1], *again[0]], again[1]
+                    found = [*found[0][:1], *again[0]], again[1], again[2]
 """
 
 _IN_TWO_STEPS: Final = """\
     local count, first = 0, nil
-    for verb, key, content_type, value in operations(packed) do
-      count, first = count + 1, first or { verb, key, content_type, value }
+    for verb, key, content_type, value, ttl in operations(packed) do
+      count, first = count + 1, first or { verb, key, content_type, value, ttl }
     end
     local dot = actor .. ':' .. integer(sequence)
     local is_next = sequence == applied_here + 1 and not lacks(dependencies)
     if is_next and count > 1 and redis.call('SETNX', 'half:' .. dot, 1) == 1 then
-      apply_operation(dot, actor, sequence, stamp, dependencies, unpack(first))
+      apply_operation(dot, actor, sequence, stamp, dependencies, unpack(first, 1, 5))
       refused = refused + 1
     elseif is_next then
-      redis.call('HDEL', kv_stem .. first[2], dot)
+      redis.call('HDEL', kv_stem .. first[2],
+        version_field(dot, expiry_of_put(tonumber(stamp), first[5])))
 """
 
 _TOO_EARLY: Final = """\
@@ -112,7 +114,7 @@ MUTATIONS: Final = (
         "transaction read at two instants",
         "G7",
         "app/kv_store.py",
-        "            found = await self._scripts.read_keys(keys, most)\n",
+        "            found = await self._scripts.read_keys(keys, most, self._now_us())\n",
         _AT_TWO_INSTANTS,
     ),
     Mutation(
@@ -317,8 +319,80 @@ MUTATIONS: Final = (
         "a key keeps its conflict in the index when it is settled elsewhere",
         "G5",
         _RECEIVE,
-        "index_key(keys_key, conflicts_key, key, survivors + #superseded, after)",
-        "index_key(keys_key, conflicts_key, key, math.min(survivors + #superseded, 1), after)",
+        "key, before, after)\n  note_expiry(",
+        "key, math.min(before, 1), after)\n  note_expiry(",
+    ),
+    # --- what expires ----------------------------------------------------------------------------
+    Mutation(
+        "it expires by the clock of the node that receives it",
+        "G5",
+        _RECEIVE,
+        "expiry_of_put(tonumber(stamp), ttl)",
+        "expiry_of_put(tonumber(now), ttl)",
+    ),
+    Mutation(
+        "what has expired is shown until it is removed",
+        "G5",
+        "app/kv_store.py",
+        "for version in held if version.is_there(now_us)",
+        "for version in held",
+    ),
+    Mutation(
+        "what is removed takes its siblings along",
+        "G8",
+        _REMOVE,
+        "elseif has_expired(field, now) then",
+        "elseif true then",
+    ),
+    Mutation(
+        "what is removed stays in the index",
+        "G5",
+        _REMOVE,
+        "  index_key(keys_key, conflicts_key, key, #left + #expired, #left)\n",
+        "",
+    ),
+    Mutation(
+        "what expires is removed too early",
+        "G8",
+        "app/expiry.py",
+        "scripts.remove_expired(node, now_us(), KEYS_AT_ONCE)",
+        "scripts.remove_expired(node, now_us() + 500_000, KEYS_AT_ONCE)",
+    ),
+    Mutation(
+        "what expires is never removed",
+        "G9",
+        _COMMIT,
+        "    note_expiry(at.expiring, key, first_expiry(fields), expires)\n",
+        "",
+    ),
+    Mutation(
+        "the trace of what expired is forgotten beside its siblings",
+        "G7",
+        _REMOVE,
+        "    note_dot(seen_deletes, dot_of(field))\n",
+        "",
+    ),
+    Mutation(
+        "the trace of what expired is forgotten when a key is born",
+        "G7",
+        _REMOVE,
+        "    note_dot(traces, dot_of(field))\n",
+        "",
+    ),
+    Mutation(
+        "the trace of what expired is forgotten in a merge",
+        "G7",
+        _MERGE,
+        "        note_dot(notes, dot_of(version))\n",
+        "",
+        profile="trim",
+    ),
+    Mutation(
+        "what has expired leaves the context before it is removed",
+        "G7",
+        "app/kv_store.py",
+        "    for version in held:  # one that has expired stands for its own delete\n",
+        "    for version in versions:\n",
     ),
     # --- sessions --------------------------------------------------------------------------------
     Mutation(
@@ -465,7 +539,7 @@ MUTATIONS: Final = (
         "keys are read while they are merged",
         "G7",
         "app/lua/read_keys.lua",
-        "if redis.call('HEXISTS', meta_key, 'merging') == 1 then",
+        "if merging then",
         "if false then",
         profile="trim",
     ),

@@ -34,6 +34,7 @@ from tests.simulation.network import LIFE, ConnectionReset, Network
 from tests.simulation.oracle import Answered, FinalReads, Oracle, Violation
 from tests.simulation.plan import (
     FINE,
+    TTLS_S,
     ClockJump,
     Crash,
     DiskLost,
@@ -56,6 +57,7 @@ SETTLES_WITHIN_S: Final = 40.0
 """Virtual seconds, after everything is healed. Long, since some settings make it slow."""
 CLIENT_PATIENCE_S: Final = 6.0
 _STARTED_AFTER_S: Final = 0.1
+_EXPIRY_MS: Final = 300
 _LAST_KEY: Final = "last"
 _SECRET: Final = "the secret of this cluster"
 _TOLD_TO_WAIT: Final = {
@@ -107,12 +109,17 @@ class _Simulation:
             plan.nodes,
             record,
             0 if plan.joins or changes else plan.settings.get("log_max_entries", 10**9),
+            lambda node: self._latest_us[node],
             clients_only=self._clients_only,
         )
         self._network = Network(self._rng, Signer(_SECRET if plan.signs else None))
         self._network.note = lambda text: record.note("wire", "", text)
         self._wrong: asyncio.Future[None] = self._loop.create_future()
         self._skew_ms = dict(plan.skew_ms)
+        self._latest_us = dict.fromkeys(plan.nodes, 0)
+        """The latest that each wall clock has ever shown."""
+        self._jumps: list[tuple[str, int]] = []
+        """Of each jump of a clock: the node, and what it showed then."""
         self._is_troubled = any(
             isinstance(s, Crash | Trouble | Pause | PowerCut | DiskLost) for s in plan.steps
         )
@@ -244,7 +251,9 @@ class _Simulation:
             self._raise(Violation("G6", f"{node} ended: {errors.exceptions[0]}"))
 
     def _now_us(self, node: str) -> int:
-        return int(EPOCH_US + self._loop.time() * 1e6) + self._skew_ms[node] * 1000
+        now_us = int(EPOCH_US + self._loop.time() * 1e6) + self._skew_ms[node] * 1000
+        self._latest_us[node] = max(self._latest_us[node], now_us)
+        return now_us
 
     def _config(self, node: str) -> Config:
         settings: dict[str, Any] = dict(self._plan.settings)
@@ -253,6 +262,7 @@ class _Simulation:
             peers={peer: _url(peer) for peer in self._plan.peers(node)},
             redis_url="redis://127.0.0.1:1",
             cluster_secret=SecretStr(_SECRET) if self._plan.signs else None,
+            expiry_ms=_EXPIRY_MS,
             **settings,
         )
 
@@ -331,6 +341,7 @@ class _Simulation:
             case ClockJump(_, node, by_ms):
                 note("trouble", node, f"clock {node} {by_ms:+} ms")
                 self._skew_ms[node] += by_ms
+                self._jumps.append((node, self._now_us(node)))
             case Crash(_, node, index):
                 if life := self._lives.get((node, index)):
                     life.plan_crash(step)
@@ -420,6 +431,8 @@ class _Simulation:
                     await self._last_read(session)
         if quiet and plan.watches:
             await self._watcher.is_told(oracle.clock_of(plan.nodes[0]), SETTLES_WITHIN_S)
+        if plan.has_expiry:
+            await self._until_expired()
         pending, reads = await self._last_looks()
         # Nodes write by themselves, too: what their settings name, once members have changed.
         while not self._are_equal() and self._loop.time() < give_up_at:
@@ -468,6 +481,15 @@ class _Simulation:
             keys = sorted({_LAST_KEY}.union(*(request.keys for request in asked)))
             reads[node] = {key: await self._final_read(node, key) for key in keys}
         return pending, reads
+
+    async def _until_expired(self) -> None:
+        """All clocks agree, and what expires here at all has expired, and its memory is free."""
+        ahead_ms = max(self._latest_us.values()) // 1000 - int(self._loop.time() * 1000)
+        self._skew_ms = dict.fromkeys(self._skew_ms, ahead_ms - EPOCH_US // 1000 + 1)
+        self._record.note("trouble", "", "all clocks agree")
+        await asyncio.sleep(2 * max(TTLS_S) + 2 * _EXPIRY_MS / 1000)
+        for node, redis in self._storages.items():
+            self._oracle.check_memory(node, redis.data)
 
     async def _bring_back_who_is_removed(self) -> None:
         """A removal that was under way when its member was added may be the later one, by the clock
@@ -576,7 +598,8 @@ class _Simulation:
         if sent:
             headers["Causal-Context"] = ",".join(sent)
         await asyncio.sleep(rng.uniform(0.0001, 0.002))
-        before = self._oracle.clock_of(node)
+        wall_us, jumps = self._now_us(node), len(self._jumps)
+        before = self._oracle.before(node, wall_us)
         try:
             async with asyncio.timeout(CLIENT_PATIENCE_S + request.wait_s):
                 reply = await self._network.ask(node, rng, method, path, headers, body)
@@ -599,6 +622,9 @@ class _Simulation:
         self._check_alarms()
         if self._must_serve(answer):
             raise Violation("G6", f"refused, though all is well at {node}: {text}")
+        since = [shown_us for name, shown_us in self._jumps[jumps:] if name == node]
+        if since:
+            before = replace(before, now_us=min(before.now_us, *since))
         self._oracle.answered(answer, before)
         return answer
 
@@ -619,6 +645,7 @@ def _asked(request: Request) -> tuple[str, str, dict[str, str], bytes]:
     match request.kind:
         case "put":
             headers = {"Content-Type": "text/plain", **prefers}
+            wait += f"&ttl={request.ttl_s}" if request.ttl_s else ""
             return "PUT", f"/kv/{request.key}?{wait}", headers, request.value.encode()
         case "delete":
             return "DELETE", f"/kv/{request.key}?{wait}", prefers, b""
@@ -627,7 +654,8 @@ def _asked(request: Request) -> tuple[str, str, dict[str, str], bytes]:
         case "siblings":
             return "GET", f"/kv/{request.key}?{wait}&siblings=true", {}, b""
         case "puts":
-            ops = [{"put": key, "value": request.value} for key in request.keys]
+            ttl: dict[str, Any] = {"ttl": request.ttl_s} if request.ttl_s else {}
+            ops = [{"put": key, "value": request.value, **ttl} for key in request.keys]
         case _:
             ops = [{"get": key} for key in request.keys]
     return "POST", f"/txn?{wait}", prefers, json.dumps({"ops": ops}).encode()

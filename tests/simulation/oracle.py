@@ -15,16 +15,16 @@ Where the idea is from: the session guarantees of Terry et al. (1994); Jepsen's 
 that runs beside, as in TigerBeetle's simulator.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app import codec
 from app.keys import end_key, ended_actor
 from app.lost import Loss
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock, node_of
-from app.write import SYSTEM, Delete, Operation, Put, Version, Write
+from app.write import SYSTEM, Delete, Operation, Put, Version, Write, expires_us, microseconds
 from tests import model
 from tests.simulation.plan import Request
 from tests.simulation.promises import Broken, Promises
@@ -46,16 +46,35 @@ class Twin(model.Node):
     """The model, with its clock kept instead of worked out each time: it is asked so often."""
 
     _clock = VectorClock()
+    _timestamp = 0
     _counted = 0
     _ends = VectorClock()
+    stored: dict[str, set[Dot]]
+    """Of each key where something expires, what was stored when it was looked at last."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.expiring: set[str] = set()
+        self.stored = {}
 
     @property
     def clock(self) -> VectorClock:
+        self._count()
+        return self._clock
+
+    @property
+    def timestamp(self) -> int:
+        self._count()
+        return self._timestamp
+
+    def _count(self) -> None:
         for write in self.applied[self._counted :]:
             self._clock = self._clock.with_dot(write.dot).merge(_closed(write))
             self._ends = VectorClock({**dict(_ends(write)), **self._ends})
+            self._timestamp = max(self._timestamp, write.timestamp)
+            puts = [operation for operation in write.operations if isinstance(operation, Put)]
+            self.expiring.update(put.key for put in puts if put.ttl_us)
         self._counted = len(self.applied)
-        return self._clock
 
     def has(self, dot: Dot) -> bool:
         """Whether the write is applied, and not one that was declared lost."""
@@ -65,9 +84,13 @@ class Twin(model.Node):
         return is_covered
 
     def forget(self, count: int) -> None:
-        """The last writes that were applied, so many, never were."""
+        """The last writes that were applied, so many, never were, and what was removed is perhaps
+        there again."""
         del self.applied[len(self.applied) - count :]
-        self._clock, self._counted, self._ends = VectorClock(), 0, VectorClock()
+        self._clock, self._timestamp, self._counted = VectorClock(), 0, 0
+        self.removed.clear()
+        self.stored.clear()
+        self._ends = VectorClock()
 
 
 @dataclass
@@ -103,6 +126,16 @@ class Answered:
     """Of such a one: the clock of the instant at which it read."""
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """Where a node stood when it was asked for something: what it had applied, what its hybrid
+    logical clock showed, and how often it had lost something."""
+
+    clock: VectorClock
+    now_us: int
+    losses: int
+
+
 class Oracle:
     """Knows every write there is, and what each node and each session has seen of them."""
 
@@ -111,9 +144,11 @@ class Oracle:
         nodes: tuple[str, ...],
         record: Record,
         log_cap: int,
+        latest_us: Callable[[str], int],
         *,
         clients_only: bool = False,
     ) -> None:
+        """`latest_us` gives the latest time that a node's wall clock has ever shown."""
         self._record = record
         self._clients_only = clients_only
         self.twins = {node: Twin(node) for node in nodes}
@@ -132,6 +167,10 @@ class Oracle:
         self.promises = Promises()
         self.told: set[Dot] = set()
         """What watchers were told."""
+        self._latest_us = latest_us
+        self._removed: set[tuple[Dot, str]] = set()
+        """By write and key: what some node has removed since it had expired there."""
+        self._losses = dict.fromkeys(nodes, 0)
         self._gone: set[Dot] = set()
         """What was lost with a disk, and what no node had then. It may have been on its way."""
 
@@ -179,7 +218,45 @@ class Oracle:
         with _violations():
             self.promises.look(node, twin, data, fresh)
         about = fresh if not merged else twin.applied
-        self._check_state(twin, data, {o.key for write in about for o in write.operations})
+        keys = {o.key for write in about for o in write.operations}
+        self._check_state(twin, data, keys | self._note_removed(twin, data, keys))
+
+    def _note_removed(self, twin: Twin, data: Mapping[bytes, Any], changed: set[str]) -> set[str]:
+        """The keys of which something is not stored any more that has expired.
+
+        A node may also learn by a snapshot that something has expired elsewhere, where the clock is
+        ahead. `changed` are the keys that something was written to.
+        Raises Violation if anything else is missing that might have expired one day.
+        """
+        keys = set()
+        for key in twin.expiring:
+            stored = {v.dot for v in codec.unpack_versions(_fields(data, b"kv:" + key.encode()))}
+            if key not in changed and stored == twin.stored.get(key):
+                continue
+            twin.stored[key] = stored
+            for version in twin.held(key):
+                if version.expires_us and version.dot not in stored:
+                    if not (
+                        version.expires_us <= self._now_us(twin.name)
+                        or (version.dot, key) in self._removed
+                    ):
+                        text = f"{twin.name} has {version.dot} of {key} no more, and it lives"
+                        raise Violation("G8", text)
+                    twin.removed.add((version.dot, key))
+                    self._removed.add((version.dot, key))
+                    keys.add(key)
+                    text = f"     {twin.name} removes {version.dot} of {key}"
+                    self._record.note("expired", twin.name, text)
+        return keys
+
+    def _now_us(self, node: str) -> int:
+        """What the node's hybrid logical clock has shown at most."""
+        return max(self._latest_us(node), self.twins[node].timestamp)
+
+    def may_have_expired(self, version: Version) -> bool:
+        """Whether that may have expired by the clock of any node."""
+        latest = max(map(self._now_us, self.twins))
+        return 0 < version.expires_us <= latest
 
     def _check_log(self, node: str, actor: str, last: int, stream: Any) -> None:
         """The log ends where the clock does, has no gap, and lacks at its beginning only what all
@@ -220,13 +297,14 @@ class Oracle:
             if node_of(write.dot.actor) == node:
                 self._forget(node, write.dot)
         twin.forget(len(lost))
+        self._losses[node] += 1
         self._firsts[node].clear()
         self._note_waiting(node, data)
         with _violations():
             self.promises.went_back(node, twin, data)
         if not self._clients_only and not _is_merging(data):
             keys = {operation.key for write in lost for operation in write.operations}
-            self._check_state(twin, data, keys)
+            self._check_state(twin, data, keys | self._note_removed(twin, data, keys))
         return VectorClock((write.dot.actor, write.dot.sequence) for write in lost)
 
     def lost_disk(self, node: str, data: Mapping[bytes, Any]) -> VectorClock:
@@ -240,6 +318,7 @@ class Oracle:
         lost = [write.dot for write in twin.applied if not kept.covers(write.dot)]
         self._had[node] = self._had[node].merge(twin.clock)
         twin.forget(len(lost))
+        self._losses[node] += 1
         self._firsts[node].clear()
         self._note_waiting(node, data)
         lost += self.promises.lost_disk(node, self.twins.values(), data)
@@ -332,11 +411,11 @@ class Oracle:
         for key in sorted(keys):
             fields = _fields(data, b"kv:" + key.encode())
             versions = sorted(codec.unpack_versions(fields), key=_order, reverse=True)
-            if versions != sorted(twin.versions(key), key=_order, reverse=True):
+            if versions != sorted(twin.held(key), key=_order, reverse=True):
                 raise Violation(
                     "G5",
                     f"{twin.name} holds {_dots(versions)} of {key}, and what it applied makes "
-                    f"{_dots(twin.versions(key))}",
+                    f"{_dots(twin.held(key))}",
                 )
             listed = [key.encode() in data.get(index, ()) for index in (b"keys:", b"conflicts")]
             expected = [bool(versions), len(versions) > 1]
@@ -344,12 +423,24 @@ class Oracle:
                 raise Violation(
                     "G5", f"{twin.name}'s index says {listed} of {key}, which has {_dots(versions)}"
                 )
+            due = min((v.expires_us for v in versions if v.expires_us), default=None)
+            if b"expiring" in data or due:
+                noted = (
+                    dict(data[b"expiring"].items()).get(key.encode())
+                    if b"expiring" in data
+                    else None
+                )
+                if noted != due:
+                    raise Violation(
+                        "G9",
+                        f"{twin.name} looks at {key} again at {noted}, and it expires at {due}",
+                    )
             context = clock
             if versions:
                 context = codec.unpack_deletes(fields)
                 for version in versions:
                     context = context.with_dot(version.dot)
-            if not twin.is_safe_context(key, context):
+            if not twin.is_safe_context(key, context, self._now_us(twin.name)):
                 raise Violation(
                     "G7", f"{twin.name}'s context for {key}, {context}, says too little"
                 )
@@ -360,12 +451,20 @@ class Oracle:
         """What the node has applied."""
         return self.twins[node].clock
 
-    def answered(self, answer: Answered, before: VectorClock) -> None:
+    def before(self, node: str, wall_us: int) -> Before:
+        """Where the node stands, whose wall clock shows `wall_us`."""
+        twin = self.twins[node]
+        return Before(twin.clock, max(wall_us, twin.timestamp), self._losses[node])
+
+    def answered(self, answer: Answered, asked: Before) -> None:
         """What the client was told is what it may be told.
 
-        `before` is what the node had applied when it was asked. Raises Violation.
+        `asked` is where the node stood when it was asked; its clock has not shown less since than
+        it says, unless something was lost. Raises Violation.
         """
         request = answer.request
+        if self._losses[request.node] != asked.losses:
+            asked = replace(asked, now_us=0)
         if answer.lost:
             self._check_lost(answer)
         if request.kind in ("put", "delete", "puts"):
@@ -373,9 +472,19 @@ class Oracle:
         elif answer.outcome == "ok" and request.kind == "gets":
             self._check_cut(answer)
             for one in answer.reads:
-                self._check_read(one, before)
+                self._check_read(one, asked)
         elif answer.outcome == "ok":
-            self._check_read(answer, before)
+            self._check_read(answer, asked)
+
+    def _expires_us(self, write: Write, key: str) -> int:
+        """When what the write put at the key expires; 0 for never."""
+        put = _put(write, key)
+        return expires_us(write.timestamp, put.ttl_us) if put else 0
+
+    def _has_perhaps_expired(self, write: Write, key: str, node: str) -> bool:
+        """Whether what the write put at the key may have expired where the node stands."""
+        until = self._expires_us(write, key)
+        return (write.dot, key) in self._removed or 0 < until <= self._now_us(node)
 
     def _seen_by(self, answer: Answered) -> Seen:
         """Without a context, a session is promised something only at one node."""
@@ -469,12 +578,14 @@ class Oracle:
                 for w in about
                 if _put(w, key) and not any(o.dependencies.covers(w.dot) for o in about)
             }
-            if set(one.dots) != expected:
+            perhaps = {w.dot for w in about if self._has_perhaps_expired(w, key, one.request.node)}
+            if not expected - perhaps <= set(one.dots) <= expected:
                 shown = " ".join(map(str, one.dots)) or "nothing"
                 there = " ".join(map(str, sorted(expected))) or "nothing"
                 raise Violation("G7", f"{who}: at {answer.cut}, {key} is {there}, not {shown}")
 
-    def _check_read(self, answer: Answered, before: VectorClock) -> None:
+    def _check_read(self, answer: Answered, asked: Before) -> None:
+        before = asked.clock
         request, seen = answer.request, self._seen_by(answer)
         who = f"{request.session} {request.kind} {request.key} at {request.node}"
         versions = set(answer.dots)
@@ -485,7 +596,10 @@ class Oracle:
                 raise Violation("G4", f"{who}: was shown {dot}, which is no put of {request.key}")
             if dot in answer.values and answer.values[dot] != put.value:
                 raise Violation("G4", f"{who}: was shown {dot} with another value")
+            if write and 0 < self._expires_us(write, request.key) <= asked.now_us:
+                raise Violation("G5", f"{who}: was shown {dot}, which had expired")
         about = [w for w in self.writes.values() if _about(w, request.key)]
+        expired = {w.dot for w in about if self._has_perhaps_expired(w, request.key, request.node)}
         if versions:
             best = max(versions, key=lambda dot: (self.writes[dot].timestamp, dot.actor))
             if answer.winner != best:
@@ -501,29 +615,35 @@ class Oracle:
                 if other.dependencies.covers(dot):
                     raise Violation("G7", f"{who}: was shown {dot}, which {other.dot} replaced")
             replaced = any(w.dependencies.covers(other.dot) for w in about)
-            if _put(other, request.key) and other.dot not in versions and not replaced:
+            if _put(other, request.key) and other.dot not in versions | expired and not replaced:
                 raise Violation("G7", f"{who}: was not shown {other.dot}, which it knows of")
         if not self._clients_only:
-            self._check_context(who, answer, about, before)
+            about_it = [w for w in about if w.dot not in expired]
+            self._check_context(who, answer, about, about_it, before)
         gone = seen.gone.setdefault(request.key, set())
         if back := sorted(versions & gone):
             raise Violation("G7", f"{who}: was shown {back[0]}, which it had seen replaced")
         gone |= {
             w.dot
             for w in about
-            if _put(w, request.key) and before.covers(w.dot) and w.dot not in versions
+            if _put(w, request.key) and before.covers(w.dot) and w.dot not in versions | expired
         }
         for dot in answer.dots:
             seen.past = seen.past.merge(self._pasts[dot])
 
     def _check_context(
-        self, who: str, answer: Answered, about: list[Write], before: VectorClock
+        self,
+        who: str,
+        answer: Answered,
+        about: list[Write],
+        not_expired: list[Write],
+        before: VectorClock,
     ) -> None:
         """With its new context the reader is never shown again what was replaced here already."""
         for dot in answer.dots:
             if not answer.context.covers(dot):
                 raise Violation("G7", f"{who}: saw {dot}, and its context is {answer.context}")
-        for write in about:
+        for write in not_expired:
             if (
                 before.covers(write.dot)
                 and _put(write, answer.request.key)
@@ -540,6 +660,13 @@ class Oracle:
                 )
 
     # --- the end ---------------------------------------------------------------------------------
+
+    def check_memory(self, node: str, data: Mapping[bytes, Any]) -> None:
+        """Nothing is stored that had expired long before. Raises Violation."""
+        for key in self.twins[node].expiring:
+            for version in codec.unpack_versions(_fields(data, b"kv:" + key.encode())):
+                if self.may_have_expired(version):
+                    raise Violation("G9", f"{node} still stores {version.dot} of {key}")
 
     def finish(self, pending: Mapping[str, int], reads: Mapping[str, FinalReads]) -> None:
         """All is healed and quiet: the nodes are equal, and nothing acknowledged is lost.
@@ -578,6 +705,8 @@ class Oracle:
                 if dot in dict(reads[first][key]):
                     continue
                 about = [w for w in self.writes.values() if _about(w, key)]
+                if self._has_perhaps_expired(self.writes[dot], key, first):
+                    continue
                 if not any(other.dependencies.covers(dot) for other in about):
                     raise Violation("G8", f"{dot} is lost: nothing that replaced it had seen it")
         made: dict[str, Dot] = {}
@@ -664,6 +793,7 @@ def _says(write: Write, request: Request) -> bool:
     """Whether the write is what was asked for."""
     if request.kind == "delete":
         return write.operations == (Delete(request.key),)
-    return [(o.key, o.value) for o in write.operations if isinstance(o, Put)] == [
-        (key, request.value.encode()) for key in request.keys
+    puts = [operation for operation in write.operations if isinstance(operation, Put)]
+    return [(put.key, put.value, put.ttl_us) for put in puts] == [
+        (key, request.value.encode(), microseconds(request.ttl_s)) for key in request.keys
     ]

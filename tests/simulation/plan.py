@@ -44,6 +44,9 @@ class Weather:
 
 
 FINE: Final = Weather()
+TTLS_S: Final = (0.02, 0.2, 0.2, 1.0, 3.0)
+LONG_S: Final = 10_000_000.0
+"""Longer than a simulation, however much clocks are wrong in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Request:
     wait_s: float = 1.0
     others: tuple[str, ...] = ()
     """The further keys of a transaction."""
+    ttl_s: float = 0.0
+    """How long what it puts lives; 0 for ever."""
     defers: bool = False
     """Whether it prefers that its write is done later, where the node lacks what it has seen."""
 
@@ -191,6 +196,11 @@ class Plan:
     signs: bool = False
     """Whether the cluster has a secret, so that every context is known to be its own."""
 
+    @property
+    def has_expiry(self) -> bool:
+        """Whether something that is put expires."""
+        return any(isinstance(step, Request) and step.ttl_s for step in self.steps)
+
     def peers(self, node: str) -> list[str]:
         """Those that the node's settings name."""
         if node == self.joins:
@@ -227,6 +237,7 @@ class _Planner:
         severed = self._severed()
         sessions, requests = self._requests()
         skew = dict.fromkeys(nodes, 0)
+        requests = _with_expiry(requests, random.Random(f"expiry {seed}"))
         steps: list[Step] = _with_transactions(requests, random.Random(f"transactions {seed}"))
         chance = random.Random(f"deferred {seed}")
         steps = _with_deferred(steps, chance, nodes, {s.name for s in sessions if s.carries})
@@ -481,6 +492,17 @@ class _Planner:
             Pause(self._at(), rng.choice(self._nodes), self._for_s() * 2)
             for _ in range(rng.randint(1, 3))
         ]
+
+
+def _with_expiry(requests: list[Request], rng: random.Random) -> list[Request]:
+    """In some simulations some of what is put expires, most of it while the simulation goes on."""
+    often = rng.choice((0.0, 0.0, 0.4, 0.8))
+    return [
+        replace(request, ttl_s=rng.choice(TTLS_S) if rng.random() < 0.8 else LONG_S)
+        if request.kind == "put" and rng.random() < often
+        else request
+        for request in requests
+    ]
 
 
 def _with_transactions(requests: list[Request], rng: random.Random) -> list[Step]:

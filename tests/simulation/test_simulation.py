@@ -56,6 +56,7 @@ _SEEN_AT_LEAST_5_TIMES = (
     *("accepted",),
     *("cut", "heal", "sever", "kill", "pause", "clock", "lost", "repeated"),
     *("power", "power lost", "disk old", "disk lost"),
+    *("expired",),
     *("watch is told", "watch goes on", "watch the state"),
     *("redis slow", "redis full", "redis down", "redis flaky", "redis restart"),
 )

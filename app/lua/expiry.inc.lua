@@ -1,0 +1,66 @@
+--[[
+  Versions that expire (docs/adr/0022).
+
+  A field of `kv:{key}` that is not `deletes` is a version. It is called by its dot, and if it
+  expires, `@` and when, in microseconds since 1970: `A:7`, `A:7@1795379363289593`. It has expired
+  where the hybrid logical clock has come so far. Then nobody is shown it, and it is as if its own
+  write had deleted it: its dot stands for that delete (docs/adr/0004).
+
+  The sorted set `expiring` has the keys that have such versions, by when the first expires. It is
+  kept by whatever script changes a `kv:` key:
+
+    note_expiry(expiring_key, key, before, after)
+
+  says when the first version of `key` was to expire, and when it is now; nil for never.
+]]
+local timestamp_max = 2 ^ 53 - 1
+
+-- What the hybrid logical clock shows: no less than the wall clock, nor than any write here.
+local function hlc_now(now, last)
+  return math.max(tonumber(now), tonumber(last or 0))
+end
+
+-- When the version in this field expires; nil for never.
+local function expiry(field)
+  return tonumber(string.match(field, '@(%d+)$'))
+end
+
+local function has_expired(field, now)
+  local at = expiry(field)
+  return at ~= nil and at <= now
+end
+
+-- The dot of the version in this field, as text.
+local function dot_of(field)
+  return string.match(field, '^[^@]+')
+end
+
+-- When a version expires that was put with this timestamp, for so many microseconds.
+local function expiry_of_put(timestamp, ttl)
+  return ttl and math.min(timestamp + ttl, timestamp_max)
+end
+
+-- The field of a version.
+local function version_field(dot, expires)
+  return expires and string.format('%s@%.0f', dot, expires) or dot
+end
+
+-- When the first of some versions expires, by their fields; nil for never.
+local function first_expiry(fields)
+  local first
+  for _, field in ipairs(fields) do
+    local at = expiry(field)
+    if at and (not first or at < first) then
+      first = at
+    end
+  end
+  return first
+end
+
+local function note_expiry(expiring_key, key, before, after)
+  if after and after ~= before then
+    redis.call('ZADD', expiring_key, string.format('%.0f', after), key)
+  elseif before and not after then
+    redis.call('ZREM', expiring_key, key)
+  end
+end
