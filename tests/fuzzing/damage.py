@@ -49,7 +49,8 @@ ODD_VALUES: Final[Sequence[Any]] = (
         ["put"],
         ["delete", "k"],
     ),
-    *(["put", "k", b"v", "text/plain"], ["put", "k", "v", "text/plain"], [["delete", "k"]]),
+    *(["put", "k", b"v", "text/plain", 0], ["put", "k", "v", "text/plain", 7]),
+    [["delete", "k"]],
     *(msgspec.Raw(marker) for marker in MARKERS),
     msgspec.Raw(b"\xa2\xff\xfe"),  # text that is not UTF-8
     msgspec.Raw(b"\xa3\xed\xa0\x80"),  # a lone surrogate

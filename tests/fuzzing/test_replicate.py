@@ -123,7 +123,14 @@ async def run(url: str, bodies: list[tuple[bool, bytes]]) -> None:
     with BlockingRedis.from_url(url) as blocking:
         blocking.flushdb()
         async with (
-            node_a(url, actor=LAST, pending_max=PENDING_MAX, drain_max=DRAIN_MAX) as client,
+            # What a damaged batch lets expire stays, for the twin to hold it as well.
+            node_a(
+                url,
+                actor=LAST,
+                pending_max=PENDING_MAX,
+                drain_max=DRAIN_MAX,
+                expiry_ms=3_600_000,
+            ) as client,
             Redis.from_url(url) as redis,
         ):
             pair = Pair("A", redis, PENDING_MAX, DRAIN_MAX)
