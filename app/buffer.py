@@ -11,7 +11,7 @@ From Birman, Schiper and Stephenson (1991), with the queue per origin of Antidot
 buffer: only heads of queues can become deliverable.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,6 +100,14 @@ class PendingBuffer:
                     pipeline.hlen(self._keys.pending(actor))
                 counts = await pipeline.execute()
         return {actor: count for actor, count in zip(actors, counts, strict=True) if count}
+
+    async def newest(self, actors: Iterable[str]) -> VectorClock:
+        """The last write of each of these actors that waits, whatever is missing before it."""
+        with translated():
+            waiting = {a: await self._redis.hkeys(self._keys.pending(a)) for a in actors}
+        return VectorClock(
+            (actor, max(map(int, sequences))) for actor, sequences in waiting.items() if sequences
+        )
 
     async def blocked(self, limit: int) -> list[Blocked]:
         """At most `limit` writes that wait, the next of each actor, and what each waits for."""

@@ -7,6 +7,7 @@ Does not know what the parts are for.
 
 import math
 import re
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -190,6 +191,29 @@ def patience_s(request: web.Request) -> float:
             "Nothing was done."
         )
     return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What a request prefers (RFC 7240): to be answered before it is done, where it would have to
+    wait; and for how many seconds it waits before that."""
+
+    respond_async: bool
+    wait_s: float
+
+
+def preference(request: web.Request) -> Preference:
+    """What the request prefers. What is not understood of that is not heeded: none is wrong."""
+    respond_async, wait_s = False, 0.0
+    for part in ",".join(request.headers.getall("Prefer", [])).split(","):
+        name, _, value = part.partition(";")[0].partition("=")
+        value = value.strip().strip('"')
+        match name.strip().lower():
+            case "respond-async":
+                respond_async = True
+            case "wait" if re.fullmatch(r"[0-9]{1,9}", value):
+                wait_s = min(float(value), WAIT_MAX_S)
+    return Preference(respond_async, wait_s)
 
 
 def ttl_us(request: web.Request) -> int:

@@ -188,3 +188,30 @@ def unpack_waiting(actor: str, sequence: int, packed: bytes) -> Waiting:
         unpack_operations(operations),
     )
     return Waiting(write, int(since))
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A write that was accepted, and waits to be committed after its context. `since_us` is when it
+    was accepted, in microseconds since 1970."""
+
+    dot: Dot
+    since_us: int
+    context: VectorClock
+    operations: tuple[Operation, ...]
+
+
+def unpack_deferred(lane: str, sequence: int, packed: bytes) -> Deferred:
+    """The write in a field of `deferred:{lane}`.
+
+    It holds `SINCE CONTEXT`, a line break, the Idempotency-Key, a line break, and the operations.
+    """
+    head, _, rest = packed.partition(b"\n")
+    since, _, context = head.partition(b" ")
+    _, _, operations = rest.partition(b"\n")
+    return Deferred(
+        Dot(lane, sequence),
+        int(since),
+        VectorClock.parse(context.decode()),
+        unpack_operations(operations),
+    )

@@ -54,6 +54,16 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """The write is deferred, and waits: its name, and the clock when it was looked at."""
+
+    dot: Dot
+    clock: VectorClock
+    replayed: bool = False
+    """Whether it was accepted before, for the same request."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The write was not done: what the keys hold of which a condition wants another."""
 
@@ -75,4 +85,4 @@ class TooMuch:
     """Nothing was done: what was to be read is more than the limit."""
 
 
-Outcome = Committed | Failed | Reused | Moved | TooMuch
+Outcome = Committed | Accepted | Failed | Reused | Moved | TooMuch

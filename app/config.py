@@ -149,6 +149,15 @@ class Config(BaseSettings):
         description="Writes. Most that wait in the pending buffer; "
         "beyond it peers keep them in their logs.",
     )
+    deferred_max: Count = Field(
+        1000,
+        description="Writes. Most that may be deferred and wait at this node; more are refused "
+        "with 503.",
+    )
+    deferred_max_bytes: Bytes = Field(
+        64 * 1024 * 1024,
+        description="Bytes. Most that they may have, like DEFERRED_MAX.",
+    )
     log_max_entries: Count = Field(
         1_000_000,
         description="Writes. Longest log of one actor, even if a peer lacks what goes; "

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from app import errors
+from app import errors, shapes
 from app.errors import RequestError
 from app.write import KEY_MAX_BYTES, TTL_MAX_S
 
@@ -97,6 +97,8 @@ WRITING: Final[Problems] = (
     *(*READING, errors.NotReady, errors.PreconditionFailed, errors.UnsupportedHeader),
     *(errors.IdempotencyKeyReused, errors.ReplicasMissing),
 )
+#: Of writes that may be deferred.
+DEFERRING: Final[Problems] = (errors.UnknownWrites, errors.DeferredFull)
 WITH_BODY: Final[Problems] = (errors.TooLarge, errors.UnsupportedEncoding)
 
 _TEXT: Final = {"type": "string"}
@@ -171,6 +173,23 @@ REPLAYED: Final = Parameter(
     {"const": "true"},
     "true",
 )
+PREFER: Final = Parameter(
+    "header",
+    "Prefer",
+    "`respond-async`: if the node lacks what the context asks for, accept the write now and do it "
+    "once that has come (202). `wait=` seconds, or the parameter `wait`, may pass before that; "
+    "none without them. Not heeded together with conditions, reads or `replicas`.",
+    _TEXT,
+    "respond-async",
+)
+APPLIED: Final = Parameter(
+    "header",
+    "Preference-Applied",
+    "That the write is deferred.",
+    {"const": "respond-async"},
+    "respond-async",
+    always=True,
+)
 IF_MATCH: Final = Parameter(
     "header",
     "If-Match",
@@ -219,6 +238,14 @@ DOT: Final = Parameter("header", "Dot", "The name of the write.", _TEXT, "A:2", 
 
 #: What the answers to all writes have in their heads.
 WRITTEN: Final = (SEEN, DOT, HELD_BY, REPLAYED)
+
+DEFERRED: Final = Answer(
+    202,
+    "It is accepted, durably, and is done once `waiting_for` has come: then it is seen, here and "
+    "everywhere. Who sends the context sees it.",
+    Content(JSON, shapes.Deferred, {"dot": "C+:1", "waiting_for": ["A:2"]}),
+    (SEEN, DOT, APPLIED, REPLAYED),
+)
 
 HEADERS: Final[Mapping[type[RequestError], tuple[Parameter, ...]]] = {
     errors.NoSuchKey: (SEEN, IS_STALE),

@@ -40,6 +40,8 @@
         ├── Stopping             the node, or this worker of it, ends
         ├── Syncing              the node is merging a snapshot
         ├── NotCaughtUp          the patience ended before the missing writes came
+        ├── UnknownWrites        a write cannot be deferred for writes that nobody is known to have
+        ├── DeferredFull         as many deferred writes wait as may
         ├── NotLost              what is to be declared lost is not, as far as is known
         ├── Lost                 what is missing is lost, and will never come
         └── RedisUnavailable     Redis is down, full, read-only, loading, slow or not ours
@@ -188,7 +190,8 @@ class NodeRemoved(RequestError):
         super().__init__(
             f"This node, {node}, was removed from the cluster (by {removed}). Nothing was done. "
             "Ask another node. What this one had not sent yet it goes on sending; when GET /status "
-            "shows no lag, it can be stopped. To take it back, POST /members at any member."
+            "shows no lag and nothing deferred, it can be stopped. To take it back, POST /members "
+            "at any member."
         )
 
 
@@ -233,6 +236,12 @@ class PreconditionFailed(RequestError):
 
 class IdempotencyKeyReused(RequestError):
     """The Idempotency-Key was sent before, with another request."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key came before, with a request for something else. Nothing was "
+            "done. Give every request a key of its own, and the same only to repeat it."
+        )
 
 
 class ReplicasMissing(RequestError):
@@ -332,6 +341,29 @@ class NotCaughtUp(RequestError):
             "done. Ask again, with more ?wait=, or ask the node that wrote it."
         )
         self.missing = dict(missing)
+
+
+class UnknownWrites(RequestError):
+    """A write is to be deferred until others have come, whose names nobody vouches for."""
+
+    def __init__(self, unknown: Sequence[Dot]) -> None:
+        super().__init__(
+            f"No node has been heard to have {listing(unknown)}, which the Causal-Context names. "
+            "Contexts are not signed here (CLUSTER_SECRET), so it may be invented; and what is "
+            "deferred for a write that does not exist would hold up all that is deferred after it. "
+            "Nothing was done. Ask again later, or ask the node that wrote it."
+        )
+
+
+class DeferredFull(RequestError):
+    """No more deferred writes may wait."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        super().__init__(
+            f"As many deferred writes wait at this node as may: {most} (DEFERRED_MAX), or "
+            f"{most_bytes} bytes of them (DEFERRED_MAX_BYTES). Nothing was done. GET /pending says "
+            "what they wait for. Ask again later, or another node."
+        )
 
 
 class Lost(RequestError):

@@ -17,6 +17,8 @@ from app.board import Board
 from app.buffer import PendingBuffer
 from app.config import Config
 from app.context import Contexts
+from app.deferred import DeferredWrites
+from app.existence import Existence
 from app.http_backup import BackupRoutes
 from app.http_explain import ExplainRoutes
 from app.http_faults import FaultRoutes
@@ -52,6 +54,8 @@ class Api:
     members: Members
     store: KVStore
     buffer: PendingBuffer
+    deferred: DeferredWrites
+    existence: Existence
     receiving: SnapshotReceiving
     backups: Backups
     progress: Progress
@@ -71,10 +75,12 @@ class Api:
         sessions = Sessions(
             self.contexts, self.progress, self.store, self.buffer, self.losses, self.members
         )
-        writing = Writing(self.config, self.store, sessions, self.replicas)
+        writing = Writing(
+            self.config, self.store, sessions, self.replicas, self.deferred, self.existence
+        )
         KeyRoutes(self.config, self.store, sessions, writing).add_to(interface)
         TransactionRoutes(self.config, self.store, sessions, writing).add_to(interface)
-        ExplainRoutes(self.store, sessions).add_to(interface)
+        ExplainRoutes(self.store, self.deferred, sessions, self.now_us).add_to(interface)
         ListRoutes(self.store, sessions).add_to(interface)
         WatchRoutes(self.config, self.store, self.watching, sessions).add_to(app, interface)
         LostRoutes(self.store, self.buffer, self.losses, sessions).add_to(interface)
@@ -96,6 +102,7 @@ class Api:
             self.members,
             self.store,
             self.buffer,
+            self.deferred,
             self.receiving,
             self.progress,
             self.board,

@@ -6,6 +6,7 @@ and says which part that was.
 Does not know how writes are related (`explain.py`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,7 @@ from aiohttp import web
 
 from app import checks, contract, errors, shapes
 from app.contract import JSON, Answer, Content, Route
+from app.deferred import DeferredWrites
 from app.explain import explained
 from app.http_session import Sessions
 from app.interface import Interface
@@ -25,6 +27,8 @@ SEARCHED_MAX: Final = 1000
 SEARCHED_MAX_BYTES: Final = 16 * 1024 * 1024
 FOUND_MAX: Final = 32
 """Writes about the key that an answer tells of; all are compared with all."""
+DEFERRED_MAX: Final = 100
+"""Deferred writes that one request looks through: the next that are to be done."""
 _READ: Final = 16
 """Writes read at a time: they may all be of the largest size."""
 
@@ -72,6 +76,9 @@ EXPLAIN: Final = Route(
                     ],
                     "searched": {"A": {"from": 1, "to": 1}},
                     "complete": True,
+                    "deferred": [
+                        {"dot": "C+:1", "does": "put", "waiting_for": ["A:2"], "waiting_s": 1.255}
+                    ],
                 },
             ),
             (contract.SEEN, contract.IS_STALE),
@@ -87,7 +94,9 @@ class ExplainRoutes:
     """The route that explains a key."""
 
     store: KVStore
+    deferred: DeferredWrites
     sessions: Sessions
+    now_us: Callable[[], int]
 
     def add_to(self, interface: Interface) -> None:
         """It is served."""
@@ -105,8 +114,30 @@ class ExplainRoutes:
             **explained(key, reading.versions, found),
             "searched": searched,
             "complete": all(part["from"] == 1 for part in searched.values()),
+            "deferred": await self._deferred(key, clock),
         }
         return web.json_response(answer, headers=reader.headers(reading.context))
+
+    async def _deferred(self, key: str, clock: VectorClock) -> list[shapes.DeferredAbout]:
+        """Those about the key of the first deferred writes that wait here."""
+        now_us = self.now_us()
+        about = [
+            (waiting, operation)
+            for waiting in await self.deferred.first(DEFERRED_MAX)
+            for operation in waiting.operations
+            if operation.key == key
+        ]
+        return [
+            {
+                "dot": str(waiting.dot),
+                "does": "put" if isinstance(operation, Put) else "delete",
+                "waiting_for": [
+                    str(dot) for dot in self.deferred.waits_for(waiting.dot, waiting.context, clock)
+                ],
+                "waiting_s": round((now_us - waiting.since_us) / 1e6, 3),
+            }
+            for waiting, operation in about
+        ]
 
     async def _search(
         self, key: str, clock: VectorClock

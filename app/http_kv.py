@@ -107,7 +107,7 @@ PUT: Final = Route(
     "time, at all nodes.",
     parameters=(
         *(contract.KEY, contract.TTL, contract.WAIT, contract.REPLICAS, contract.CONTEXT),
-        *(contract.IF_MATCH, contract.IF_NONE_MATCH, contract.IDEMPOTENCY_KEY),
+        *(contract.IF_MATCH, contract.IF_NONE_MATCH, contract.IDEMPOTENCY_KEY, contract.PREFER),
     ),
     body=Content(BYTES, example="noon?"),
     answers=(
@@ -117,8 +117,9 @@ PUT: Final = Route(
             Content(JSON, shapes.Written, {"key": "lunch", "dot": "A:1", "clock": {"A": 1}}),
             (*contract.WRITTEN, contract.ETAG, contract.EXPIRES),
         ),
+        contract.DEFERRED,
     ),
-    problems=(errors.BadKey, *contract.WITH_BODY, *contract.WRITING),
+    problems=(errors.BadKey, *contract.WITH_BODY, *contract.WRITING, *contract.DEFERRING),
 )
 DELETE: Final = Route(
     name="delete",
@@ -129,10 +130,10 @@ DELETE: Final = Route(
     "What other nodes wrote concurrently survives.",
     parameters=(
         *(contract.KEY, contract.WAIT, contract.REPLICAS, contract.CONTEXT),
-        *(contract.IF_MATCH, contract.IF_NONE_MATCH, contract.IDEMPOTENCY_KEY),
+        *(contract.IF_MATCH, contract.IF_NONE_MATCH, contract.IDEMPOTENCY_KEY, contract.PREFER),
     ),
-    answers=(Answer(204, "It is done.", headers=contract.WRITTEN),),
-    problems=(errors.BadKey, *contract.WRITING),
+    answers=(Answer(204, "It is done.", headers=contract.WRITTEN), contract.DEFERRED),
+    problems=(errors.BadKey, *contract.WRITING, *contract.DEFERRING),
 )
 
 
@@ -184,26 +185,34 @@ class KeyRoutes:
         return web.Response(body=winner.value, headers=headers)
 
     async def put(self, request: web.Request) -> web.Response:
-        """The key has this value here, durably, if its conditions hold."""
+        """The key has this value here, durably, if its conditions hold; or will have it."""
         key = checks.key(request)
         content_type, ttl_us = checks.content_type(request), checks.ttl_us(request)
         value = await checks.body(request, self.config.value_max_bytes, "value", "VALUE_MAX_BYTES")
         conditions = checks.conditions(request, key)
         operation = Put(key, value, content_type, ttl_us)
-        written, context, headers = await self.writing.commit(request, [operation], conditions)
+        done = await self.writing.commit(request, [operation], conditions)
+        if isinstance(done, web.Response):
+            return done
+        written = done.committed
         answer: shapes.Written = {
             "key": key,
             "dot": str(written.dot),
             "clock": written.clock.to_dict(),
         }
-        headers |= {**self.sessions.headers(context), "ETag": etag([written.dot])}
-        if until := expires_us(written.timestamp, operation.ttl_us):
+        seen = self.sessions.headers(done.context)
+        headers = {**done.headers, **seen, "ETag": etag([written.dot])}
+        if written.timestamp and (until := expires_us(written.timestamp, operation.ttl_us)):
             headers["Expires"] = http_date(until)
         return web.json_response(answer, headers=headers)
 
     async def delete(self, request: web.Request) -> web.Response:
-        """The key has no version that this node knew of, if its conditions held."""
+        """The key has no version that this node knew of, if its conditions held; or will have
+        none."""
         key = checks.key(request)
         conditions = checks.conditions(request, key)
-        _, context, headers = await self.writing.commit(request, [Delete(key)], conditions)
-        return web.Response(status=204, headers={**headers, **self.sessions.headers(context)})
+        done = await self.writing.commit(request, [Delete(key)], conditions)
+        if isinstance(done, web.Response):
+            return done
+        headers = {**done.headers, **self.sessions.headers(done.context)}
+        return web.Response(status=204, headers=headers)

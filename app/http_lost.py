@@ -30,7 +30,7 @@ _MAX_BYTES: Final = 4096
 
 
 # What is checked below, for those who read the contract.
-_A_DOT: Final = msgspec.Meta(extra_json_schema={"pattern": "^[A-Za-z0-9~_-]+:[1-9][0-9]*$"})
+_A_DOT: Final = msgspec.Meta(extra_json_schema={"pattern": "^[A-Za-z0-9~+_-]+:[1-9][0-9]*$"})
 
 
 class LostForm(msgspec.Struct, forbid_unknown_fields=True):

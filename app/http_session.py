@@ -44,19 +44,30 @@ class Sessions:
         """What the request's session has seen. Raises BadContext, TooLarge."""
         return self.contexts.parse(",".join(request.headers.getall(CONTEXT_HEADER, [])))
 
-    async def catch_up(self, request: web.Request, beside: VectorClock = NOTHING) -> VectorClock:
+    async def catch_up(
+        self,
+        request: web.Request,
+        beside: VectorClock = NOTHING,
+        patience_s: float | None = None,
+    ) -> VectorClock:
         """The request's context, and what else it has seen `beside` that, once this node, which is
         a member, covers it.
 
-        Raises NodeRemoved; and when the request's patience ends first NotCaughtUp, or Lost, if it
-        would never.
+        Raises NodeRemoved; and when the patience, that of the request if it is not given, ends
+        first, NotCaughtUp, or Lost, if it would never.
         """
         self.members.check()
-        return await self.reach(request, beside)
+        return await self.reach(request, beside, patience_s)
 
-    async def reach(self, request: web.Request, beside: VectorClock = NOTHING) -> VectorClock:
+    async def reach(
+        self,
+        request: web.Request,
+        beside: VectorClock = NOTHING,
+        patience_s: float | None = None,
+    ) -> VectorClock:
         """The same, and the node need not be a member any more."""
-        patience_s = checks.patience_s(request)
+        if patience_s is None:
+            patience_s = checks.patience_s(request)
         context = self.context(request).merge(beside)
         if context <= self.progress.clock:
             return context

@@ -15,8 +15,10 @@ from aiohttp import web
 from app import __version__, errors, metrics, shapes
 from app.board import Board, PeerReport
 from app.buffer import PendingBuffer
+from app.codec import Deferred
 from app.config import Config
 from app.contract import JSON, Answer, Content, Route
+from app.deferred import DeferredWrites
 from app.faults import HEALTHY
 from app.interface import Interface
 from app.kv_store import KVStore
@@ -48,6 +50,10 @@ STATUS: Final = Route(
                     **{"node": "A", "actor": "A", "incarnation": None, "version": __version__},
                     **{"clock": {"A": 3, "B": 1}, "timestamp": 1795379720493924},
                     "pending": {"total": 1, "by_actor": {"C": 1}},
+                    "deferred": {
+                        **{"total": 1, "bytes": 38, "next": "A+:1", "waiting_for": ["C:2"]},
+                        "since_s": 0.52,
+                    },
                     "log": {
                         **{"entries": 4, "bytes": 2210, "stable": {"A": 2}},
                         "held_back_by": [{"peer": "B", "writes": 2, "since_s": 1.25}],
@@ -74,11 +80,12 @@ PENDING: Final = Route(
     method="GET",
     path="/pending",
     group="node",
-    about="The writes that wait here, and exactly which writes each waits for.",
+    about="The writes that wait here, those that came too early and those that were deferred, and "
+    "exactly which writes each waits for.",
     answers=(
         Answer(
             200,
-            f"The first {PENDING_SHOWN_MAX} of them.",
+            f"The first {PENDING_SHOWN_MAX} of either.",
             Content(
                 JSON,
                 shapes.Pending,
@@ -88,6 +95,14 @@ PENDING: Final = Route(
                         {
                             **{"dot": "B:1", "dependencies": {"A": 3}, "waiting_for": ["A:3"]},
                             **{"could_come_from": {"A:3": ["A", "B"]}, "waiting_s": 1.255},
+                            "keys": ["reply"],
+                        }
+                    ],
+                    "deferred_total": 1,
+                    "deferred": [
+                        {
+                            **{"dot": "C+:1", "context": {"A": 3}, "waiting_for": ["A:3"]},
+                            **{"could_come_from": {"A:3": ["A", "B"]}, "waiting_s": 0.52},
                             "keys": ["reply"],
                         }
                     ],
@@ -139,6 +154,7 @@ class StatusRoutes:
     members: Members
     store: KVStore
     buffer: PendingBuffer
+    deferred: DeferredWrites
     receiving: SnapshotReceiving
     progress: Progress
     board: Board
@@ -167,6 +183,7 @@ class StatusRoutes:
             "clock": clock.to_dict(),
             "timestamp": life.timestamp,
             "pending": {"total": sum(waiting.values()), "by_actor": waiting},
+            "deferred": await self._deferred(clock),
             "log": await self._log(clock, reports, peers),
             "snapshot": await self._snapshot(),
             "peers": peers,
@@ -178,6 +195,20 @@ class StatusRoutes:
             },
         }
         return web.json_response(answer)
+
+    async def _deferred(self, clock: VectorClock) -> shapes.DeferredCount:
+        """How many deferred writes wait, and what for."""
+        waiting = await self.deferred.waiting()
+        if (first := waiting.next) is None:
+            return {"total": 0, "bytes": 0, "next": None, "waiting_for": [], "since_s": None}
+        waits = self.deferred.waits_for(first.dot, first.context, clock)
+        return {
+            "total": waiting.total,
+            "bytes": waiting.bytes,
+            "next": str(first.dot),
+            "waiting_for": [str(dot) for dot in waits],
+            "since_s": round((self.now_us() - first.since_us) / 1e6, 3),
+        }
 
     async def _log(
         self,
@@ -279,6 +310,7 @@ class StatusRoutes:
                 life.since_us,
                 clock,
                 await self.buffer.counts(),
+                (await self.deferred.waiting()).total,
                 await self._peers(clock, await self.board.peers(self.members.others)),
             )
         except errors.RedisUnavailable:
@@ -288,6 +320,7 @@ class StatusRoutes:
 
     async def pending(self, request: web.Request) -> web.Response:
         """The writes that wait, and which writes each waits for."""
+        clock = await self.store.clock()
         counts = await self.buffer.counts()
         now_us = self.now_us()
         reports = await self.board.peers(self.members.others)
@@ -303,8 +336,30 @@ class StatusRoutes:
             }
             for blocked in await self.buffer.blocked(PENDING_SHOWN_MAX)
         ]
-        answer: shapes.Pending = {"total": sum(counts.values()), "writes": writes}
+        answer: shapes.Pending = {
+            "total": sum(counts.values()),
+            "writes": writes,
+            "deferred_total": (await self.deferred.waiting()).total,
+            "deferred": [
+                self._deferred_write(one, clock, peers)
+                for one in await self.deferred.first(PENDING_SHOWN_MAX)
+            ],
+        }
         return web.json_response(answer)
+
+    def _deferred_write(
+        self, one: Deferred, clock: VectorClock, peers: Mapping[str, VectorClock]
+    ) -> shapes.DeferredWrite:
+        waits = self.deferred.waits_for(one.dot, one.context, clock)
+        elsewhere = [dot for dot in waits if node_of(dot.actor) != self.config.node_id]
+        return {
+            "dot": str(one.dot),
+            "context": one.context.to_dict(),
+            "waiting_for": [str(dot) for dot in waits],
+            "could_come_from": {str(dot): _holders(dot, peers) for dot in elsewhere},
+            "waiting_s": round((self.now_us() - one.since_us) / 1e6, 3),
+            "keys": [operation.key for operation in one.operations],
+        }
 
     async def healthz(self, _request: web.Request) -> web.Response:
         """This worker runs."""

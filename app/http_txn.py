@@ -40,7 +40,10 @@ TRANSACT: Final = Route(
     about="All reads and conditions are of one instant, and all writes are done as one; or nothing "
     "is.\n\nReads show what was there before the writes. An `Idempotency-Key` goes with writes "
     "only.",
-    parameters=(*(contract.WAIT, contract.REPLICAS, contract.CONTEXT, contract.IDEMPOTENCY_KEY),),
+    parameters=(
+        *(contract.WAIT, contract.REPLICAS, contract.CONTEXT),
+        *(contract.IDEMPOTENCY_KEY, contract.PREFER),
+    ),
     body=Content(
         JSON,
         TransactionForm,
@@ -71,8 +74,14 @@ TRANSACT: Final = Route(
             ),
             (contract.SEEN, *(header.sometimes for header in contract.WRITTEN[1:])),
         ),
+        contract.DEFERRED,
     ),
-    problems=(errors.BadTransaction, *contract.WITH_BODY, *contract.WRITING),
+    problems=(
+        errors.BadTransaction,
+        *contract.WITH_BODY,
+        *contract.WRITING,
+        *contract.DEFERRING,
+    ),
 )
 
 
@@ -90,7 +99,8 @@ class TransactionRoutes:
         interface.serve(TRANSACT, self.transact)
 
     async def transact(self, request: web.Request) -> web.Response:
-        """All reads are of one instant, and all writes are done, or nothing is."""
+        """All reads are of one instant, and all writes are done, or nothing is; if it only writes,
+        it may be done later."""
         checks.no_conditions(request)
         limit = self.config.txn_max_bytes
         body = await checks.body(request, limit, "transaction", "TXN_MAX_BYTES")
@@ -101,14 +111,19 @@ class TransactionRoutes:
             self._refuse_for_reading(request, transaction)
         if not transaction.operations:
             return await self._read(request, transaction)
-        written, context, headers = await self.writing.commit(
+        done = await self.writing.commit(
             request, transaction.operations, transaction.conditions, transaction.reads
         )
+        if isinstance(done, web.Response):
+            return done
+        written = done.committed
         readings = {
             key: reading(fields, written.clock, written.timestamp)
             for key, fields in zip(transaction.reads, written.before, strict=True)
         }
-        return self._answer(transaction, readings, written.clock, context, headers, written)
+        return self._answer(
+            transaction, readings, written.clock, done.context, done.headers, written
+        )
 
     async def _read(self, request: web.Request, transaction: Transaction) -> web.Response:
         context = await self.sessions.catch_up(request)
@@ -124,7 +139,7 @@ class TransactionRoutes:
         readings: Mapping[str, Reading],
         clock: VectorClock,
         context: VectorClock,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         written: Committed | None,
     ) -> web.Response:
         for one in readings.values():
@@ -168,7 +183,8 @@ def _results(
         elif step.verb == "put":
             assert written is not None
             put: shapes.OpResult = {"put": step.key, "etag": etag([written.dot])}
-            if until := expires_us(written.timestamp, ttls_us[step.key]):
+            until = expires_us(written.timestamp, ttls_us[step.key])
+            if written.timestamp and until:
                 put["expires"] = until
             results.append(put)
         else:

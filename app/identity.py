@@ -12,6 +12,7 @@ know what is written.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -25,7 +26,7 @@ from app.peers import PeerError
 from app.progress import Progress
 from app.redis_link import run_of, took_over, translated
 from app.scripts import Scripts
-from app.vector_clock import VectorClock
+from app.vector_clock import Dot, VectorClock
 from app.wire import Answer
 
 log = get_logger(__name__)
@@ -80,6 +81,7 @@ class Identity:
         self._actor = ""
         self._run = ""
         self._seen = VectorClock()
+        self._given = VectorClock()
         self._gave_way = False
         self._hindrance = ""
         self.doubts = 0
@@ -136,6 +138,16 @@ class Identity:
         self._settled.clear()
         self._doubted.set()
 
+    @property
+    def given(self) -> VectorClock:
+        """The last dots that this worker knows the node's lanes to have given."""
+        return self._given
+
+    def gave(self, dot: Dot) -> None:
+        """A lane of this node has given this dot: if Redis does not know that any more, it has lost
+        something."""
+        self._given = self._given.with_dot(dot)
+
     def witness(self, seen: VectorClock) -> None:
         """A peer has seen these writes. If it knows more of this node's than the node, that is
         looked into before anything is written."""
@@ -164,11 +176,12 @@ class Identity:
     async def _settle(self, peers: Peers) -> None:
         while True:
             # In this order: what is known now must be in the Redis that is looked at next.
-            known = self._progress.clock
+            known, given = self._progress.clock, self._given
             run, birth, remembered = await self._look()
             if run != self._run:
                 await check_logs(self._scripts)
             evidence = await self._hear(peers, birth, remembered, run, known.merge(self._seen))
+            evidence = replace(evidence, given=given)
             now_us = self._now_us()
             settled = incarnation.settle(
                 self._node,
@@ -222,10 +235,16 @@ class Identity:
         except StartupError as error:
             raise RedisUnavailable(NOT_OURS) from error
         with translated():
+            # In this order: what leaves the lanes meanwhile is in the clock that is read after it.
+            waits = codec.unpack_clock(await self._redis.hgetall(self._keys.deferred))
             clock = codec.unpack_clock(await self._redis.hgetall(self._keys.clock))
         actor, past, alive_us = meta.get("actor", ""), meta.get("run", ""), meta.get("alive", 0)
         rested = bool(past) and meta.get("rested") == past
-        return run, meta.get("birth", ""), Remembered(actor, past, int(alive_us), clock, rested)
+        return (
+            run,
+            meta.get("birth", ""),
+            Remembered(actor, past, int(alive_us), clock, rested, waits),
+        )
 
     async def _hear(
         self,

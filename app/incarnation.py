@@ -4,6 +4,9 @@ A node writes as the actor `A` in its first life. Whenever it may have lost writ
 acknowledged, it goes on as a new *incarnation*, `A~TAG`, with a tag that was never used: so what it
 lost keeps its names, and comes home from the peers under them.
 
+Each incarnation has a *lane*, `A+` or `A~TAG+`: the actor of its deferred writes, which are named
+when they are accepted and committed later. It begins and ends with its incarnation.
+
 Assumes that Redis, when it loses anything, loses the end of its history (an append-only file is
 cut short, a copy is older). Guarantees that an actor is kept only where nothing speaks for a loss.
 
@@ -35,7 +38,8 @@ class Remembered:
 
     `actor` is who writes there, empty in a new Redis; `run` the run of Redis for which that was
     settled; `alive_us` when a worker last said that it was at work, 0 for never. `rested` says that
-    the node ended that run in good order: so Redis holds all that came before it said so.
+    the node ended that run in good order: so Redis holds all that came before it said so. `waits`
+    is the last dot that each lane has given, where something of it waits.
     """
 
     actor: str
@@ -43,18 +47,21 @@ class Remembered:
     alive_us: int
     clock: VectorClock
     rested: bool = False
+    waits: VectorClock = field(default_factory=VectorClock)
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What is known outside of Redis: the writes that peers and workers have seen, the peers that
     did not say, and those that have heard of the node when it had another Redis. Peers have
-    `applied` so much, which a node that begins with nothing will get from them."""
+    `applied` so much, which a node that begins with nothing will get from them. The node's lanes
+    have `given` these dots, as workers remember."""
 
     seen: VectorClock
     silent: tuple[str, ...] = ()
     remember_another: tuple[str, ...] = ()
     applied: VectorClock = field(default_factory=VectorClock)
+    given: VectorClock = field(default_factory=VectorClock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,11 @@ class Settled:
 
     actor: str
     reason: str = ""
+
+
+def lane_of(actor: str) -> str:
+    """The actor under which this one's deferred writes are named."""
+    return f"{actor}+"
 
 
 def lost_writes(actor: str, seen: VectorClock, clock: VectorClock) -> VectorClock:
@@ -141,6 +153,8 @@ def _why_not_the_same(
         has = redis.clock[actor]
         holds = f"it ends at {actor}:{has}" if has else f"it holds nothing of {actor}"
         return f"Redis has lost writes: {actor}:{sequence} was seen, and {holds}"
+    if lost := lost_writes(redis.actor, evidence.given, redis.clock.merge(redis.waits)):
+        return f"Redis has lost deferred writes: {lost.dots()[0]} was accepted"
     if run == redis.run:
         return ""
     # That the node rested says nothing then: it may have worked again since, unknown to a replica.

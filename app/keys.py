@@ -47,6 +47,11 @@ def end_key(actor: str) -> str:
     return f"{SYSTEM}end/{actor}"
 
 
+def lane_key(lane: str) -> str:
+    """The system's key that is deleted, and never put, to show that a lane has ended."""
+    return f"{SYSTEM}lane/{lane}"
+
+
 def ended_actor(key: str) -> str | None:
     """Of whom the system's key `key` holds the last write that is not lost."""
     stem = end_key("")
@@ -114,6 +119,15 @@ class Keys:
     def requests_order(self) -> str:
         """List: the fields of `requests`, oldest first."""
         return f"{self.prefix}requests-order"
+
+    @property
+    def deferred(self) -> str:
+        """Hash: lane in which deferred writes wait -> the last sequence that it has given."""
+        return f"{self.prefix}deferred"
+
+    def lane(self, lane: str) -> str:
+        """Hash: the deferred writes that wait in this lane, by sequence."""
+        return f"{self.lane_stem}{lane}"
 
     @property
     def births(self) -> str:
@@ -212,6 +226,10 @@ class Keys:
     @property
     def log_stem(self) -> str:
         return f"{self.prefix}log:"
+
+    @property
+    def lane_stem(self) -> str:
+        return f"{self.deferred}:"
 
     @property
     def pending_stem(self) -> str:

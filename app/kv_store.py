@@ -15,7 +15,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from app import codec, metrics
-from app.commits import Commit, Committed, Failed, Moved, Outcome, Reused, TooMuch
+from app.commits import Accepted, Commit, Committed, Failed, Moved, Outcome, Reused, TooMuch
 from app.conditions import Condition
 from app.errors import (
     Held,
@@ -158,12 +158,13 @@ class KVStore:
         reads: Sequence[str] = (),
         most: int = 2**30,
         request: str = "",
-    ) -> Committed:
+    ) -> Committed | Accepted:
         """The write with these operations is applied here, after `context`, which was applied here
         before, and is on its way to the peers. At that instant all `conditions` held.
 
         The keys `reads` are read as they were just before it, `most` bytes in all. Of several
-        times that it is asked for with the same `request`, it is done once.
+        times that it is asked for with the same `request`, it is done once; it may have been
+        deferred then, and still wait.
         Raises PreconditionFailed, TooLarge, IdempotencyKeyReused, NotReady, Syncing,
         RedisUnavailable.
         """
@@ -177,10 +178,7 @@ class KVStore:
             case Moved():
                 raise NotLost("more of that actor has come here just now; look again")
             case Reused():
-                raise IdempotencyKeyReused(
-                    "This Idempotency-Key came before, with a request for something else. Nothing "
-                    "was done. Give every request a key of its own, and the same only to repeat it."
-                )
+                raise IdempotencyKeyReused
         return outcome
 
     async def _commit_together(

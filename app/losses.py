@@ -8,7 +8,7 @@ what that will be, and nothing is called lost.
 The rule is `lost.py`. Does not know who asks.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,6 +36,8 @@ class Losses:
     progress: Progress
     heartbeat_us: int
     now_us: Callable[[], int]
+    deferred: Callable[[], Awaitable[VectorClock]]
+    """The last dot that each lane of this node has given, where something of it waits."""
 
     async def among(self, missing: VectorClock) -> list[Loss]:
         """What is lost of what this node lacks.
@@ -47,10 +49,24 @@ class Losses:
             for actor, sequence in missing.items()
             if lost.has_ended(actor, self.progress.clock)
         )
-        return lost.losses(ended, await self._members()) if ended else []
+        if not ended:
+            return []
+        # What waits here is not lost, though its name is: it is done under another.
+        given = await self.deferred()
+        ended = VectorClock((actor, s) for actor, s in ended.items() if s > given[actor])
+        return lost.losses(ended, await self._members())
 
     async def judge(self, dot: Dot) -> Loss | str:
         """The loss of the write, or why it is not lost, as far as this node knows.
+
+        Raises Syncing, RedisUnavailable.
+        """
+        if (await self.deferred()).covers(dot):
+            return "it is deferred, and waits here to be done under another name (GET /pending)"
+        return await self.judge_lane(dot)
+
+    async def judge_lane(self, dot: Dot) -> Loss | str:
+        """The same of a write that may wait here, in a lane whose incarnation has ended.
 
         Raises Syncing, RedisUnavailable.
         """

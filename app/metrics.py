@@ -51,7 +51,8 @@ _REQUESTS: Final = Histogram(
 )
 _WRITES: Final = Counter(
     "lightcone_writes",
-    "Writes: committed here; or received, and applied, duplicate, pending or refused.",
+    "Writes: committed here, or deferred before that; or received, and applied, duplicate, "
+    "pending or refused.",
     ["outcome"],
     registry=_COUNTED,
 )
@@ -89,8 +90,8 @@ WATCHERS_GIVEN_UP: Final = Counter(
     registry=_COUNTED,
 )
 
-COMMITTED, APPLIED, DUPLICATE, PENDING, REFUSED = map(
-    _WRITES.labels, ("committed", "applied", "duplicate", "pending", "refused")
+COMMITTED, DEFERRED, APPLIED, DUPLICATE, PENDING, REFUSED = map(
+    _WRITES.labels, ("committed", "deferred", "applied", "duplicate", "pending", "refused")
 )
 
 
@@ -126,6 +127,7 @@ class Standing:
     begun_us: int
     clock: Mapping[str, int]
     pending: Mapping[str, int]
+    deferred: int
     peers: Mapping[str, Mapping[str, Any]]
     """As `GET /status` shows them."""
 
@@ -171,6 +173,11 @@ def _state(standing: Standing) -> Iterable[Metric]:
     )
     yield _gauge("applied_sequence", "The vector clock.", _by(standing.clock), "actor")
     yield _gauge("pending_writes", "Writes that wait for others.", _by(standing.pending), "actor")
+    yield _gauge(
+        "deferred_writes",
+        "Writes of this node that were accepted and wait for others.",
+        [((), standing.deferred)],
+    )
     for name, field, unit, text in (
         ("peer_reachable", "reachable", 1, "Whether the last exchange with the peer succeeded."),
         ("peer_lag_writes", "lag_writes", 1, "Writes that are here and not at the peer."),

@@ -24,12 +24,16 @@ from app.board import SETTINGS, Board
 from app.buffer import PendingBuffer
 from app.config import Config
 from app.context import Contexts
+from app.deferred import DeferredWrites
 from app.errors import InvariantError, RedisUnavailable, StartupError
+from app.existence import Existence
 from app.expiry import remove_expired
+from app.former_lanes import FormerLanes
 from app.http_api import Api
 from app.identity import Identity
 from app.keys import Keys
 from app.kv_store import KVStore
+from app.lane_scripts import LaneScripts
 from app.links import Links, end
 from app.log import get_logger
 from app.losses import Losses
@@ -179,6 +183,19 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             drain_max=config.drain_max,
         )
 
+        deferred = DeferredWrites(
+            admitted,
+            keys,
+            LaneScripts(admitted, keys),
+            progress,
+            who,
+            now_us,
+            deferred_max=config.deferred_max,
+            deferred_max_bytes=config.deferred_max_bytes,
+            drain_max=config.drain_max,
+            requests_max=config.idempotency_max,
+        )
+
         signer = Signer(secret)
         if exchange is None:
             session = await stack.enter_async_context(aiohttp.ClientSession())
@@ -225,7 +242,9 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             progress,
             config.heartbeat_ms * 1000,
             now_us,
+            deferred.given,
         )
+        former = FormerLanes(deferred, store, who, losses, progress)
         tools = Tools(
             config, store, board, progress, who, members, exchange, snapshot_for, now_us, world.rng
         )
@@ -236,6 +255,8 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             members,
             store,
             buffer,
+            deferred,
+            Existence(lambda: members.others, board, buffer, deferred),
             receiving,
             backups,
             progress,
@@ -252,6 +273,8 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             who.keep(links.asks),
             board.listen(progress, links.fault_changed, replicas.heard, members.refresh),
             again_and_again(partial(sweep, buffer), config.sweep_ms / 1000),
+            deferred.keep(),
+            again_and_again(former.clear, config.sweep_ms / 1000),
             again_and_again(
                 partial(remove_expired, admitted_scripts, config.node_id, now_us),
                 config.expiry_ms / 1000,

@@ -59,6 +59,9 @@ _EXAMPLES: Final[dict[type[RequestError], RequestError]] = {
     type(error): error
     for error in (
         errors.NotCaughtUp({Dot("A", 3): 1.238}, 1.0),
+        errors.UnknownWrites([Dot("A", 3)]),
+        errors.DeferredFull(1000, 64 * 1024 * 1024),
+        errors.IdempotencyKeyReused(),
         errors.Lost([Loss("A", 95, 101)]),
         errors.PreconditionFailed([errors.Held("lunch", (Dot("A", 1),), VectorClock())]),
         errors.ReplicasMissing(Dot("A", 2), ["A"], 2),

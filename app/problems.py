@@ -57,6 +57,8 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.Joining: 503,
     errors.Syncing: 503,
     errors.NotCaughtUp: 503,
+    errors.UnknownWrites: 503,
+    errors.DeferredFull: 503,
     errors.TooManyWatchers: 503,
     errors.Stopping: 503,
     errors.RedisUnavailable: 503,

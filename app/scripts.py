@@ -16,7 +16,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from app import codec
-from app.commits import Commit, Committed, Failed, Fields, Moved, Outcome, Reused, TooMuch
+from app.commits import Accepted, Commit, Committed, Failed, Fields, Moved, Outcome, Reused, TooMuch
 from app.errors import Held, LogTrimmed, Syncing
 from app.incarnation import Remembered, Settled
 from app.keys import Keys
@@ -111,6 +111,7 @@ class Scripts:
             known,
             requests_max,
             keys.system_channel,
+            keys.lane_stem,
         ]
         for commit in commits:
             operations, conditions, request = commit.operations, commit.conditions, commit.request
@@ -463,6 +464,12 @@ def _dots(text: bytes) -> tuple[Dot, ...]:
     return tuple(map(Dot.parse, text.decode().split()))
 
 
+def accepted(reply: Sequence[Any]) -> Accepted:
+    """What a script says of a write that is deferred."""
+    dot, clock, replayed = reply[1:]
+    return Accepted(Dot.parse(dot.decode()), VectorClock.parse(clock.decode()), bool(replayed))
+
+
 def _outcome(commit: Commit, result: list[Any], clock: VectorClock) -> Outcome:
     """What came of a write, by the script's result for it; `clock` is that before the write."""
     match result:
@@ -471,6 +478,8 @@ def _outcome(commit: Commit, result: list[Any], clock: VectorClock) -> Outcome:
             after = VectorClock.parse(clock_text.decode()) if clock_text else clock.with_dot(dot)
             fields = tuple(map(_fields, before))
             return Committed(dot, int(timestamp), after, fields, bool(replayed))
+        case [b"accepted", *_]:
+            return accepted(result)
         case [b"failed", *failed]:
             return Failed(
                 tuple(

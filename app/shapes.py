@@ -22,6 +22,13 @@ class Written(TypedDict):
     clock: Clock
 
 
+class Deferred(TypedDict):
+    """A write that is accepted, and what it waits for."""
+
+    dot: str
+    waiting_for: list[str]
+
+
 class ShownValue(TypedDict):
     """A value: `text` if it is UTF-8, else `base64`."""
 
@@ -136,10 +143,20 @@ class Explained(TypedDict):
     history: list[ExplainedWrite]
 
 
+class DeferredAbout(TypedDict):
+    """A write about a key that was accepted here, and is not done yet."""
+
+    dot: str
+    does: Literal["put", "delete"]
+    waiting_for: list[str]
+    waiting_s: float
+
+
 class Explanation(Explained):
     """Why a key holds what it holds, and which part of the logs was looked at; `complete` says that
-    it is all that was ever written."""
+    it is all that was ever written. `deferred` will be done."""
 
+    deferred: list[DeferredAbout]
     searched: dict[str, Searched]
     complete: bool
 
@@ -200,6 +217,17 @@ class PendingCount(TypedDict):
 
     total: int
     by_actor: dict[str, int]
+
+
+class DeferredCount(TypedDict):
+    """How many deferred writes wait; the next one, what it waits for, and since when; null if there
+    is none."""
+
+    total: int
+    bytes: int
+    next: str | None
+    waiting_for: list[str]
+    since_s: float | None
 
 
 class HeldBack(TypedDict):
@@ -278,6 +306,7 @@ class Status(TypedDict):
     clock: Clock
     timestamp: int
     pending: PendingCount
+    deferred: DeferredCount
     log: LogStatus
     snapshot: SnapshotStatus | None
     peers: dict[str, PeerStatus]
@@ -296,11 +325,26 @@ class PendingWrite(TypedDict):
     keys: list[str]
 
 
+class DeferredWrite(TypedDict):
+    """A write of this node that is done once its context has come, and what was accepted before
+    it is done."""
+
+    dot: str
+    context: Clock
+    waiting_for: list[str]
+    could_come_from: dict[str, list[str]]
+    waiting_s: float
+    keys: list[str]
+
+
 class Pending(TypedDict):
-    """The pending buffer. `total` is exact, also where not all are listed."""
+    """The pending buffer, and the deferred writes. The totals are exact, also where not all are
+    listed."""
 
     total: int
     writes: list[PendingWrite]
+    deferred_total: int
+    deferred: list[DeferredWrite]
 
 
 class Alive(TypedDict):

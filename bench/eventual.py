@@ -32,7 +32,7 @@ class Edit(NamedTuple):
 EDITS: Final = (
     Edit(
         "a write names no dependencies but its actor's write before it",
-        "app/lua/commit_writes.lua",
+        "app/lua/commit.inc.lua",
         "'dependencies', clock_text(clock), 'operations'",
         "'dependencies', clock_text({ [actor] = sequence - 1 }), 'operations'",
     ),

@@ -23,6 +23,9 @@ from typing import Any, cast
 from client.context import HEADER
 from client.shapes import Conflict, Explanation, Fault, Member, Pending, Status
 
+#: The status of an answer to a write that the node will do.
+ACCEPTED = 202
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -47,7 +50,8 @@ class Written:
 
     `etag` is that of the key since. `replicas` are the ids of the nodes that hold it, where it was
     asked for. `expires` is when it will be gone, in microseconds since 1970, rounded down to
-    seconds; None for never.
+    seconds; None for never. If it is `deferred`, the node will do it, and then everybody sees it,
+    once what it is `waiting_for` has come there; clock and ETag are empty then.
     """
 
     key: str
@@ -57,19 +61,23 @@ class Written:
     etag: str = ""
     replicas: tuple[str, ...] = ()
     expires: int | None = None
+    deferred: bool = False
+    waiting_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
     """A delete that took effect: `dot` is the name of it, `node` the URL of the node that did it.
 
-    `replicas` are as for `Written`.
+    The rest is as for `Written`.
     """
 
     key: str
     dot: str
     node: str
     replicas: tuple[str, ...] = ()
+    deferred: bool = False
+    waiting_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,8 @@ class Transacted:
     """A transaction that was done. `dot` is the name of its write, None if it wrote nothing;
     `etags` are those of the keys it put, and `expires` says of those that will be gone, when, in
     microseconds since 1970; `read` has all versions of each key it got, winner first.
+
+    The rest is as for `Written`.
     """
 
     dot: str | None
@@ -115,6 +125,8 @@ class Transacted:
     read: Mapping[str, list[Version]]
     replicas: tuple[str, ...] = ()
     expires: Mapping[str, int] = field(default_factory=dict)
+    deferred: bool = False
+    waiting_for: tuple[str, ...] = ()
 
     def winner(self, key: str) -> Version | None:
         """The winner among the versions of a key that was got, or None when it had none.
@@ -149,9 +161,12 @@ def text_of(value: bytes, content_type: str) -> str:
         raise ValueError(f"unknown charset in {content_type!r}") from None
 
 
-def written(answer: Answer) -> Written:
+def written(key: str, answer: Answer) -> Written:
     """The answer to a put."""
     said = answer.json()
+    if answer.status == ACCEPTED:
+        waits = _waiting_for(said)
+        return Written(key, str(said["dot"]), {}, answer.node, deferred=True, waiting_for=waits)
     return Written(
         str(said["key"]),
         str(said["dot"]),
@@ -165,6 +180,11 @@ def written(answer: Answer) -> Written:
 
 def deleted(key: str, answer: Answer) -> Deleted:
     """The answer to a delete."""
+    if answer.status == ACCEPTED:
+        said = answer.json()
+        return Deleted(
+            key, str(said["dot"]), answer.node, deferred=True, waiting_for=_waiting_for(said)
+        )
     return Deleted(key, answer.headers["Dot"], answer.node, _replicas(answer))
 
 
@@ -196,6 +216,9 @@ def versions(key: str, answer: Answer) -> list[Version]:
 def transacted(answer: Answer) -> Transacted:
     """The answer to a transaction."""
     said = answer.json()
+    if answer.status == ACCEPTED:
+        waits, dot = _waiting_for(said), str(said["dot"])
+        return Transacted(dot, {}, answer.node, {}, {}, deferred=True, waiting_for=waits)
     results = said["results"]
     return Transacted(
         dot=None if said["dot"] is None else str(said["dot"]),
@@ -315,6 +338,10 @@ def _expires(answer: Answer) -> int | None:
 
 def _replicas(answer: Answer) -> tuple[str, ...]:
     return tuple(filter(None, answer.headers.get("Replicas", "").split(", ")))
+
+
+def _waiting_for(said: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(map(str, said["waiting_for"]))
 
 
 def _is_stale(answer: Answer) -> bool:

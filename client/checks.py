@@ -88,6 +88,18 @@ def idempotency(key: str | None) -> dict[str, str]:
     return {} if key is None else {"Idempotency-Key": key}
 
 
+def deferral(wanted: bool, **others: object) -> dict[str, str]:
+    """The header that lets a node do a write later. Raises BadInput beside what asks of the write
+    what is not known before it is done."""
+    given = [name for name, value in others.items() if value is not None]
+    if wanted and given:
+        raise BadInput(
+            f"With {given[0]} a write cannot be deferred: it is looked at when the write is done, "
+            "and nobody could be told. Nothing was sent."
+        )
+    return {"Prefer": "respond-async"} if wanted else {}
+
+
 def replicas(count: int | None) -> dict[str, str]:
     """The part of a query that says how many nodes are to hold a write."""
     return {} if count is None else {"replicas": str(count)}

@@ -16,7 +16,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from client.answers import Version
+from client.answers import Deleted, Version, Written
 from client.cli_command import Call
 from client.cli_errors import Code, LocalTrouble
 from client.cli_output import Result, clean, moment, row, size, table
@@ -49,6 +49,14 @@ IdempotencyKey = Annotated[
         metavar="TEXT",
         help="However often the request is sent to the node with this text, it is done once. "
         "Every request needs another one.",
+    ),
+]
+Deferred = Annotated[
+    bool,
+    typer.Option(
+        "--deferred",
+        help="If the node lacks what the session has seen, it is not waited for that: the node "
+        "accepts the write, and does it once that has come.",
     ),
 ]
 
@@ -140,6 +148,7 @@ async def put(
     if_none_match: IfNoneMatch = False,
     replicas: Replicas = None,
     idempotency_key: IdempotencyKey = None,
+    deferred: Deferred = False,
 ) -> Result:
     """Give KEY a value, in place of every version that the node has.
 
@@ -154,15 +163,17 @@ async def put(
         ttl_s=ttl,
         replicas=replicas,
         idempotency_key=idempotency_key,
+        deferred=deferred,
     )
     document = {
         **{"key": written.key, "dot": written.dot, "etag": written.etag, "node": written.node},
         **{"clock": dict(written.clock), "replicas": list(written.replicas)},
         **shown_expiry(written.expires),
+        **{"deferred": written.deferred, "waiting_for": list(written.waiting_for)},
         "context": call.kv.context,
     }
     note = "" if written.expires is None else f"Expires {moment(written.expires)}."
-    return Result(document, _done(written.dot, written.node, written.replicas), note)
+    return Result(document, _done(written), note)
 
 
 async def delete(
@@ -172,6 +183,7 @@ async def delete(
     if_none_match: IfNoneMatch = False,
     replicas: Replicas = None,
     idempotency_key: IdempotencyKey = None,
+    deferred: Deferred = False,
 ) -> Result:
     """Take away the versions of KEY that the node has.
 
@@ -182,12 +194,15 @@ async def delete(
         **conditions(if_match, if_none_match),
         replicas=replicas,
         idempotency_key=idempotency_key,
+        deferred=deferred,
     )
     document = {
-        **{"key": key, "deleted": True, "dot": deleted.dot, "node": deleted.node},
-        **{"replicas": list(deleted.replicas), "context": call.kv.context},
+        **{"key": key, "deleted": not deleted.deferred, "dot": deleted.dot, "node": deleted.node},
+        **{"replicas": list(deleted.replicas)},
+        **{"deferred": deleted.deferred, "waiting_for": list(deleted.waiting_for)},
+        "context": call.kv.context,
     }
-    return Result(document, _done(deleted.dot, deleted.node, deleted.replicas))
+    return Result(document, _done(deleted))
 
 
 async def ls(
@@ -268,9 +283,15 @@ def preview(value: bytes) -> Text:
     return Text(shown if len(shown) <= SHOWN_CHARS else f"{shown[: SHOWN_CHARS - 1]}…")
 
 
-def _done(dot: str, node: str, replicas: Sequence[str]) -> Text:
-    held = f", held by {', '.join(replicas)}" if replicas else ""
-    return Text(clean(f"{dot} at {node}{held}"))
+def later(waiting_for: Sequence[str]) -> str:
+    """That a write is deferred, and what for."""
+    return f", deferred until it has {', '.join(waiting_for) or 'what the session has seen'}"
+
+
+def _done(write: Written | Deleted) -> Text:
+    held = f", held by {', '.join(write.replicas)}" if write.replicas else ""
+    held = later(write.waiting_for) if write.deferred else held
+    return Text(clean(f"{write.dot} at {write.node}{held}"))
 
 
 def _versions_table(versions: list[Version]) -> Group:

@@ -5,11 +5,12 @@ it; the command fails only if none answers. What it does not know: how a status 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from client.cli_command import Call
@@ -17,7 +18,7 @@ from client.cli_errors import Code
 from client.cli_output import Result, clean, clock, duration, row, table
 from client.cli_status import shown
 from client.errors import BadInput, LightconeError
-from client.shapes import Pending
+from client.shapes import DeferredWrite, Pending, PendingWrite
 
 Answered = TypeVar("Answered")
 
@@ -49,7 +50,8 @@ async def status(
 
 
 async def pending(call: Call) -> Result:
-    """List the writes that came too early to the nodes, and what each waits for.
+    """List the writes that came too early to the nodes, and those that the nodes have deferred, and
+    what each waits for.
 
     Ends with 3 if no node answers.
     """
@@ -60,18 +62,26 @@ async def pending(call: Call) -> Result:
             row(made, node, Text(clean(str(answer)), style="red"))
             continue
         for one in answer["writes"]:
-            sources = one["could_come_from"].items()
-            row(
-                made,
-                node,
-                one["dot"],
-                " ".join(one["keys"]),
-                clock(one["dependencies"]),
-                Text(clean(" ".join(one["waiting_for"])), style="yellow"),
-                "\n".join(f"{dot} from {', '.join(nodes) or 'nobody'}" for dot, nodes in sources),
-                duration(one["waiting_s"]),
-            )
+            _add_waiting(made, node, one, one["dependencies"])
+        for later in answer["deferred"]:
+            _add_waiting(made, node, later, later["context"])
     return Result(_document(answers), made if made.row_count else None, _unlisted(answers))
+
+
+def _add_waiting(
+    made: Table, node: str, one: PendingWrite | DeferredWrite, after: Mapping[str, int]
+) -> None:
+    sources = one["could_come_from"].items()
+    row(
+        made,
+        node,
+        one["dot"],
+        " ".join(one["keys"]),
+        clock(after),
+        Text(clean(" ".join(one["waiting_for"])), style="yellow"),
+        "\n".join(f"{dot} from {', '.join(nodes) or 'nobody'}" for dot, nodes in sources),
+        duration(one["waiting_s"]),
+    )
 
 
 async def ready(
@@ -132,10 +142,12 @@ def _document(answers: dict[str, Any]) -> dict[str, Any]:
 
 def _unlisted(answers: dict[str, Pending | LightconeError]) -> str:
     told = {n: a for n, a in answers.items() if not isinstance(a, LightconeError)}
-    if not any(answer["total"] for answer in told.values()):
+    total = {node: answer["total"] + answer["deferred_total"] for node, answer in told.items()}
+    listed = {node: len(answer["writes"] + answer["deferred"]) for node, answer in told.items()}
+    if not any(total.values()):
         return "No writes wait."
     return "\n".join(
-        f"{node}: {answer['total'] - len(answer['writes'])} more wait."
-        for node, answer in told.items()
-        if answer["total"] > len(answer["writes"])
+        f"{node}: {total[node] - listed[node]} more wait."
+        for node in told
+        if total[node] > listed[node]
     )

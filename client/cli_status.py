@@ -18,11 +18,13 @@ SKEW_MS = 500
 
 def shown(answers: dict[str, Status | LightconeError]) -> Group:
     """The answers of all nodes, by their URL."""
-    nodes = table("node", "address", "actor", "clock", "pending#", "log", "state", title="Nodes")
+    nodes = table(
+        "node", "address", "actor", "clock", "pending#", "deferred#", "log", "state", title="Nodes"
+    )
     links = table("link", "state", "lag#", "behind by#", "skew#", "heard#", "", title="Links")
     for url, answer in answers.items():
         if isinstance(answer, LightconeError):
-            row(nodes, "?", url, "", "", "", "", Text(clean(str(answer)), style="red"))
+            row(nodes, "?", url, "", "", "", "", "", Text(clean(str(answer)), style="red"))
             continue
         row(
             nodes,
@@ -31,6 +33,7 @@ def shown(answers: dict[str, Status | LightconeError]) -> Group:
             answer["actor"] or "not settled",
             clock(answer["clock"]),
             _warn(str(answer["pending"]["total"]), answer["pending"]["total"] > 0),
+            _warn(str(answer["deferred"]["total"]), answer["deferred"]["total"] > 0),
             _log(answer),
             _state(answer),
         )

@@ -16,7 +16,16 @@ from rich.text import Text
 
 from client.answers import Transacted
 from client.cli_command import Call
-from client.cli_keys import IdempotencyKey, Replicas, described, preview, read_file, read_stdin
+from client.cli_keys import (
+    Deferred,
+    IdempotencyKey,
+    Replicas,
+    described,
+    later,
+    preview,
+    read_file,
+    read_stdin,
+)
 from client.cli_output import Result, clean, moment, row, table
 from client.errors import BadInput
 from client.transaction import Transaction
@@ -36,6 +45,7 @@ async def txn(
     ],
     replicas: Replicas = None,
     idempotency_key: IdempotencyKey = None,
+    deferred: Deferred = False,
 ) -> Result:
     """Do several operations as one: all of them at one instant, or none.
 
@@ -44,7 +54,7 @@ async def txn(
     have "if": an ETag, "*" for some value, null for none. A get shows what was there before.
     """
     ops = parsed(read_stdin() if str(file) == "-" else read_file(file))
-    transaction = call.kv.txn(replicas=replicas, idempotency_key=idempotency_key)
+    transaction = call.kv.txn(replicas=replicas, idempotency_key=idempotency_key, deferred=deferred)
     for position, op in enumerate(ops):
         _add(transaction, op, f"ops[{position}]")
     done = await transaction.commit()
@@ -52,6 +62,7 @@ async def txn(
         **{"dot": done.dot, "clock": dict(done.clock), "node": done.node},
         **{"etags": dict(done.etags), "expires": dict(done.expires)},
         "replicas": list(done.replicas),
+        **{"deferred": done.deferred, "waiting_for": list(done.waiting_for)},
         "read": {key: list(map(described, versions)) for key, versions in done.read.items()},
         "context": call.kv.context,
     }
@@ -118,10 +129,12 @@ def _shown(ops: list[dict[str, Any]], done: Transacted) -> Group:
             if winner is not None and winner.siblings > 1:
                 result = result.append(f"  ({winner.siblings} siblings)", style="yellow")
         elif verb == "put":
-            result = f"ETag {done.etags[op['put']]}"
+            result = "" if done.deferred else f"ETag {done.etags[op['put']]}"
             if op["put"] in done.expires:
                 result += f", expires {moment(done.expires[op['put']])}"
         row(made, verb, op[verb], result)
     name = "Nothing was written" if done.dot is None else f"Done as {done.dot}"
     held = f", held by {', '.join(done.replicas)}" if done.replicas else ""
+    if done.deferred:
+        name, held = f"Accepted as {done.dot}", later(done.waiting_for)
     return Group(made, Text(clean(f"{name} at {done.node}{held}.")))

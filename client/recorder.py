@@ -29,7 +29,8 @@ Each line is a JSON object:
 | `reads` | of a `txn`: for each key that was got, `key` and all that was `seen` of it |
 | `writes` | of a `txn`: for each key that was written, `key` and `value`, or `delete`: true |
 | `dot` | the name of a write |
-| `dependencies` | the vector clock just before a put or a `txn`: the answer's, less that write |
+| `dependencies` | the vector clock just before a put or a `txn`: the answer's, less that write; of
+                   one that was deferred it is not known |
 | `outcome` | `ok`, `not_applied`, `unknown` |
 | `start`, `end` | microseconds, from a clock that only goes forward |
 | `context_in`, `context_out` | the tokens that the session held before and after |
@@ -188,8 +189,12 @@ def _asked(request: Request[Any]) -> dict[str, object]:
 def _told(request: Request[Any], result: object) -> dict[str, object]:
     """What the answer tells beyond that it came."""
     match result:
+        case Written(dot=dot, deferred=True):
+            return {"dot": dot}
         case Written(dot=dot, clock=clock):
             return {"dot": dot, "dependencies": _before(dot, clock)}
+        case Transacted(dot=dot, deferred=True):
+            return {"reads": [], "dot": dot}
         case Transacted(dot=dot, clock=clock, read=read):
             reads = [{"key": key, "seen": [_seen(v) for v in vs]} for key, vs in read.items()]
             told = {} if dot is None else {"dot": dot, "dependencies": _before(dot, clock)}

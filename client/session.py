@@ -95,6 +95,7 @@ class Session(Operating):
         ttl_s: float | None = None,
         replicas: int | None = None,
         idempotency_key: str | None = None,
+        deferred: bool = False,
         patience_s: float | None = None,
     ) -> Written:
         """The key has this value at one node, durably, over every version the node had.
@@ -105,6 +106,10 @@ class Session(Operating):
         after so many seconds, at all nodes; without, it stays. With `replicas`, as many
         nodes hold it, or ReplicasMissing says which do. With an `idempotency_key`, which no other
         request may have, it is repeated at its node until its outcome is known.
+
+        With `deferred`, a node that lacks some of what the session has seen need not be waited for:
+        it accepts the write, durably, and does it once that has come; the result says which. The
+        patience is none then, if it is not given. Not with conditions or `replicas`.
         Raises BadInput, PreconditionFailed, NotApplied, ReplicasMissing, OutcomeUnknown.
         """
         body, plain_type = checks.value(value)
@@ -114,18 +119,24 @@ class Session(Operating):
                 key=key,
                 method="PUT",
                 path=checks.key_path(key),
-                read=answers.written,
+                read=lambda answer: answers.written(key, answer),
                 query={**checks.lifetime(ttl_s), **checks.replicas(replicas)},
                 headers={
                     "Content-Type": checks.content_type(content_type) or plain_type,
                     **checks.conditions(if_match, if_none_match),
                     **checks.idempotency(idempotency_key),
+                    **checks.deferral(
+                        deferred,
+                        if_match=if_match,
+                        if_none_match=if_none_match,
+                        replicas=replicas,
+                    ),
                 },
                 body=body,
                 is_write=True,
                 is_repeatable=idempotency_key is not None,
             ),
-            patience_s,
+            _patience_of(deferred, patience_s),
         )
 
     async def get(
@@ -175,6 +186,7 @@ class Session(Operating):
         if_none_match: Literal["*"] | None = None,
         replicas: int | None = None,
         idempotency_key: str | None = None,
+        deferred: bool = False,
         patience_s: float | None = None,
     ) -> Deleted:
         """The key has no version at one node, durably. It need not have had any.
@@ -192,12 +204,18 @@ class Session(Operating):
                 headers={
                     **checks.conditions(if_match, if_none_match),
                     **checks.idempotency(idempotency_key),
+                    **checks.deferral(
+                        deferred,
+                        if_match=if_match,
+                        if_none_match=if_none_match,
+                        replicas=replicas,
+                    ),
                 },
                 read=lambda answer: answers.deleted(key, answer),
                 is_write=True,
                 is_repeatable=idempotency_key is not None,
             ),
-            patience_s,
+            _patience_of(deferred, patience_s),
         )
 
     def txn(
@@ -205,11 +223,13 @@ class Session(Operating):
         *,
         replicas: int | None = None,
         idempotency_key: str | None = None,
+        deferred: bool = False,
         patience_s: float | None = None,
     ) -> Transaction:
         """A transaction, to be put together and committed, with `async with` or by hand.
 
-        If it only gets, it is no write, and is tried like a read.
+        If it only gets, it is no write, and is tried like a read. The rest is as for `put`; if it
+        gets or has conditions, it is not deferred, and waits.
         """
 
         async def send(ops: Ops) -> Transacted:
@@ -218,18 +238,23 @@ class Session(Operating):
             except (UnicodeEncodeError, TypeError) as error:
                 raise BadInput(f"The transaction is not JSON: {error}.") from None
             writes = any("get" not in op for op in ops)
+            only_writes = not any("get" in op or "if" in op for op in ops)
             request = Request(
                 name=f"transaction of {len(ops)} operations",
                 method="POST",
                 path="/txn",
                 query=checks.replicas(replicas),
-                headers={"Content-Type": "application/json", **checks.idempotency(idempotency_key)},
+                headers={
+                    "Content-Type": "application/json",
+                    **checks.idempotency(idempotency_key),
+                    **checks.deferral(deferred and only_writes, replicas=replicas),
+                },
                 read=answers.transacted,
                 body=body,
                 is_write=writes,
                 is_repeatable=idempotency_key is not None,
             )
-            return await self._ask(request, patience_s)
+            return await self._ask(request, _patience_of(deferred and only_writes, patience_s))
 
         return Transaction(send)
 
@@ -321,3 +346,8 @@ class Session(Operating):
             items, cursor = await self._ask(request, patience_s)
             for item in items:
                 yield item
+
+
+def _patience_of(deferred: bool, patience_s: float | None) -> float | None:
+    """What need not be waited for is not, unless it is asked for."""
+    return 0.0 if deferred and patience_s is None else patience_s

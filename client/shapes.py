@@ -49,6 +49,15 @@ class ExplainedWrite(TypedDict):
     concurrent_with: list[str]
 
 
+class DeferredAbout(TypedDict):
+    """A write about a key that a node has accepted, and has not done yet."""
+
+    dot: str
+    does: str
+    waiting_for: list[str]
+    waiting_s: float
+
+
 class Explanation(TypedDict):
     """Why a key holds what it holds, as far as a node's logs tell."""
 
@@ -59,6 +68,7 @@ class Explanation(TypedDict):
     history: list[ExplainedWrite]
     searched: dict[str, dict[str, int]]
     complete: bool
+    deferred: list[DeferredAbout]
 
 
 class PendingCount(TypedDict):
@@ -66,6 +76,16 @@ class PendingCount(TypedDict):
 
     total: int
     by_actor: dict[str, int]
+
+
+class DeferredCount(TypedDict):
+    """How many deferred writes wait at a node; which is the next, what for, and since when."""
+
+    total: int
+    bytes: int
+    next: str | None
+    waiting_for: list[str]
+    since_s: float | None
 
 
 class Fault(TypedDict, total=False):
@@ -162,6 +182,7 @@ class Status(TypedDict):
     clock: dict[str, int]
     timestamp: object
     pending: PendingCount
+    deferred: DeferredCount
     log: LogStatus
     snapshot: SnapshotStatus | None
     peers: dict[str, PeerStatus]
@@ -180,8 +201,21 @@ class PendingWrite(TypedDict):
     keys: list[str]
 
 
+class DeferredWrite(TypedDict):
+    """A write that a node has accepted and will do, and exactly which writes it waits for."""
+
+    dot: str
+    context: dict[str, int]
+    waiting_for: list[str]
+    could_come_from: dict[str, list[str]]
+    waiting_s: float
+    keys: list[str]
+
+
 class Pending(TypedDict):
-    """The pending buffer of a node."""
+    """The pending buffer of a node, and its deferred writes."""
 
     total: int
     writes: list[PendingWrite]
+    deferred_total: int
+    deferred: list[DeferredWrite]

@@ -19,10 +19,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app import identity
 from app.buffer import PendingBuffer
+from app.deferred import DeferredWrites
 from app.identity import Identity
 from app.incarnation import Remembered, Settled
 from app.keys import Keys
 from app.kv_store import KVStore
+from app.lane_scripts import LaneScripts
 from app.progress import Progress
 from app.redis_link import run_of
 from app.redis_program import find_redis_server, redis_servers
@@ -131,6 +133,7 @@ class FirstLife(Identity):
         self.node = node
         self.doubts = 0
         self.seen = VectorClock()
+        self._given = VectorClock()
 
     @property
     def actor(self) -> str:
@@ -161,6 +164,7 @@ class Store:
     life: FirstLife
     store: KVStore
     buffer: PendingBuffer
+    deferred: DeferredWrites
     time_us: list[int]
 
     async def say(self, *values: bytes) -> None:
@@ -185,7 +189,14 @@ MakeStore = Callable[..., Any]
 def make_store(make_redis: MakeRedis) -> MakeStore:
     """Makes the stores of nodes: `await make_store("A", pending_max=..., drain_max=...)`."""
 
-    async def make(node: str, *, pending_max: int = 1000, drain_max: int = 256) -> Store:
+    async def make(
+        node: str,
+        *,
+        pending_max: int = 1000,
+        drain_max: int = 256,
+        deferred_max: int = 1000,
+        deferred_max_bytes: int = 2**20,
+    ) -> Store:
         redis, keys, progress, time_us = make_redis(), Keys(), Progress(), [1_000_000]
         scripts = Scripts(redis, keys)
         await begin(scripts, node)
@@ -206,7 +217,19 @@ def make_store(make_redis: MakeRedis) -> MakeStore:
             pending_max=pending_max,
             drain_max=drain_max,
         )
-        return Store(node, redis, keys, scripts, progress, life, store, buffer, time_us)
+        deferred = DeferredWrites(
+            redis,
+            keys,
+            LaneScripts(redis, keys),
+            progress,
+            life,
+            now_us,
+            deferred_max=deferred_max,
+            deferred_max_bytes=deferred_max_bytes,
+            drain_max=drain_max,
+            requests_max=1000,
+        )
+        return Store(node, redis, keys, scripts, progress, life, store, buffer, deferred, time_us)
 
     return make
 

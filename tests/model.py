@@ -25,6 +25,8 @@ class Node:
     pending_max: int = 1000
     applied: list[Write] = field(default_factory=list)
     pending: dict[Dot, Write] = field(default_factory=dict)
+    deferred: dict[Dot, tuple[VectorClock, tuple[Operation, ...]]] = field(default_factory=dict)
+    """Writes that are committed later, in the order of acceptance, each with what it follows."""
     removed: set[tuple[Dot, str]] = field(default_factory=set)
     """By write and key: what it has removed because it had expired."""
 
@@ -123,12 +125,51 @@ class Node:
         tag = ",".join(sorted(str(version.dot) for version in versions))
         return bool(versions) and tag in condition.wanted.split(" ")
 
-    def write(self, operations: Sequence[Operation], now_us: int) -> Write:
+    @property
+    def lane(self) -> str:
+        """The actor of its deferred writes."""
+        return f"{self.name}+"
+
+    def write(self, operations: Sequence[Operation], now_us: int, actor: str = "") -> Write:
         """A write of this node's own: it depends on all that is here, and is later than all."""
         clock = self.clock
-        dot = clock.next_dot(self.name)
+        dot = clock.next_dot(actor or self.name)
         write = Write(dot, clock, self.next_timestamp(now_us), tuple(operations))
         self.applied.append(write)
+        return write
+
+    def accept(self, operations: Sequence[Operation], context: VectorClock) -> Dot:
+        """A write that is committed later has its name now: the next of the lane."""
+        given = self.clock
+        for dot in self.deferred:
+            given = given.with_dot(dot)
+        dot = given.next_dot(self.lane)
+        self.deferred[dot] = context, tuple(operations)
+        return dot
+
+    def commit_deferred(self, now_us: int) -> list[Write]:
+        """Those whose context is here, and all that was accepted before them, are written now. What
+        has come home to the lane of an earlier name waits no more."""
+        committed: list[Write] = []
+        for dot, (context, operations) in list(self.deferred.items()):
+            if dot == self.clock.next_dot(self.lane) and context <= self.clock:
+                committed.append(self.write(operations, now_us, self.lane))
+        for write in self.applied:
+            self.deferred.pop(write.dot, None)
+        return committed
+
+    def commit_former(self, lane: str, now_us: int) -> Write | None:
+        """What comes next in the lane of an earlier name is written under the one that is, if its
+        context is here. With the last the lane is declared to have ended."""
+        first, *others = [dot for dot in self.deferred if dot.actor == lane]
+        context, operations = self.deferred[first]
+        if any(actor != lane for actor in context.beyond(self.clock)):
+            return None
+        del self.deferred[first]
+        end = self.clock[lane]
+        write = self.write(operations, now_us)
+        if not others and end < SEQUENCE_MAX:
+            self.write([Put(f"{_ENDS}{lane}", b"%d" % end, "text/plain")], now_us)
         return write
 
     def next_timestamp(self, now_us: int) -> int:

@@ -24,10 +24,13 @@ from redis.asyncio import Redis
 from app import codec, expiry, identity, wire
 from app.board import Board
 from app.buffer import PendingBuffer
+from app.commits import Committed
 from app.conditions import Condition
+from app.deferred import DeferredWrites
 from app.errors import LogTrimmed, PreconditionFailed
 from app.keys import Keys
 from app.kv_store import NOTHING, KVStore, Reading, reading
+from app.lane_scripts import LaneScripts
 from app.progress import Progress
 from app.scripts import Received, Scripts
 from app.snapshot import Kept
@@ -66,6 +69,18 @@ class Worker:
             lambda: pair.now_us,
             pending_max=pair.twin.pending_max,
             drain_max=pair.drain_max,
+        )
+        self.deferred = DeferredWrites(
+            pair.redis,
+            keys,
+            LaneScripts(pair.redis, keys),
+            self.progress,
+            life,
+            lambda: pair.now_us,
+            deferred_max=_ALL,
+            deferred_max_bytes=2**30,
+            drain_max=pair.drain_max,
+            requests_max=_ALL,
         )
         self.board = Board(pair.redis, keys, self.scripts, "a worker")
         self.receiving = SnapshotReceiving(
@@ -115,6 +130,7 @@ class Pair:
         """A write of this node's own, by one of its workers."""
         write = self.twin.write(operations, self.now_us)
         committed = await self.workers[number].store.commit(operations)
+        assert isinstance(committed, Committed)
         assert (committed.dot, committed.timestamp) == (write.dot, write.timestamp)
         assert committed.clock == self.twin.clock
         return write
@@ -139,10 +155,29 @@ class Pair:
             return None
         write = self.twin.write(operations, self.now_us)
         committed = await commit
+        assert isinstance(committed, Committed)
         assert (committed.dot, committed.timestamp) == (write.dot, write.timestamp)
         read = [reading(fields, committed.clock, at).versions for fields in committed.before]
         assert dict(zip(keys, map(list, read), strict=True)) == before
         return write
+
+    async def accept(
+        self, number: int, operations: Sequence[Operation], context: VectorClock
+    ) -> None:
+        """A write that is committed once this is here, and is named now."""
+        dot = self.twin.accept(operations, context)
+        accepted = await self.workers[number].deferred.accept(operations, context)
+        assert (accepted.dot, accepted.clock) == (dot, self.twin.clock)
+
+    async def commit_due(self, number: int) -> None:
+        """All deferred writes that are due are committed."""
+        committed = self.twin.commit_deferred(self.now_us)
+        due = await self.workers[number].deferred.commit_due()
+        assert due.clock == self.twin.clock
+        assert bool(due.committed) <= bool(committed)
+        if self.twin.deferred:
+            context, _ = next(iter(self.twin.deferred.values()))
+            assert due.lacks == context.beyond(self.twin.clock)
 
     async def receive(self, number: int, writes: Sequence[Write]) -> Received:
         """These writes come in one batch, as they travel."""
@@ -279,6 +314,10 @@ class Pair:
         for one in blocked:
             lacking = one.waiting.write.dependencies.beyond(twin.clock)
             assert one.waiting_for == tuple(lacking.dots())
+        assert {
+            one.dot: (one.context, one.operations)
+            for one in await self.workers[0].deferred.first(_ALL)
+        } == twin.deferred
         for actor in twin.clock:
             begins = self.log_begins.get(actor, 1)
             expected = [

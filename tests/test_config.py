@@ -120,6 +120,7 @@ def test_what_a_sender_may_put_into_a_batch_every_receiver_takes() -> None:
         ("REDIS_URL", "localhost:6379", "must begin with redis://"),
         ("REDIS_URL", "http://localhost", "must begin with redis://"),
         ("BATCH_MAX_WRITES", "10001", "not `10001`"),
+        ("DEFERRED_MAX", "0", "not `0`"),
         ("PENDING_MAX", "0", "not `0`"),
         ("PENDING_MAX", "many", "not `many`"),
         ("SWEEP_MS", "0.5", "not `0.5`"),

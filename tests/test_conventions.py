@@ -14,6 +14,7 @@ from app import scripts
 from app.config import Config
 from app.interface import INTERFACE
 from app.keys import Keys
+from app.lane_scripts import LaneScripts
 from app.problems import OF_NO_ROUTE, STATUS, kind
 from app.scripts import Scripts
 from app.settings_text import list_settings
@@ -39,6 +40,8 @@ NO_TEST_FILE = {
     "settled": "one rule: tests/test_node.py starts a Redis again under a node",
     "shapes": "types only: the type checker and tests/test_openapi.py read them",
     "checks": "what a request may look like: tests/test_http_api.py sends what may not",
+    "existence": "one rule: tests/test_deferred.py asks for what it decides",
+    "lane_scripts": "scripts made callable: tests/lua/test_deferred.py calls them",
     "http_backup": "two routes around backup.py: tests/test_backup.py asks them",
     "http_members": "what members are shown and changed: tests/test_members.py asks for it",
     "http_explain": "the search in the logs: tests/test_explain.py asks for it",
@@ -109,6 +112,7 @@ class Registering:
 def test_every_script_is_loaded_once() -> None:
     redis = Registering()
     Scripts(cast(Redis, redis), Keys())
+    LaneScripts(cast(Redis, redis), Keys())
     assert sorted(redis.texts) == sorted(scripts.source(path.stem) for path in LUA)
 
 

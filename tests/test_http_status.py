@@ -54,7 +54,10 @@ async def test_the_status_tells_no_secret(redis_url: str) -> None:
 
 async def test_what_waits_is_shown_with_what_it_waits_for(redis_url: str) -> None:
     async with node_a(redis_url) as client:
-        assert await (await client.get("/pending")).json() == {"total": 0, "writes": []}
+        assert await (await client.get("/pending")).json() == {
+            **{"total": 0, "writes": []},
+            **{"deferred_total": 0, "deferred": []},
+        }
         b, c = Node("B"), Node("C")
         b.receive([put_by(c, "tea", b"five")])
         operations: list[Operation] = [Put("lunch", b"noon?"), Delete("dinner")]

@@ -17,7 +17,7 @@ from app.peers import PeerUnreachable
 from app.progress import Progress
 from app.redis_link import run_of
 from app.scripts import Scripts
-from app.vector_clock import VectorClock
+from app.vector_clock import Dot, VectorClock
 from app.wire import Answer
 from app.write import Put
 from tests.commits import commit_one
@@ -337,3 +337,19 @@ async def test_nobody_writes_where_writes_are_missing_in_the_middle(make_redis: 
     await redis.xdel("log:A", "2-0")
     with pytest.raises(InvariantError, match=r"lost writes in the middle.* the log of A has 2"):
         await Worker(redis).identity.keep(lambda _told: {})
+
+
+@real_redis_only
+async def test_a_redis_that_forgot_what_a_worker_accepted_costs_the_node_its_name(
+    make_redis: MakeRedis,
+) -> None:
+    redis = make_redis()
+    async with Worker(redis).at_work({"B": says("")}) as worker:
+        assert await worker.writes_as() == "A"
+        await redis.hset("deferred", "A+", 3)
+        worker.identity.gave(Dot("A+", 3))
+        worker.identity.doubt()
+        assert await worker.writes_as() == "A", "it knows of it"
+        await redis.delete("deferred")
+        worker.identity.doubt()
+        assert (await worker.writes_as(lambda actor: actor != "A")).startswith("A~")

@@ -10,6 +10,9 @@ from app.incarnation import (
     Remembered,
     Settled,
     asks_all_peers,
+    has_written,
+    is_later,
+    lane_of,
     lost_writes,
     settle,
 )
@@ -190,3 +193,34 @@ def test_that_a_node_rested_says_nothing_of_what_a_replica_was_given_later() -> 
 
 def test_an_empty_redis_that_took_over_is_not_a_new_node() -> None:
     assert settled(NEW, took_over=True).reason == "Redis is new, and took over from another"
+
+
+# --- lanes ----------------------------------------------------------------------------------------
+
+
+def test_a_lane_begins_and_ends_with_its_incarnation() -> None:
+    assert (lane_of("A"), lane_of("A~x1")) == ("A+", "A~x1+")
+    for actor in ("A", "A~x1"):
+        assert is_actor(lane_of(actor)) and node_of(lane_of(actor)) == "A"
+        assert not is_later(lane_of(actor), actor) and not is_later(actor, lane_of(actor))
+    assert is_later("A~x1", "A+") and is_later("A~x1+", "A") and is_later("A~x2+", "A~x1+")
+    assert not is_later("A+", "A~x1") and not is_later("B~x1+", "A+")
+    assert has_written("A", clock("A+:1"))
+
+
+def test_a_node_whose_lane_was_seen_further_than_it_is_has_lost_something() -> None:
+    assert lost_writes("A", clock("A+:3"), clock("A+:2")) == clock("A+:3")
+    after = settled(remembered("A", "A:7 A+:2"), "A+:3")
+    assert after.reason == "Redis has lost writes: A+:3 was seen, and it ends at A+:2"
+    assert lost_writes("A~x1", clock("A+:3"), clock("A+:2")) == VectorClock(), "it comes home"
+
+
+def test_a_redis_that_forgot_what_its_lane_gave_has_lost_something() -> None:
+    def after(waits: str, given: str) -> Settled:
+        redis = Remembered("A", "first", NOW_US, clock("A+:2"), waits=clock(waits))
+        evidence = Evidence(VectorClock(), given=clock(given))
+        return settle("A", redis, "first", evidence, durable=True, now_us=LATER_US)
+
+    assert after("A+:5", "A+:5") == after("", "A+:2") == after("A+:5", "") == Settled("A")
+    assert after("A+:4", "A+:5").reason == ("Redis has lost deferred writes: A+:5 was accepted")
+    assert after("", "A+:3").actor.startswith("A~")

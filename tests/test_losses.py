@@ -213,7 +213,10 @@ async def test_what_a_peer_said_long_ago_is_not_counted_on(make_store: MakeStore
         await board.post_peer(peer, PeerReport(clock, "", at_us, 0, clock))
 
     async def lost_at(now_us: int) -> list[Loss]:
-        found = Losses("A", lambda: PEERS, board, a.buffer, a.progress, 100_000, lambda: now_us)
+        found = Losses(
+            *("A", lambda: PEERS, board, a.buffer, a.progress),
+            *(100_000, lambda: now_us, a.deferred.given),
+        )
         return await found.among(CLOCK("B:5 C:1"))
 
     assert await lost_at(6_200_000) == [], "C said it in the future: this clock was set back"

@@ -29,9 +29,12 @@ local function clock_text(clock)
   local parts = {}
   for actor, sequence in pairs(clock) do
     if sequence > 0 then
-      parts[#parts + 1] = string.format('%s:%.0f', actor, sequence)
+      parts[#parts + 1] = actor
     end
   end
-  table.sort(parts)
+  table.sort(parts) -- by actor, as everywhere: `A` comes before `A+`, and `A+:1` before `A:1`
+  for i, actor in ipairs(parts) do
+    parts[i] = string.format('%s:%.0f', actor, clock[actor])
+  end
   return table.concat(parts, ' ')
 end

@@ -24,7 +24,8 @@
   ARGV[4]  known        the last sequence that the worker knows to be the actor's
   ARGV[5]  requests_max  requests to remember
   ARGV[6]  alert        the channel where to tell the workers of a key of the system
-  ARGV[7+] writes       for each write:
+  ARGV[7]  deferred stem  what the names of the queues of deferred writes begin with
+  ARGV[8+] writes       for each write:
            operations   netstrings (operations.inc.lua)
            request      the Idempotency-Key, empty for none
            fingerprint  of what is asked, for no other request to pass for this one
@@ -37,6 +38,8 @@
              clock before it and the dot; 1 if it was done before, for this very request, else 0;
              and then for each key that is read what it held before the write, as HGETALL gives it,
              also what had expired by its timestamp;
+           - `accepted`, dot, the clock as text, and 1: it was asked for before by this very request,
+             and is deferred (accept_deferred.lua);
            - `reused`, if the request that this Idempotency-Key was sent with before is another;
            - `failed`, and for each condition that does not hold four: its number, the dots of the
              versions that are there, of those that have expired, and what is noted of deletes, as
@@ -50,11 +53,9 @@
            By a write that is not committed nothing is changed.
 
   Atomic, because a crash between value, log and clock would lose the write, or let another
-  have its dot (G3, G4), and because what a condition looked at could change before the write. The
-  first command that writes is XADD, which Redis refuses when it is out of memory; after it, nothing
-  is refused half-way. What is no hash is found before anything is written. That a request was done
-  is remembered in the same step, for a day and then until a few more have come, and of at most
-  requests_max. Several writes share one step because most of its cost is not the writes'.
+  have its dot (G3, G4), and because what a condition looked at could change before the write. That
+  a request was done is remembered in the same step. Several writes share one step because most of
+  its cost is not the writes'.
 
   A write depends on all that is applied here, so it supersedes all versions that are here. Its
   timestamp is the instant at which conditions and reads are looked at, and from which the versions
@@ -68,15 +69,16 @@
 --@include index
 --@include reads
 --@include ends
+--@include commit
+--@include requests
 local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local keys_key, conflicts_key, requests_key, order_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local system_key, expiring_key = KEYS[9], KEYS[10]
 local actor, now, channel, known = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local requests_max, alert = tonumber(ARGV[5]), ARGV[6]
+local requests_max, alert, deferred_stem = tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local first_kv = 11
-local first_write = 7
+local first_write = 8
 local fields_of_a_write = 6
-local remembered_us = 24 * 60 * 60 * 1e6
 
 local owner, last, merging =
   unpack(redis.call('HMGET', meta_key, 'actor', 'timestamp', 'merging'))
@@ -93,42 +95,28 @@ if (clock[actor] or 0) < known then
 end
 local clock_before = clock_text(clock)
 
-local fields_of = {} -- what the fields of each key are called
+local all_keys = {}
 for i = first_kv, #KEYS do
-  fields_of[KEYS[i]] = redis.call('HKEYS', KEYS[i])
+  all_keys[#all_keys + 1] = KEYS[i]
 end
+local fields_of = fields_of_keys(all_keys)
 
+local at = {
+  clock = clock_key, meta = meta_key, deletes = deletes_key, log = log_key, keys = keys_key,
+  conflicts = conflicts_key, system = system_key, expiring = expiring_key,
+  channel = channel, alert = alert,
+}
 local committed_any, ended_actors = false, {}
-
-local function remember(request, fingerprint, dot, timestamp, clock_after)
-  redis.call('HSET', requests_key, request,
-    table.concat({ string.format('%.0f', now), fingerprint, dot, timestamp, clock_after }, ' '))
-  redis.call('RPUSH', order_key, request)
-  for _ = 1, 2 do -- two for each that comes, so that what is too old goes away
-    local oldest = redis.call('LINDEX', order_key, 0)
-    local since = tonumber(string.match(redis.call('HGET', requests_key, oldest), '^%d+'))
-    if redis.call('LLEN', order_key) <= requests_max and since > now - remembered_us then
-      break
-    end
-    redis.call('LPOP', order_key)
-    redis.call('HDEL', requests_key, oldest)
-  end
-end
 
 -- Its keys are KEYS[operated], ... for its operations, KEYS[looked_at], ... for its conditions, and
 -- KEYS[read], ... for what is read.
-local function commit(packed, request, fingerprint, most, reads, wanted, operated, looked_at, read)
-  local done = request ~= '' and redis.call('HGET', requests_key, request)
+local function commit_if(packed, request, fingerprint, most, reads, wanted, operated, looked_at, read)
+  local done = done_before(requests_key, deferred_stem, clock, request, fingerprint)
   if done then
-    local asked, dot, timestamp, clock_then = string.match(done, '^%d+ (%S+) (%S+) (%d+) (.*)$')
-    if asked ~= fingerprint then
-      return { 'reused' }
-    end
-    return { 'committed', dot, timestamp, clock_then, 1 }
+    return done
   end
 
-  -- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014).
-  local stamp = math.max(now, tonumber(last or 0) + 1)
+  local stamp = stamp_after(last, now)
   local failed = { 'failed' }
   for i, wish in ipairs(wanted) do
     local kv_key = KEYS[looked_at + i - 1]
@@ -151,10 +139,6 @@ local function commit(packed, request, fingerprint, most, reads, wanted, operate
     end
   end
 
-  local sequence = (clock[actor] or 0) + 1
-  local dot = string.format('%s:%.0f', actor, sequence)
-  local timestamp = string.format('%.0f', stamp)
-  local committed = { 'committed', dot, timestamp, '', 0 }
   local names = {}
   for i = read, read + reads - 1 do
     names[#names + 1] = KEYS[i]
@@ -163,51 +147,24 @@ local function commit(packed, request, fingerprint, most, reads, wanted, operate
   if not found then
     return { 'too much' }
   end
+
+  local kv_keys = {}
+  for i = operated, looked_at - 1 do
+    kv_keys[#kv_keys + 1] = KEYS[i]
+  end
+  local dot, ends = commit(at, clock, actor, packed, stamp, kv_keys, fields_of)
+  last, committed_any = stamp, true
+  for _, ended in ipairs(ends) do
+    ended_actors[#ended_actors + 1] = ended
+  end
+  local timestamp = string.format('%.0f', stamp)
+  if request ~= '' then
+    remember(requests_key, order_key, request, now, fingerprint,
+      { dot, timestamp, clock_text(clock) }, requests_max)
+  end
+  local committed = { 'committed', dot, timestamp, #ends > 0 and clock_text(clock) or '', 0 }
   for _, fields in ipairs(found) do
     committed[#committed + 1] = fields
-  end
-
-  redis.call('XADD', log_key, string.format('%.0f-0', sequence),
-    'timestamp', timestamp, 'dependencies', clock_text(clock), 'operations', packed)
-
-  local index = operated
-  for verb, key, content_type, value, ttl in operations(packed) do
-    local kv_key, before = KEYS[index], 0
-    local fields, expires = fields_of[kv_key], expiry_of_put(stamp, ttl)
-    for _, field in ipairs(fields) do
-      before = before + (field == 'deletes' and 0 or 1)
-    end
-    if before > 0 then
-      redis.call('DEL', kv_key)
-    end
-    local after = {}
-    if verb == 'put' then
-      after[1] = version_field(dot, expires)
-      redis.call('HSET', kv_key, after[1], timestamp .. ' ' .. content_type .. '\n' .. value)
-    elseif before > 0 then
-      redis.call('HSET', deletes_key, actor, string.format('%.0f', sequence))
-    end
-    fields_of[kv_key] = after
-    index_key(keys_key, conflicts_key, key, before, #after)
-    note_expiry(expiring_key, key, first_expiry(fields), expires)
-    if string.byte(key) == 0 then
-      redis.call('SADD', system_key, key)
-      redis.call('PUBLISH', alert, key)
-    end
-    index = index + 1
-  end
-
-  clock[actor], last, committed_any = sequence, stamp, true
-  for verb, key, _, value in operations(packed) do
-    local ended = declared_end(verb, key, value)
-    if ended then
-      clock[ended] = closed
-      ended_actors[#ended_actors + 1] = ended
-      committed[4] = clock_text(clock)
-    end
-  end
-  if request ~= '' then
-    remember(request, fingerprint, dot, timestamp, clock_text(clock))
   end
   return committed
 end
@@ -229,18 +186,11 @@ while i <= #ARGV do
   end
   local read = looked_at + conditions
   results[#results + 1] =
-    commit(packed, request, fingerprint, most, reads, wanted, kv, looked_at, read)
+    commit_if(packed, request, fingerprint, most, reads, wanted, kv, looked_at, read)
   kv = read + reads
 end
 
 if committed_any then
-  local applied = { string.format('%s:%.0f', actor, clock[actor]) }
-  redis.call('HSET', clock_key, actor, string.format('%.0f', clock[actor]))
-  redis.call('HSET', meta_key, 'timestamp', string.format('%.0f', last))
-  for _, ended in ipairs(ended_actors) do
-    redis.call('HSET', clock_key, ended, string.format('%.0f', closed))
-    applied[#applied + 1] = string.format('%s:%.0f', ended, closed)
-  end
-  redis.call('PUBLISH', channel, table.concat(applied, ' '))
+  keep(at, clock, actor, last, ended_actors)
 end
 return results

@@ -30,8 +30,8 @@
            then four clocks as text: clock, received, missing: for each actor something waits
            for, the greatest sequence that the first waiting write of any actor lacks; and
            survivors: what was here of actors whose end was declared to be earlier.
-           Or actor and sequence of a write in the batch that the actor who writes here made, and
-           that is not here: Redis has lost it, and would give its name again. Or nothing (an
+           Or actor and sequence of a write in the batch that the actor who writes here made, or
+           made in its lane, and that is not here: Redis has lost it, and would give its name again. Or nothing (an
            empty list) if this Redis is not the node's. Or `merging` alone: keys are merged with
            a snapshot, and nothing can be applied to them. In these cases nothing was changed.
 
@@ -71,8 +71,9 @@ end
 
 local clock = load_clock(clock_key)
 for i = first_write, #ARGV, fields_per_write do
-  if ARGV[i] == author and tonumber(ARGV[i + 1]) > (clock[author] or 0) then
-    return { author, ARGV[i + 1] }
+  local mine = author and (ARGV[i] == author or ARGV[i] == author .. '+')
+  if mine and tonumber(ARGV[i + 1]) > (clock[ARGV[i]] or 0) then
+    return { ARGV[i], ARGV[i + 1] }
   end
 end
 

@@ -26,8 +26,8 @@
             none if the key is absent
 
   Returns  the snapshot that is being received now, and the last part of it that is kept;
-           or actor and sequence, and `lost`: the cut covers a write of the actor who writes here
-           that is not here; nothing was changed. Or nothing (an empty list) if this Redis is not
+           or actor and sequence, and `lost`: the cut covers a write of the actor who writes here,
+           or of its lane, that is not here; nothing was changed. Or nothing (an empty list) if this Redis is not
            the node's.
 
   Atomic, because each part must be kept once and in order, whoever sends: a part that came late
@@ -63,9 +63,12 @@ elseif current == id and last == after and not merging then
   local clock = load_clock(clock_key)
   local is_last = cut_clock ~= '-'
   if is_last then
-    local seen = parse_clock(cut_clock)[author] or 0
-    if seen > (clock[author] or 0) then
-      return { author, string.format('%.0f', seen), 'lost' }
+    local cut = parse_clock(cut_clock)
+    for _, mine in ipairs(author and { author, author .. '+' } or {}) do
+      local seen = cut[mine] or 0
+      if seen > (clock[mine] or 0) then
+        return { mine, string.format('%.0f', seen), 'lost' }
+      end
     end
   end
   -- First what a full Redis refuses, before anything is changed.

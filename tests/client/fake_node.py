@@ -35,6 +35,7 @@ class Seen:
     content_type: str
     body: bytes
     idempotency_key: str = ""
+    prefer: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class FakeNode:
     def __init__(self, name: str) -> None:
         self.name = name
         self.clock: Clock = {}
+        #: The last dot of its deferred writes, which it never does.
+        self.given = 0
         self.stored: dict[str, Stored] = {}
         #: Dots beside the stored one, by key: of versions that this fake cannot show.
         self.siblings_of: dict[str, list[str]] = {}
@@ -123,6 +126,7 @@ class FakeNode:
                 request.headers.get("Content-Type", ""),
                 await request.read(),
                 request.headers.get("Idempotency-Key", ""),
+                request.headers.get("Prefer", ""),
             )
         )
         if self.misbehaviours:
@@ -135,7 +139,8 @@ class FakeNode:
         if path == "status":
             return web.json_response(self._status())
         if path == "pending":
-            return web.json_response({"total": 0, "writes": []})
+            nothing = {"total": 0, "writes": [], "deferred_total": 0, "deferred": []}
+            return web.json_response(nothing)
         if path == "readyz":
             return web.json_response({"status": "ready"})
         return problem("not-found", 404, outcome="not_applied")
@@ -151,6 +156,8 @@ class FakeNode:
                 for actor, sequence in context.items()
                 if sequence > self.clock.get(actor, 0)
             ]
+            if request.method != "GET" and request.headers.get("Prefer") == "respond-async":
+                return self._accept(context, [str(one["dot"]) for one in missing])
             return problem("not-caught-up", 503, outcome="not_applied", missing=missing)
         if request.method == "GET":
             return self._read(request, key, context)
@@ -194,10 +201,24 @@ class FakeNode:
         body = {"key": key, "dot": dot, "clock": self.clock}
         return web.json_response(body, headers=headers)
 
+    def _accept(self, context: Clock, waiting_for: list[str]) -> web.Response:
+        self.given += 1
+        dot = f"{self.name}+:{self.given}"
+        context = self._join(context, {f"{self.name}+": self.given})
+        headers = {
+            **{"Causal-Context": token(context), "Dot": dot},
+            "Preference-Applied": "respond-async",
+        }
+        body = {"dot": dot, "waiting_for": waiting_for}
+        return web.json_response(body, status=202, headers=headers)
+
     def _status(self) -> dict[str, Any]:
         return {
             **{"node": self.name, "actor": self.name, "incarnation": None, "version": "fake"},
             **{"clock": self.clock, "timestamp": 0, "pending": {"total": 0, "by_actor": {}}},
+            "deferred": {
+                **{"total": 0, "bytes": 0, "next": None, "waiting_for": [], "since_s": None}
+            },
             "log": {"entries": 0, "bytes": 0, "stable": {}, "held_back_by": []},
             **{"snapshot": None, "peers": {}, "removed": [], "limits": {}},
         }

@@ -282,10 +282,10 @@ async def test_the_status_of_all_nodes_is_shown(run: Run, node: Client) -> None:
     url = at(node)[1].rstrip("/")
     assert lines[:2] == [
         ["Nodes"],
-        ["node", "address", "actor", "clock", "pending", "log", "state"],
+        ["node", "address", "actor", "clock", "pending", "deferred", "log", "state"],
     ]
-    assert lines[3][:5] + lines[3][6:] == ["A", url, "A", "A:1", "0", "ok"]
-    assert re.fullmatch(r"1, \d\.\d kB", lines[3][5])
+    assert lines[3][:6] + lines[3][7:] == ["A", url, "A", "A:1", "0", "0", "ok"]
+    assert re.fullmatch(r"1, \d\.\d kB", lines[3][6])
     assert lines[4] == ["held back by B (1), C (1)"]
     assert lines[5][:2] == ["?", NOWHERE] and f"{NOWHERE} cannot be reached" in lines[5][2]
     assert lines[7][0] == "Links"

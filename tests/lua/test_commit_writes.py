@@ -21,7 +21,9 @@ real_redis_only = pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
 
 async def commit(store: Store, *operations: Operation) -> Committed:
     """The write of these operations is committed; a put of lunch if none is named."""
-    return await store.store.commit(operations or [Put("lunch", b"noon?")])
+    committed = await store.store.commit(operations or [Put("lunch", b"noon?")])
+    assert isinstance(committed, Committed)
+    return committed
 
 
 async def fields(store: Store, key: str) -> set[bytes]:
@@ -319,7 +321,9 @@ DAY_US = 24 * 60 * 60 * 10**6
 async def ask(store: Store, request: str, *operations: Operation) -> Committed:
     """The write is committed for a request with this Idempotency-Key."""
     asked = operations or [Put("lunch", b"noon?")]
-    return await store.store.commit(asked, request=request)
+    committed = await store.store.commit(asked, request=request)
+    assert isinstance(committed, Committed)
+    return committed
 
 
 async def test_a_request_is_done_once_and_answered_the_same(make_store: MakeStore) -> None:

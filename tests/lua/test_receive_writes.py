@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
@@ -368,7 +368,7 @@ async def batches_give_the_same_state(
         assert not received.more
         assert sum((await buffer.counts()).values()) <= pending_max
     await buffer.receive(a_conversation())
-    d = Store("D", redis, keys, scripts, progress, life, store, buffer, [1])
+    d = Store("D", redis, keys, scripts, progress, life, store, buffer, cast(Any, None), [1])
     assert await state(d) == expected(a_conversation())
     await redis.aclose()
 

@@ -8,8 +8,9 @@ DeMillo, Lipton, Sayward, "Hints on Test Data Selection", 1978.
 Not listed, since they break nothing: a gap in an actor's sequence let through (each write depends
 on the one before it, so the dependency check holds it back), a relay in another order (the receiver
 sorts), a sweep that never comes (the scripts leave nothing behind). Nor what too few seeds show: a
-write called lost although a member has it, or is away (tests/test_lost.py notices at once); a merge
-that forgets what had expired (tests/lua/test_snapshots.py).
+write called lost although a member has it, or is away (tests/test_lost.py notices at once); what
+waited before a loss done again although a peer may have it (tests/test_former_lanes.py does); a
+merge that forgets what had expired (tests/lua/test_snapshots.py does).
 """
 
 from dataclasses import dataclass
@@ -36,12 +37,12 @@ class Mutation:
         return [(self.file, self.old, self.new), *([self.also] if self.also else [])]
 
 
-_COMMIT: Final = "app/lua/commit_writes.lua"
+_COMMIT: Final = "app/lua/commit.inc.lua"
 _RECEIVE: Final = "app/lua/receive_writes.lua"
 _MERGE: Final = "app/lua/merge_keys.lua"
 _REMOVE: Final = "app/lua/remove_expired.lua"
 _CLOCK_OF_COMMIT: Final = (
-    "  redis.call('HSET', clock_key, actor, string.format('%.0f', clock[actor]))\n"
+    "  redis.call('HSET', at.clock, actor, string.format('%.0f', clock[actor]))\n"
 )
 
 _AT_TWO_INSTANTS: Final = """\
@@ -223,9 +224,47 @@ MUTATIONS: Final = (
         "something is removed before the first command that Redis may refuse",
         "G3",
         _COMMIT,
-        "redis.call('XADD', log_key, string.format('%.0f-0', sequence),",
-        "redis.call('DEL', KEYS[operated])\n"
-        "  redis.call('XADD', log_key, string.format('%.0f-0', sequence),",
+        "redis.call('XADD', at.log, string.format('%.0f-0', sequence),",
+        "redis.call('DEL', kv_keys[1])\n"
+        "redis.call('XADD', at.log, string.format('%.0f-0', sequence),",
+    ),
+    # --- deferred writes -------------------------------------------------------------------------
+    Mutation(
+        "deferred write visible early",
+        "G1",
+        "app/lua/commit_deferred.lua",
+        "  if lacks ~= '' then\n    break",
+        "  if false then\n    break",
+    ),
+    Mutation(
+        "dot of a deferred write given twice",
+        "G4",
+        "app/lua/accept_deferred.lua",
+        "math.max(clock[lane] or 0, tonumber(redis.call('HGET', deferred_key, lane) or 0))",
+        "clock[lane] or 0",
+    ),
+    Mutation(
+        "deferred write never committed",
+        "G8",
+        "app/lua/commit_deferred.lua",
+        "local committed, more, lacks = 0, 0, ''\nlocal head = waiting_at(",
+        "local committed, more, lacks = 0, 0, ''\nlocal head = nil and waiting_at(",
+    ),
+    Mutation(
+        "answer to a deferred write without its dot",
+        "G7",
+        "app/http_write.py",
+        "**self.sessions.headers(context.with_dot(accepted.dot)),",
+        "**self.sessions.headers(context),",
+    ),
+    Mutation(
+        "what is deferred lost at a new incarnation",
+        "G8",
+        "app/lua/commit_deferred.lua",
+        "  if other ~= lane and (clock[other] or 0) > 0 then\n"
+        "    local home = log_end(kv_stem, other, clock[other])",
+        "  if other ~= lane then\n    local home = closed",
+        profile="disk",
     ),
     # --- convergence -----------------------------------------------------------------------------
     Mutation(
@@ -324,7 +363,7 @@ MUTATIONS: Final = (
         "what expires is never removed",
         "G9",
         _COMMIT,
-        "    note_expiry(expiring_key, key, first_expiry(fields), expires)\n",
+        "    note_expiry(at.expiring, key, first_expiry(fields), expires)\n",
         "",
     ),
     Mutation(
@@ -363,8 +402,8 @@ MUTATIONS: Final = (
         "context ignored on write",
         "G7",
         "app/http_write.py",
-        "        context = await self.sessions.catch_up(request)\n        if wanted",
-        "        context = self.sessions.context(request)\n        if wanted",
+        "            context = await self.sessions.catch_up(request, patience_s=patience_s)",
+        "            context = self.sessions.context(request)",
         (
             "app/http_write.py",
             "                context,\n                conditions",

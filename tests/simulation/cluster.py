@@ -20,13 +20,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
+from pydantic import SecretStr
 
 from app import progress, snapshot_receiving
 from app.config import Config
 from app.errors import LightconeError, RedisUnavailable
 from app.lost import Loss
 from app.node import World, worker
-from app.vector_clock import Dot, VectorClock, node_of
+from app.peers import Signer
+from app.vector_clock import Dot, VectorClock
 from tests.simulation import loop, storage
 from tests.simulation.network import LIFE, ConnectionReset, Network
 from tests.simulation.oracle import Answered, FinalReads, Oracle, Violation
@@ -57,6 +59,7 @@ CLIENT_PATIENCE_S: Final = 6.0
 _STARTED_AFTER_S: Final = 0.1
 _EXPIRY_MS: Final = 300
 _LAST_KEY: Final = "last"
+_SECRET: Final = "the secret of this cluster"
 _TOLD_TO_WAIT: Final = {
     f"urn:lightcone:{name}" for name in ("syncing", "node-removed", "foreign-context")
 }
@@ -109,7 +112,7 @@ class _Simulation:
             lambda node: self._latest_us[node],
             clients_only=self._clients_only,
         )
-        self._network = Network(self._rng)
+        self._network = Network(self._rng, Signer(_SECRET if plan.signs else None))
         self._network.note = lambda text: record.note("wire", "", text)
         self._wrong: asyncio.Future[None] = self._loop.create_future()
         self._skew_ms = dict(plan.skew_ms)
@@ -258,6 +261,7 @@ class _Simulation:
             node_id=node,
             peers={peer: _url(peer) for peer in self._plan.peers(node)},
             redis_url="redis://127.0.0.1:1",
+            cluster_secret=SecretStr(_SECRET) if self._plan.signs else None,
             expiry_ms=_EXPIRY_MS,
             **settings,
         )
@@ -438,8 +442,15 @@ class _Simulation:
 
     def _are_equal(self) -> bool:
         clocks = {str(self._oracle.clock_of(node)) for node in self._plan.nodes}
-        waiting = any(k.startswith(b"pending:") for s in self._storages.values() for k in s.data)
-        return len(clocks) == 1 and not waiting
+        return len(clocks) == 1 and not self._waits()
+
+    def _waits(self) -> bool:
+        """Whether something is pending or deferred anywhere."""
+        return any(
+            key.startswith((b"pending:", b"deferred:"))
+            for redis in self._storages.values()
+            for key in redis.data
+        )
 
     async def _become_equal(self, give_up_at: float, changes_members: bool) -> bool:
         """Whether all nodes have the same, and nothing waits, before it is time to give up."""
@@ -447,6 +458,8 @@ class _Simulation:
         # Two looks in a row: what a worker sent before it died may still come in.
         while quiet < 2 and self._loop.time() < give_up_at:
             await asyncio.sleep(0.2)
+            if self._waits():
+                await self._declare_what_is_lost()
             quiet = quiet + 1 if self._are_equal() else 0
             if changes_members:
                 await self._bring_back_who_is_removed()
@@ -460,7 +473,7 @@ class _Simulation:
         for node in plan.nodes:
             before = oracle.clock_of(node)
             status = await self._look(node, "/status")
-            pending[node] = status["pending"]["total"]
+            pending[node] = status["pending"]["total"] + status["deferred"]["total"]
             told = VectorClock(status["clock"])
             if not before <= told <= oracle.clock_of(node):
                 raise Violation("G3", f"/status of {node} says {told}")
@@ -486,6 +499,31 @@ class _Simulation:
                 reply = await self._network.ask(node, self._rng(node), "GET", "/readyz", {}, b"")
                 if reply.status == 410:
                     await self._change_member(self._plan.nodes[0], "add", node)
+
+    async def _declare_what_is_lost(self) -> None:
+        """What is deferred for a write that a disk has taken waits for an operator. Whom a node
+        cannot ask may have it, so all have to be reached."""
+        for node in self._plan.nodes:
+            first = next(iter((await self._look(node, "/pending"))["deferred"]), None)
+            if first is None:
+                continue
+            for dot in first["waiting_for"]:
+                if Dot.parse(dot).actor == Dot.parse(first["dot"]).actor:
+                    continue  # the one before it in its lane
+                for pair in self._plan.severed:
+                    self._network.set_weather(*pair, FINE)
+                body = json.dumps({"dots": [dot]}).encode()
+                with suppress(ConnectionReset):
+                    reply = await self._network.ask(
+                        node, self._rng(f"lost {dot}"), "POST", "/lost", {}, body
+                    )
+                    if reply.status == 200:
+                        told = json.loads(reply.body)["lost"]
+                        self._record.note("trouble", node, f"declared lost at {node}: {told}")
+                        losses = [
+                            Loss(one["actor"], one["after"], one["after"] + 1) for one in told
+                        ]
+                        self._oracle.check_losses(f"an operator at {node}", losses)
 
     async def _last_write(self, node: str) -> None:
         """One more write at each node, so that a link that is stuck for ever is found out."""
@@ -575,6 +613,7 @@ class _Simulation:
                 tokens.add(token)
         dots = " ".join(map(str, answer.dots)) or "nothing"
         told = dots if answer.outcome == "ok" else f"{answer.status} {answer.outcome}"
+        told = f"accepted {dots}" if answer.outcome == "accepted" else told
         value = f' "{request.value}"' if request.value else ""
         keys = " ".join(request.keys)
         text = f"{session.name}: {request.kind} {node} {keys}{value} -> {told}"
@@ -602,13 +641,14 @@ class _Simulation:
 def _asked(request: Request) -> tuple[str, str, dict[str, str], bytes]:
     """The method, the path, the headers, and the body by which it is asked for."""
     wait = f"wait={request.wait_s:g}"
+    prefers = {"Prefer": "respond-async"} if request.defers else {}
     match request.kind:
         case "put":
-            headers = {"Content-Type": "text/plain"}
+            headers = {"Content-Type": "text/plain", **prefers}
             wait += f"&ttl={request.ttl_s}" if request.ttl_s else ""
             return "PUT", f"/kv/{request.key}?{wait}", headers, request.value.encode()
         case "delete":
-            return "DELETE", f"/kv/{request.key}?{wait}", {}, b""
+            return "DELETE", f"/kv/{request.key}?{wait}", prefers, b""
         case "get":
             return "GET", f"/kv/{request.key}?{wait}", {}, b""
         case "siblings":
@@ -618,15 +658,18 @@ def _asked(request: Request) -> tuple[str, str, dict[str, str], bytes]:
             ops = [{"put": key, "value": request.value, **ttl} for key in request.keys]
         case _:
             ops = [{"get": key} for key in request.keys]
-    return "POST", f"/txn?{wait}", {}, json.dumps({"ops": ops}).encode()
+    return "POST", f"/txn?{wait}", prefers, json.dumps({"ops": ops}).encode()
 
 
 def _understood(request: Request, carries: bool, reply: Any) -> Answered:
     status = reply.status
+    if status == 202:
+        dots = (Dot.parse(json.loads(reply.body)["dot"]),)
+        return Answered(request, carries, status, "accepted", dots, context=_context(reply))
     if status == 200 and request.kind in ("puts", "gets"):
         return _understood_transaction(request, carries, reply)
     if status in (200, 204) and request.kind in ("put", "delete"):
-        return Answered(request, carries, status, "ok", (_written(request, reply),))
+        return Answered(request, carries, status, "ok", (Dot.parse(reply.headers["Dot"]),))
     if status == 200:
         etag = tuple(Dot.parse(dot) for dot in reply.headers["ETag"].strip('"').split(","))
         winner = Dot.parse(reply.headers["Dot"])
@@ -672,23 +715,10 @@ def _understood_transaction(request: Request, carries: bool, reply: Any) -> Answ
     return Answered(request, carries, 200, "ok", shown, context=context, reads=reads, cut=cut)
 
 
-def _written(request: Request, reply: Any) -> Dot:
-    """The write's name. A delete is not told it, but its context is joined with it."""
-    if reply.status == 200:
-        return Dot.parse(json.loads(reply.body)["dot"])
-    context = _context(reply)
-    actors = [actor for actor in context if node_of(actor) == request.node]
-    if not actors:
-        raise Violation("G7", f"the context after a delete at {request.node} is {context}")
-    # Of the node's incarnations the last is the one that writes.
-    actor = max(actors, key=lambda actor: (len(actor), actor))
-    return Dot(actor, context[actor])
-
-
 def _context(reply: Any) -> VectorClock:
     """What the answer's token says: oracles may look into what clients must not."""
     token: str = reply.headers["Causal-Context"]
-    return VectorClock.parse(token.removeprefix("lc1").replace(";", " "))
+    return VectorClock.parse(token.partition(";s=")[0].removeprefix("lc1").replace(";", " "))
 
 
 def _url(node: str) -> str:

@@ -29,7 +29,7 @@ from yarl import URL
 
 from app import wire
 from app.errors import BadBatch
-from app.peers import Exchange, PeerRefused, PeerUnreachable
+from app.peers import Exchange, PeerRefused, PeerUnreachable, Signer
 from app.wire import Answer, Batch
 from tests.simulation.plan import FINE, Weather
 from tests.simulation.storage import Life
@@ -145,8 +145,9 @@ class Stream:
 class Network:
     """All links between the nodes, and the workers that answer at each."""
 
-    def __init__(self, rng_for: Callable[[str], random.Random]) -> None:
+    def __init__(self, rng_for: Callable[[str], random.Random], signer: Signer) -> None:
         self._rng_for = rng_for
+        self._signer = signer
         self._weather: dict[tuple[str, str], Weather] = {}
         self._rngs: dict[tuple[str, str], random.Random] = {}
         self._serving: dict[str, dict[Life, web.Application]] = {}
@@ -312,7 +313,7 @@ class Network:
         asyncio.get_running_loop().create_task(deliver(), context=context)
 
     async def _ask(self, node: str, body: bytes) -> Reply:
-        headers = {"Content-Type": wire.CONTENT_TYPE}
+        headers = {"Content-Type": wire.CONTENT_TYPE, **self._signer.headers(body)}
         return await self.ask(node, self._rng((node, "")), "POST", "/replicate", headers, body)
 
     async def _never(self) -> None:

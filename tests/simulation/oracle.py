@@ -15,16 +15,19 @@ Where the idea is from: the session guarantees of Terry et al. (1994); Jepsen's 
 that runs beside, as in TigerBeetle's simulator.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app import codec
+from app.keys import end_key, ended_actor
 from app.lost import Loss
-from app.vector_clock import Dot, VectorClock, node_of
+from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock, node_of
 from app.write import SYSTEM, Delete, Operation, Put, Version, Write, expires_us, microseconds
 from tests import model
 from tests.simulation.plan import Request
+from tests.simulation.promises import Broken, Promises
 from tests.simulation.record import Record
 
 FinalReads = Mapping[str, Sequence[tuple[Dot, str]]]
@@ -45,6 +48,7 @@ class Twin(model.Node):
     _clock = VectorClock()
     _timestamp = 0
     _counted = 0
+    _ends = VectorClock()
     stored: dict[str, set[Dot]]
     """Of each key where something expires, what was stored when it was looked at last."""
 
@@ -65,11 +69,19 @@ class Twin(model.Node):
 
     def _count(self) -> None:
         for write in self.applied[self._counted :]:
-            self._clock = self._clock.with_dot(write.dot)
+            self._clock = self._clock.with_dot(write.dot).merge(_closed(write))
+            self._ends = VectorClock({**dict(_ends(write)), **self._ends})
             self._timestamp = max(self._timestamp, write.timestamp)
             puts = [operation for operation in write.operations if isinstance(operation, Put)]
             self.expiring.update(put.key for put in puts if put.ttl_us)
         self._counted = len(self.applied)
+
+    def has(self, dot: Dot) -> bool:
+        """Whether the write is applied, and not one that was declared lost."""
+        is_covered = self.clock.covers(dot)
+        if self.clock[dot.actor] == SEQUENCE_MAX:
+            return dot.sequence <= self._ends[dot.actor]
+        return is_covered
 
     def forget(self, count: int) -> None:
         """The last writes that were applied, so many, never were, and what was removed is perhaps
@@ -78,6 +90,7 @@ class Twin(model.Node):
         self._clock, self._timestamp, self._counted = VectorClock(), 0, 0
         self.removed.clear()
         self.stored.clear()
+        self._ends = VectorClock()
 
 
 @dataclass
@@ -151,6 +164,7 @@ class Oracle:
         self._seen: dict[tuple[str, str], Seen] = {}
         self._acknowledged: dict[Dot, Request] = {}
         self._not_applied: dict[str, Request] = {}
+        self.promises = Promises()
         self.told: set[Dot] = set()
         """What watchers were told."""
         self._latest_us = latest_us
@@ -175,12 +189,12 @@ class Oracle:
         for key, value in data.items():
             if key.startswith(b"log:"):
                 actor = key[4:].decode()
-                self._check_log(node, actor, clock[actor], value)
+                self._check_log(node, actor, _end(data, actor, clock[actor]), value)
                 new = [id_ for id_ in value._ids if _sequence(id_) > twin.clock[actor]]
                 fresh += [_log_entry(actor, id_, value) for id_ in new]
         logged = twin.clock
         for write in fresh:
-            logged = logged.with_dot(write.dot)
+            logged = logged.with_dot(write.dot).merge(_closed(write))
         if merged := clock.beyond(logged):
             self._merge(twin, clock)
             self._record.note("merged", node, f"     {node} merges a snapshot up to {merged}")
@@ -189,9 +203,11 @@ class Oracle:
             for write in fresh:
                 self._note_entry(twin, write)
             twin.applied += fresh
+            self.promises.waits.clear()
             return
         if fresh:
-            for write in fresh:
+            # One after the other: of its own it may have made several at once.
+            for write in sorted(fresh, key=lambda write: write.timestamp):
                 self._check_entry(twin, write)
                 self._note_entry(twin, write)
                 twin.receive([write])
@@ -199,6 +215,8 @@ class Oracle:
                 write = min(twin.pending.values(), key=lambda write: write.timestamp)
                 lacks = write.dependencies.beyond(twin.clock)
                 raise Violation("G1", f"{node} applied {write.dot} before {lacks.entries_text()}")
+        with _violations():
+            self.promises.look(node, twin, data, fresh)
         about = fresh if not merged else twin.applied
         keys = {o.key for write in about for o in write.operations}
         self._check_state(twin, data, keys | self._note_removed(twin, data, keys))
@@ -261,7 +279,7 @@ class Oracle:
         """The twin has applied all that the clock covers: the node has merged a snapshot."""
         for actor in clock.beyond(twin.clock):
             self._firsts[twin.name][actor] = clock[actor] + 1
-        twin.merge(w for w in self.writes.values() if clock.covers(w.dot))
+        twin.merge(w for w in self.living() if clock.covers(w.dot))
         if twin.clock != clock:
             raise Violation("G4", f"{twin.name} merged up to {clock}, which nobody wrote")
 
@@ -282,6 +300,8 @@ class Oracle:
         self._losses[node] += 1
         self._firsts[node].clear()
         self._note_waiting(node, data)
+        with _violations():
+            self.promises.went_back(node, twin, data)
         if not self._clients_only and not _is_merging(data):
             keys = {operation.key for write in lost for operation in write.operations}
             self._check_state(twin, data, keys | self._note_removed(twin, data, keys))
@@ -301,6 +321,7 @@ class Oracle:
         self._losses[node] += 1
         self._firsts[node].clear()
         self._note_waiting(node, data)
+        lost += self.promises.lost_disk(node, self.twins.values(), data)
         gone = [dot for dot in lost if not self._has_somebody(dot)]
         self._gone.update(gone)
         for at in [at for at in self._seen if at[1] == node]:
@@ -310,14 +331,23 @@ class Oracle:
     def _has_somebody(self, dot: Dot) -> bool:
         waits = (dot.actor, str(dot.sequence).encode())
         return any(
-            twin.clock.covers(dot) or waits in self._waiting[node]
-            for node, twin in self.twins.items()
+            twin.has(dot) or waits in self._waiting[node] for node, twin in self.twins.items()
         )
+
+    def living(self) -> list[Write]:
+        """The writes that are not lost."""
+        return [
+            write
+            for dot, write in self.writes.items()
+            if dot not in self._gone or self._has_somebody(dot)
+        ]
 
     def _forget(self, node: str, dot: Dot) -> None:
         if dot in self._acknowledged:
             raise Violation("G3", f"{dot} was acknowledged, and lost in a power cut of {node}")
-        if any(seen.past.covers(dot) for seen in self._seen.values()):
+        if dot not in self.promises.made and any(
+            seen.past.covers(dot) for seen in self._seen.values()
+        ):
             raise Violation("G3", f"{dot} was shown, and lost in a power cut of {node}")
         if dot in self.told:
             raise Violation("G3", f"{dot} was told to a watcher, and lost in a power cut of {node}")
@@ -364,6 +394,9 @@ class Oracle:
     def _check_birth(self, twin: Twin, write: Write) -> None:
         if node_of(write.dot.actor) != twin.name:
             raise Violation("G4", f"{twin.name} applied {write.dot}, which nobody made")
+        if write.dot.actor.endswith("+"):
+            with _violations():
+                self.promises.check_birth(twin.name, write)
         if write.dependencies != twin.clock or write.dot != twin.clock.next_dot(write.dot.actor):
             raise Violation(
                 "G1", f"{write.dot} depends on {write.dependencies}, and {twin.clock} is applied"
@@ -480,7 +513,8 @@ class Oracle:
         for loss in losses:
             for sequence in range(loss.after + 1, loss.through + 1):
                 dot = Dot(loss.actor, sequence)
-                if dot not in self._gone:
+                # What waits when its lane has ended is done under another name: this one is lost.
+                if dot not in self._gone and dot not in self.promises.former:
                     raise Violation("G8", f"{who}: told that {dot} is lost, and no disk was")
                 if self._has_somebody(dot):
                     raise Violation("G8", f"{who}: told that {dot} is lost, and a node has it")
@@ -490,6 +524,9 @@ class Oracle:
         who = f"{request.session} {request.kind} {request.key} at {request.node}"
         if answer.outcome == "not_applied" and request.kind != "delete":
             self._not_applied[request.value] = request
+        if answer.outcome == "accepted":
+            self._check_promise(who, answer)
+            return
         if answer.outcome != "ok" or not answer.dots:
             return
         [dot] = answer.dots
@@ -506,6 +543,24 @@ class Oracle:
             raise Violation("G7", f"{who}: {dot} does not follow {lacks}, which its session saw")
         self._acknowledged[dot] = request
         seen.past = seen.past.merge(self._pasts[dot])
+
+    def _check_promise(self, who: str, answer: Answered) -> None:
+        """What is accepted is kept, and will be done after what its session has seen."""
+        [dot] = answer.dots
+        seen, write = self._seen_by(answer), self.writes.get(dot)
+        if not answer.context.covers(dot):
+            raise Violation("G7", f"{who}: {dot} was accepted, and its context is {answer.context}")
+        with _violations():
+            self.promises.made_to(answer.request, dot, seen.past)
+        name = self.promises.done.get(dot, dot)
+        waits = dot in self.promises.waits.get(answer.request.node, ())
+        if not waits and name not in self.writes and not self._clients_only:
+            raise Violation("G3", f"{who}: {dot} was accepted and is not in Redis")
+        if write is not None and not _says(write, answer.request):
+            raise Violation("G4", f"{who}: {dot} was accepted, and it is {write.operations}")
+        if write is not None and not seen.past <= write.dependencies:
+            raise Violation("G7", f"{who}: {dot} does not follow what its session saw")
+        seen.past = seen.past.with_dot(dot)
 
     def _check_cut(self, answer: Answered) -> None:
         """All keys are shown as they are where just what the cut covers has been applied: so of no
@@ -619,9 +674,10 @@ class Oracle:
         `reads` is what each node answers of each key. Raises Violation.
         """
         everything = VectorClock()
-        gone = {dot for dot in self._gone if not self._has_somebody(dot)}
-        for dot in self.writes.keys() - gone:
-            everything = everything.with_dot(dot)
+        living = self.living()
+        gone = self._gone - {write.dot for write in living}
+        for write in living:
+            everything = everything.with_dot(write.dot).merge(_closed(write))
         for node, twin in self.twins.items():
             if twin.clock != everything:
                 lacks = everything.beyond(twin.clock)
@@ -636,7 +692,11 @@ class Oracle:
                         " ".join(str(dot) for dot, _ in r) for r in (reads[first][key], shown)
                     )
                     raise Violation("G5", f"{key} is {there} at {first} and {here} at {node}")
-        for dot, request in self._acknowledged.items():
+        promised = {
+            self.promises.done.get(dot, dot): promise.request
+            for dot, promise in self.promises.made.items()
+        }
+        for dot, request in {**promised, **self._acknowledged}.items():
             if dot in gone:
                 continue
             if dot not in self.writes:
@@ -650,7 +710,7 @@ class Oracle:
                 if not any(other.dependencies.covers(dot) for other in about):
                     raise Violation("G8", f"{dot} is lost: nothing that replaced it had seen it")
         made: dict[str, Dot] = {}
-        for write in self.writes.values():
+        for write in living:
             for operation in write.operations:
                 if isinstance(operation, Put) and not operation.key.startswith(SYSTEM):
                     value = operation.value.decode()
@@ -660,6 +720,37 @@ class Oracle:
                     if made.get(value, write.dot) != write.dot:
                         raise Violation("G2", f"one put is {made[value]} and {write.dot}, too")
                     made[value] = write.dot
+
+
+def _ends(write: Write) -> list[tuple[str, int]]:
+    """The actors whose end the write declares, and after which of their writes."""
+    return [
+        (actor, int(operation.value))
+        for operation in write.operations
+        if isinstance(operation, Put) and (actor := ended_actor(operation.key))
+    ]
+
+
+def _closed(write: Write) -> VectorClock:
+    """What is covered where the write is applied, for nobody has it."""
+    return VectorClock((actor, SEQUENCE_MAX) for actor, _ in _ends(write))
+
+
+def _end(data: Mapping[bytes, Any], actor: str, sequence: int) -> int:
+    """Up to where the log of an actor goes that has this entry in the clock."""
+    if sequence < SEQUENCE_MAX:
+        return sequence
+    versions = codec.unpack_versions(_fields(data, b"kv:" + end_key(actor).encode()))
+    return min((int(version.value) for version in versions), default=SEQUENCE_MAX)
+
+
+@contextmanager
+def _violations() -> Iterator[None]:
+    """A promise that is broken is a guarantee that is."""
+    try:
+        yield
+    except Broken as broken:
+        raise Violation(broken.guarantee, str(broken)) from None
 
 
 def _log_entry(actor: str, id_: Any, stream: Any) -> Write:

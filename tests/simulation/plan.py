@@ -64,6 +64,8 @@ class Request:
     """The further keys of a transaction."""
     ttl_s: float = 0.0
     """How long what it puts lives; 0 for ever."""
+    defers: bool = False
+    """Whether it prefers that its write is done later, where the node lacks what it has seen."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -191,6 +193,8 @@ class Plan:
     joins: str = ""
     watches: bool = False
     """Whether there is a watcher, which changes its node all the time."""
+    signs: bool = False
+    """Whether the cluster has a secret, so that every context is known to be its own."""
 
     @property
     def has_expiry(self) -> bool:
@@ -235,6 +239,11 @@ class _Planner:
         skew = dict.fromkeys(nodes, 0)
         requests = _with_expiry(requests, random.Random(f"expiry {seed}"))
         steps: list[Step] = _with_transactions(requests, random.Random(f"transactions {seed}"))
+        chance = random.Random(f"deferred {seed}")
+        steps = _with_deferred(steps, chance, nodes, {s.name for s in sessions if s.carries})
+        signs = chance.random() < 0.8
+        if self._has["limits"]:
+            settings["deferred_max"] = chance.choice((1, 2, 1000))
         if self._has["storm"] or self._has["partition"] or self._has["trim"]:
             steps += self._link_changes(weather)
         if self._has["crash"] or (self._has["trim"] and rng.random() < 0.5):
@@ -272,6 +281,7 @@ class _Planner:
             tuple(sorted(steps, key=lambda step: step.at)),
             round(self._length + 0.5, 3),
             joins,
+            signs=signs,
         )
 
     # --- the cluster -----------------------------------------------------------------------------
@@ -509,3 +519,20 @@ def _with_transactions(requests: list[Request], rng: random.Random) -> list[Step
         else:
             steps.append(request)
     return steps
+
+
+def _with_deferred(
+    steps: list[Step], rng: random.Random, nodes: tuple[str, ...], carrying: set[str]
+) -> list[Step]:
+    """In some simulations some of the writes need not be done at once, and are asked for wherever
+    the session comes. Chance of their own."""
+    often = rng.choice((0.0, 0.4, 0.9))
+    return [
+        replace(step, defers=True, node=rng.choice(nodes), wait_s=rng.choice((0.0, 0.0, 0.2)))
+        if isinstance(step, Request)
+        and step.session in carrying
+        and step.kind in ("put", "puts", "delete")
+        and rng.random() < often
+        else step
+        for step in steps
+    ]

@@ -70,6 +70,8 @@ def _what(event: Event) -> str:
         return " ".join(words[::2][:2]) if words[0] == "redis" else words[0]
     if event.kind == "watch":
         return f"watch {words[3]} {words[4]}"
+    if event.kind == "client" and "accepted" in words:
+        return "accepted"
     if event.kind == "client":
         return "refused" if words[-1] in ("unknown", "not_applied") else words[1]
     return words[-1] if event.kind == "wire" and words[-1] in ("lost", "repeated") else event.kind

@@ -53,6 +53,7 @@ def test_the_seeds_are_about_something(outcomes: Outcomes) -> None:
 
 _SEEN_AT_LEAST_5_TIMES = (
     *("put", "get", "siblings", "delete", "refused", "applied", "waits"),
+    *("accepted",),
     *("cut", "heal", "sever", "kill", "pause", "clock", "lost", "repeated"),
     *("power", "power lost", "disk old", "disk lost"),
     *("expired",),

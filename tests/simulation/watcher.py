@@ -216,14 +216,14 @@ class Watcher:
         self._place, self._at, self._state = "", VectorClock(), None
 
     def _writes(self) -> list[Write]:
-        return list(self._oracle.writes.values())
+        return self._oracle.living()
 
     def _note(self, text: str, dot: str = "") -> None:
         self._record.note("watch", "", text, dot)
 
 
 def _clock(place: str) -> VectorClock:
-    return VectorClock.parse(place.removeprefix("lc1").replace(";", " "))
+    return VectorClock.parse(place.partition(";s=")[0].removeprefix("lc1").replace(";", " "))
 
 
 def _shown(write: Write) -> tuple[dict[str, int], list[dict[str, Any]]]:

@@ -1,0 +1,107 @@
+--[[
+  Commit what waits in the lane of an earlier incarnation, where no member has it and none ever
+  will: under new names, for the old ones may be in use.
+
+  KEYS[1]  clock            hash  actor -> sequence applied here
+  KEYS[2]  meta             hash  `actor`: who writes here; `timestamp`: the last one; `merging`: a
+                                  snapshot that is being merged; `deferred_bytes`
+  KEYS[3]  deletes          hash  actor -> its last delete that came to a key with versions
+  KEYS[4]  log:{actor}      stream  entry id SEQUENCE-0
+  KEYS[5]  keys             sorted set  the index of keys (index.inc.lua)
+  KEYS[6]  conflicts        sorted set  those with siblings
+  KEYS[7]  system           set   the keys of the system that were ever written
+  KEYS[8]  expiring         sorted set  keys by when the first of their versions expires
+  KEYS[9]  deferred         hash  lane in which something waits -> the last sequence it has given
+  KEYS[10] deferred:{lane}  hash  what waits in it, by sequence (deferred.inc.lua)
+  KEYS[11] requests         hash  Idempotency-Key -> the write that was done for it
+
+  ARGV[1]  actor      who writes
+  ARGV[2]  lane       of an earlier incarnation
+  ARGV[3]  after      the last write of the lane that any member has
+  ARGV[4]  now        microseconds since 1970, by the worker's wall clock
+  ARGV[5]  kv stem    what the names of the user keys begin with
+  ARGV[6]  channel    where to tell the other workers what was applied
+  ARGV[7]  alert      ... of a key of the system
+
+  Returns  1 if a write was committed, or the lane was ended; else 0: more of it is here meanwhile,
+           or what comes next waits for its context, or nothing waits; then the clock as text.
+           Or nothing (an empty list) if this Redis does not belong to `actor`; or `merging` alone.
+           But for the first, nothing was changed.
+
+  Atomic, because a crash between the commit and the queue would lose a write, or commit it twice
+  (G2, G3).
+
+  With the last of them the end of the lane is declared (ends.inc.lua), in a write of its own. So
+  whoever waits for an old name is served from where the write is applied under its new one, at
+  every node; and what may turn up under an old name after all is a duplicate there.
+  Twin: tests/model.py, Node.commit_former.
+]]
+--@include clocks
+--@include operations
+--@include expiry
+--@include index
+--@include ends
+--@include commit
+--@include deferred
+local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local keys_key, conflicts_key, system_key, expiring_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local deferred_key, queue, requests_key = KEYS[9], KEYS[10], KEYS[11]
+local actor, lane, after, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local kv_stem, channel, alert = ARGV[5], ARGV[6], ARGV[7]
+
+local owner, last, merging =
+  unpack(redis.call('HMGET', meta_key, 'actor', 'timestamp', 'merging'))
+if owner ~= actor or lane == actor .. '+' then
+  return {}
+end
+if merging then
+  return { 'merging' }
+end
+
+local clock = load_clock(clock_key)
+local sequences = {}
+for _, sequence in ipairs(redis.call('HKEYS', queue)) do
+  sequences[#sequences + 1] = tonumber(sequence)
+end
+table.sort(sequences)
+if #sequences == 0 or log_end(kv_stem, lane, clock[lane] or 0) ~= after then
+  return { 0, clock_text(clock) }
+end
+
+local first = sequences[1]
+local head = waiting_at(queue, first)
+for other, sequence in pairs(parse_clock(head.context)) do
+  -- What it has seen of its own lane was committed before it, under another name.
+  if other ~= lane and sequence > (clock[other] or 0) then
+    return { 0, clock_text(clock) }
+  end
+end
+
+local at = {
+  clock = clock_key, meta = meta_key, deletes = deletes_key, log = log_key, keys = keys_key,
+  conflicts = conflicts_key, system = system_key, expiring = expiring_key,
+  channel = channel, alert = alert,
+}
+local kv_keys = {}
+for _, key in operations(head.packed) do
+  kv_keys[#kv_keys + 1] = kv_stem .. key
+end
+local stamp = stamp_after(last, now)
+local dot, ends = commit(at, clock, actor, head.packed, stamp, kv_keys, fields_of_keys(kv_keys))
+keep(at, clock, actor, stamp, ends)
+take_away(meta_key, queue, first, head.packed)
+if #sequences == 1 then
+  redis.call('HDEL', deferred_key, lane)
+  if clock[lane] ~= closed then
+    local key, value = string.char(0) .. 'end/' .. lane, string.format('%.0f', after)
+    local declaration = string.format('3:put,%d:', #key) .. key
+      .. string.format(',10:text/plain,%d:%s,', #value, value)
+    local last_keys = { kv_stem .. key }
+    local _, ended = commit(at, clock, actor, declaration, stamp + 1, last_keys, fields_of_keys(last_keys))
+    keep(at, clock, actor, stamp + 1, ended)
+  end
+end
+
+note_done(requests_key, head.request, string.format('%s:%.0f', lane, first), dot,
+  string.format('%.0f', stamp), clock_text(clock))
+return { 1, clock_text(clock) }

@@ -1,0 +1,152 @@
+"""What nodes have accepted and not yet done: each is done once, after what it follows, or was lost
+with a disk.
+
+What it is: `Promises`. The oracle tells it of each change of a Redis and of each answer 202.
+
+What it assumes and guarantees: what waits is read from Redis, so that an entry which goes away is
+missed at once: it must have become a write in that step, or have come home. Of the past that a
+session had when its write was accepted it knows from the oracle, and not from the node.
+
+What it does not know: which node should do what when.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from app import codec
+from app.vector_clock import Dot, VectorClock, node_of
+from app.write import Write
+from tests.simulation.plan import Request
+
+_STEM = b"deferred:"
+
+
+class Broken(Exception):
+    """A promise is broken: the guarantee, and what happened."""
+
+    def __init__(self, guarantee: str, text: str) -> None:
+        super().__init__(text)
+        self.guarantee = guarantee
+
+
+class Holder(Protocol):
+    """Who has applied writes."""
+
+    def has(self, dot: Dot) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The request that was accepted, and what its session had seen then."""
+
+    request: Request
+    past: VectorClock
+
+
+@dataclass
+class Promises:
+    """All that was promised, by dot."""
+
+    made: dict[Dot, Promise] = field(default_factory=dict)
+    done: dict[Dot, Dot] = field(default_factory=dict)
+    """What was done under another name than that which it was promised under."""
+    waits: dict[str, dict[Dot, codec.Deferred]] = field(default_factory=dict)
+    former: set[Dot] = field(default_factory=set)
+    """What waited when its lane had ended."""
+
+    def made_to(self, request: Request, dot: Dot, past: VectorClock) -> None:
+        """The client was told so. Raises Broken."""
+        if dot in self.made:
+            raise Broken("G4", f"{dot} was promised before, to another")
+        self.made[dot] = Promise(request, past)
+
+    def look(
+        self, node: str, holder: Holder, data: Mapping[bytes, Any], fresh: Sequence[Write]
+    ) -> None:
+        """The node holds this now, and has just applied the `fresh` writes. Raises Broken."""
+        before, now = self.waits.get(node, {}), _waiting(data)
+        for dot in now.keys() - before.keys():
+            if holder.has(dot):
+                raise Broken("G4", f"{dot} was given again by {node}")
+        for dot in now.keys() & before.keys():
+            if now[dot] != before[dot]:
+                raise Broken("G4", f"{dot} was given to two writes by {node}")
+        for dot in sorted(before.keys() - now.keys()):
+            if not holder.has(dot):
+                self.done[dot] = self._done_as(node, before[dot], fresh)
+        for write in fresh:
+            if write.dot in before:
+                self._check(write.dot, before[write.dot], write)
+        self._note(node, data, now)
+
+    def check_birth(self, node: str, write: Write) -> None:
+        """The node has made this write in a lane, and it was waiting there. Raises Broken."""
+        if write.dot not in self.waits.get(node, {}):
+            raise Broken("G4", f"{node} made {write.dot}, which nobody was promised")
+
+    def went_back(self, node: str, holder: Holder, data: Mapping[bytes, Any]) -> None:
+        """The node has lost what nobody was told of. Raises Broken."""
+        self._forget(node, data)
+        for dot in self._of(node):
+            if not self._is_kept(dot, [holder]):
+                raise Broken("G3", f"{dot} was accepted, and lost in a power cut of {node}")
+
+    def lost_disk(
+        self, node: str, holders: Iterable[Holder], data: Mapping[bytes, Any]
+    ) -> list[Dot]:
+        """The node holds this now, and no more: what is lost for good of what waited there."""
+        before = {*self.waits.get(node, {}), *self._of(node)}
+        self._forget(node, data)
+        holders = list(holders)
+        return [dot for dot in sorted(before) if not self._is_kept(dot, holders)]
+
+    def _of(self, node: str) -> list[Dot]:
+        return [dot for dot in self.made if node_of(dot.actor) == node]
+
+    def _is_kept(self, dot: Dot, holders: Iterable[Holder]) -> bool:
+        name = self.done.get(dot, dot)
+        waits = any(dot in waiting for waiting in self.waits.values())
+        return waits or any(holder.has(name) for holder in holders)
+
+    def _forget(self, node: str, data: Mapping[bytes, Any]) -> None:
+        now = _waiting(data)
+        for dot in now:
+            self.done.pop(dot, None)
+        self._note(node, data, now)
+
+    def _note(self, node: str, data: Mapping[bytes, Any], now: dict[Dot, codec.Deferred]) -> None:
+        self.waits[node] = now
+        actor = (data[b"meta"].get(b"actor") or b"").decode() if b"meta" in data else ""
+        self.former |= {dot for dot in now if dot.actor != f"{actor}+"}
+
+    def _done_as(self, node: str, waited: codec.Deferred, fresh: Sequence[Write]) -> Dot:
+        """Under which name it was done."""
+        for write in fresh:
+            if write.operations == waited.operations and waited.dot in self.former:
+                self._check(waited.dot, waited, write)
+                return write.dot
+        raise Broken("G8", f"{waited.dot} was accepted by {node}, and is gone")
+
+    def _check(self, dot: Dot, waited: codec.Deferred, write: Write) -> None:
+        """It was done after what it follows. Of its own lane it follows what came before it."""
+        if write.operations != waited.operations:
+            raise Broken("G4", f"{write.dot} is not what was accepted as {dot}")
+        needs = [waited.context]
+        if dot in self.made:
+            needs.append(self.made[dot].past)
+        for need in needs:
+            lacks = [d for d in need.beyond(write.dependencies).dots() if d.actor != dot.actor]
+            if lacks:
+                raise Broken("G1", f"{write.dot} was accepted after {lacks[0]}, and done before it")
+
+
+def _waiting(data: Mapping[bytes, Any]) -> dict[Dot, codec.Deferred]:
+    found = {}
+    for key, value in data.items():
+        if key.startswith(_STEM):
+            lane = key.removeprefix(_STEM).decode()
+            for sequence, packed in value.items():
+                one = codec.unpack_deferred(lane, int(sequence), packed)
+                found[one.dot] = one
+    return found
