@@ -169,6 +169,7 @@ class KVStore:
         RedisUnavailable.
         """
         commit = Commit(operations, conditions, reads, most, request)
+        await self.identity.writer()  # each waits for that, and not one batch after the other
         outcome = await self._commits.wish((context, commit))
         match outcome:
             case Failed():
@@ -188,7 +189,7 @@ class KVStore:
 
         Raises NotReady, Syncing, RedisUnavailable; then none of them is, as far as is known.
         """
-        actor = await self.identity.writer()
+        actor = self.identity.actor
         for context, _ in asked:
             self._still_covers(context)
         with translated(changes=True):

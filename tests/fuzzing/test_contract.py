@@ -21,6 +21,7 @@ from tests.effort import effort, time_enough
 pytestmark = time_enough()
 
 ROOT = Path(__file__).parents[2]
+CONFIG = Path(__file__).with_name("schemathesis.toml")
 #: Some 503 are declared; and what fits the schemas may be of another cluster, or of no use.
 NOT_LOOKED_AT = "not_a_server_error,positive_data_acceptance"
 #: What schemathesis would read to its end, and that has none (tests/test_watching.py asks for it).
@@ -57,7 +58,10 @@ def test_whatever_a_node_is_asked_it_answers_as_its_contract_says(
         "off",
     ]
     ran = subprocess.run(
-        [sys.executable, "-m", "schemathesis.cli", "run", f"{node}/openapi.json", *options],
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)),
+            *("run", f"{node}/openapi.json", *options),
+        ],
         cwd=tmp_path,
         env={
             **os.environ,
