@@ -18,7 +18,6 @@ client has read is there; here with the client's own write.
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -44,16 +43,6 @@ from app.vector_clock import Dot, VectorClock
 from app.write import Operation
 
 NOTHING: Final = VectorClock()
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """How many deferred writes wait, how many bytes their operations have, and the next one of the
-    lane that writes, or else of an earlier one."""
-
-    total: int
-    bytes: int
-    next: Deferred | None
 
 
 class DeferredWrites:
@@ -191,17 +180,18 @@ class DeferredWrites:
         with translated():
             return codec.unpack_clock(await self._redis.hgetall(self._keys.deferred))
 
-    async def waiting(self) -> Waiting:
-        """What waits, in few words. Raises RedisUnavailable."""
-        lanes = sorted(await self.given())
+    async def counts(self) -> tuple[int, int]:
+        """How many wait, and how many bytes their operations have. Raises RedisUnavailable."""
+        lanes = await self.given()
+        if not lanes:
+            return 0, 0
         with translated():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.hget(self._keys.meta, "deferred_bytes")
                 for lane in lanes:
                     pipeline.hlen(self._keys.lane(lane))
                 size, *counts = await pipeline.execute()
-        first = await self.first(1)
-        return Waiting(sum(counts), int(size or 0), first[0] if first else None)
+        return sum(counts), int(size or 0)
 
     async def first(self, limit: int) -> list[Deferred]:
         """At most `limit` of those that wait, by lane, in order. Raises RedisUnavailable."""

@@ -79,7 +79,7 @@ class Gathering(Generic[Wish, Result]):
     async def _ask_for(self, batch: list[tuple[Wish, asyncio.Future[Result]]]) -> None:
         try:
             results = await self._ask([wish for wish, _ in batch])
-        except Exception as error:
+        except Exception as error:  # whatever it is, it is for those who wait to deal with
             for _, waiter in batch:
                 if not waiter.done():
                     waiter.set_exception(error)

@@ -198,13 +198,14 @@ class StatusRoutes:
 
     async def _deferred(self, clock: VectorClock) -> shapes.DeferredCount:
         """How many deferred writes wait, and what for."""
-        waiting = await self.deferred.waiting()
-        if (first := waiting.next) is None:
+        total, size = await self.deferred.counts()
+        if not total or not (found := await self.deferred.first(1)):
             return {"total": 0, "bytes": 0, "next": None, "waiting_for": [], "since_s": None}
+        (first,) = found
         waits = self.deferred.waits_for(first.dot, first.context, clock)
         return {
-            "total": waiting.total,
-            "bytes": waiting.bytes,
+            "total": total,
+            "bytes": size,
             "next": str(first.dot),
             "waiting_for": [str(dot) for dot in waits],
             "since_s": round((self.now_us() - first.since_us) / 1e6, 3),
@@ -305,12 +306,13 @@ class StatusRoutes:
         try:
             clock = await self.store.clock()
             life = await self.store.life()
+            deferred, _ = await self.deferred.counts()
             standing = metrics.Standing(
                 life.actor,
                 life.since_us,
                 clock,
                 await self.buffer.counts(),
-                (await self.deferred.waiting()).total,
+                deferred,
                 await self._peers(clock, await self.board.peers(self.members.others)),
             )
         except errors.RedisUnavailable:
@@ -336,13 +338,14 @@ class StatusRoutes:
             }
             for blocked in await self.buffer.blocked(PENDING_SHOWN_MAX)
         ]
+        deferred, _ = await self.deferred.counts()
         answer: shapes.Pending = {
             "total": sum(counts.values()),
             "writes": writes,
-            "deferred_total": (await self.deferred.waiting()).total,
+            "deferred_total": deferred,
             "deferred": [
                 self._deferred_write(one, clock, peers)
-                for one in await self.deferred.first(PENDING_SHOWN_MAX)
+                for one in (await self.deferred.first(PENDING_SHOWN_MAX) if deferred else ())
             ],
         }
         return web.json_response(answer)

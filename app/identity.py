@@ -117,6 +117,8 @@ class Identity:
 
     async def settles(self) -> bool:
         """Whether it is settled who writes, now or in a moment."""
+        if self._settled.is_set():
+            return True
         with suppress(TimeoutError):
             async with asyncio.timeout(_SOON_S):
                 await self._settled.wait()

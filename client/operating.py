@@ -36,7 +36,8 @@ class Operating(Asking):
         return await self._about(node, "status", "/status", answers.status)
 
     async def pending(self, node: str | None = None) -> Pending:
-        """What waits in the buffer of this node, or else of the nearest that answers, and for what.
+        """What waits at this node, or else at the nearest that answers, and for what: writes that
+        came too early, and deferred ones.
 
         Raises BadInput, NotApplied.
         """

@@ -49,7 +49,7 @@ def run_seeds(
         plan = plan_for(seed, profile)
         try:
             result = simulate(plan, clients_only=clients_only)
-        except Exception:
+        except Exception:  # what breaks the simulation itself is a finding, too
             violation: str | None = traceback.format_exc()
         else:
             violation = result.violation

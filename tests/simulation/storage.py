@@ -449,7 +449,7 @@ class _Connection(FakeBaseAsyncConnection, redis_link._Tcp):  # type: ignore[mis
             if lost:
                 storage.note("loses a connection after a command")
                 self._fails_on_read = RedisConnectionError("Connection reset by peer")
-        except BaseException:
+        except BaseException:  # a cancellation too leaves a connection that nobody can use
             await self.disconnect(nowait=True)
             raise
 
@@ -463,7 +463,7 @@ class _Connection(FakeBaseAsyncConnection, redis_link._Tcp):  # type: ignore[mis
                 self._is_sent = False
                 await self._storage.until_synced()
             self._check_lost()
-        except BaseException:
+        except BaseException:  # a cancellation too leaves a connection that nobody can use
             await self.disconnect(nowait=True)
             raise
         response = await super().read_response(*args, **kwargs)
