@@ -234,3 +234,18 @@ class Keys:
     @property
     def pending_stem(self) -> str:
         return f"{self.prefix}pending:"
+
+
+def committing(keys: Keys, actor: str) -> list[str]:
+    """What every script that commits is given first, for writes of this actor
+    (lua/commit.inc.lua)."""
+    return [
+        keys.clock,
+        keys.meta,
+        keys.deletes,
+        keys.log(actor),
+        keys.keys,
+        keys.conflicts,
+        keys.system,
+        keys.expiring,
+    ]

@@ -16,7 +16,7 @@ from app import codec, scripts
 from app.commits import Accepted, Committed, Reused
 from app.errors import Syncing
 from app.incarnation import lane_of
-from app.keys import Keys
+from app.keys import Keys, committing
 from app.scripts import source
 from app.vector_clock import Dot, VectorClock
 from app.write import Operation
@@ -110,14 +110,7 @@ class LaneScripts:
         keys, lane = self._keys, lane_of(actor)
         reply: list[Any] = await self._commit_deferred(
             keys=[
-                keys.clock,
-                keys.meta,
-                keys.deletes,
-                keys.log(lane),
-                keys.keys,
-                keys.conflicts,
-                keys.system,
-                keys.expiring,
+                *committing(keys, lane),
                 keys.deferred,
                 keys.lane(lane),
                 keys.requests,
@@ -158,14 +151,7 @@ class LaneScripts:
         keys = self._keys
         reply: list[Any] = await self._commit_former(
             keys=[
-                keys.clock,
-                keys.meta,
-                keys.deletes,
-                keys.log(actor),
-                keys.keys,
-                keys.conflicts,
-                keys.system,
-                keys.expiring,
+                *committing(keys, actor),
                 keys.deferred,
                 keys.lane(lane),
                 keys.requests,

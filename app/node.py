@@ -203,7 +203,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
 
         def reader(prefix: str = "") -> SnapshotReader:
             part = config.batch_max_bytes
-            return SnapshotReader(admitted, keys, admitted_scripts, store, part, prefix)
+            return SnapshotReader(admitted, keys, store, part, prefix)
 
         def snapshot_for(peer: str) -> SnapshotSending:
             return SnapshotSending(peer, config.node_id, reader(), board, now_us, world.rng)
@@ -212,7 +212,6 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             config.node_id,
             admitted,
             keys,
-            admitted_scripts,
             board,
             buffer,
             progress,

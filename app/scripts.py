@@ -17,10 +17,9 @@ from redis.asyncio import Redis
 
 from app import codec
 from app.commits import Accepted, Commit, Committed, Failed, Fields, Moved, Outcome, Reused, TooMuch
-from app.errors import Held, LogTrimmed, Syncing
+from app.errors import Held, Syncing
 from app.incarnation import Remembered, Settled
-from app.keys import Keys
-from app.snapshot import Cut, Kept, KeyState, Part
+from app.keys import Keys, committing
 from app.vector_clock import Dot, VectorClock
 from app.write import Write
 
@@ -73,11 +72,6 @@ class Scripts:
         self._keys = keys
         self._commit_writes = redis.register_script(source("commit_writes"))
         self._receive_writes = redis.register_script(source("receive_writes"))
-        self._read_cut = redis.register_script(source("read_cut"))
-        self._stage_part = redis.register_script(source("stage_part"))
-        self._merge_keys = redis.register_script(source("merge_keys"))
-        self._give_up_snapshot = redis.register_script(source("give_up_snapshot"))
-        self._finish_merge = redis.register_script(source("finish_merge"))
         self._claim_node = redis.register_script(source("claim_node"))
         self._find_hole = redis.register_script(source("find_hole"))
         self._read_keys = redis.register_script(source("read_keys"))
@@ -128,16 +122,9 @@ class Scripts:
             args += [condition.wanted for condition in conditions]
         reply: list[Any] = await self._commit_writes(
             keys=[
-                keys.clock,
-                keys.meta,
-                keys.deletes,
-                keys.log(actor),
-                keys.keys,
-                keys.conflicts,
+                *committing(keys, actor),
                 keys.requests,
                 keys.requests_order,
-                keys.system,
-                keys.expiring,
                 *names,
             ],
             args=args,
@@ -225,110 +212,6 @@ class Scripts:
         applied, duplicate, pending, refused, drained, more = map(int, reply[:6])
         clocks = (VectorClock.parse(text.decode()) for text in reply[6:])
         return Received(applied, duplicate, pending, refused, drained, bool(more), *clocks)
-
-    async def read_cut(self, since: VectorClock, most: int) -> tuple[Cut, list[KeyState]] | None:
-        """The keys written since that clock, and the cut at which they are so
-        (`lua/read_cut.lua`). None: more than `most` writes, or not now.
-
-        Raises LogTrimmed.
-        """
-        keys = self._keys
-        reply: list[Any] = await self._read_cut(
-            keys=[keys.clock, keys.meta, keys.deletes],
-            args=[since.entries_text(), keys.kv_stem, keys.log_stem, most],
-        )
-        if not reply:
-            return None
-        if len(reply) == 1:
-            raise LogTrimmed(since)
-        clock, deletes, timestamp, *held = reply
-        cut = Cut(
-            VectorClock.parse(clock.decode()), VectorClock.parse(deletes.decode()), int(timestamp)
-        )
-        states = [
-            codec.unpack_key_state(key.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
-            for key, flat in zip(held[::2], held[1::2], strict=True)
-        ]
-        return cut, states
-
-    async def stage_part(
-        self, node: str, source: str, part: Part, now_us: int, patience_us: int
-    ) -> Kept | Dot | None:
-        """Keep a part of a snapshot (`lua/stage_part.lua`). None: Redis is not the node's. A dot:
-        a write of the node's own actor that Redis has lost; nothing was changed."""
-        keys, cut = self._keys, part.cut
-        args: list[str | int | bytes] = [
-            node,
-            part.snapshot,
-            source,
-            part.name,
-            part.after,
-            part.total,
-            now_us,
-            patience_us,
-            "-" if cut is None else cut.clock.entries_text(),
-            "" if cut is None else cut.deletes.entries_text(),
-            0 if cut is None else cut.timestamp,
-            keys.staged_stem(part.snapshot),
-        ]
-        for state in part.keys:
-            fields = codec.pack_key_state(state)
-            args += (state.key, len(fields) // 2, *fields)
-        reply: list[Any] = await self._stage_part(
-            keys=[keys.meta, keys.snapshot, keys.staging, keys.clock], args=args
-        )
-        if not reply:
-            return None
-        if len(reply) == 3:
-            return Dot(reply[0].decode(), int(reply[1]))
-        return Kept(reply[0].decode(), reply[1].decode())
-
-    async def merge_keys(self, snapshot: str, names: Sequence[str], *, staged: bool) -> bool:
-        """Merge those of the keys that are staged, or those that are not (`lua/merge_keys.lua`).
-        False: that snapshot is not being merged."""
-        keys = self._keys
-        reply = await self._merge_keys(
-            keys=[
-                keys.meta,
-                keys.snapshot,
-                keys.deletes,
-                keys.keys,
-                keys.conflicts,
-                keys.system,
-                keys.expiring,
-            ],
-            args=[snapshot, keys.kv_stem, keys.staged_stem(snapshot), int(staged), *names],
-        )
-        return bool(reply)
-
-    async def give_up_snapshot(self, snapshot: str) -> bool:
-        """Stop receiving that snapshot (`lua/give_up_snapshot.lua`): whether it was received."""
-        keys = self._keys
-        reply = await self._give_up_snapshot(keys=[keys.meta, keys.snapshot], args=[snapshot])
-        return bool(reply)
-
-    async def finish_merge(self, snapshot: str) -> VectorClock:
-        """End a merge (`lua/finish_merge.lua`): the clock after it. Empty: that snapshot is not
-        being merged."""
-        keys = self._keys
-        reply: bytes = await self._finish_merge(
-            keys=[
-                keys.clock,
-                keys.meta,
-                keys.deletes,
-                keys.received,
-                keys.snapshot,
-                keys.staging,
-            ],
-            args=[
-                snapshot,
-                keys.log_stem,
-                keys.pending_stem,
-                keys.applied_channel,
-                keys.system_channel,
-            ],
-        )
-        return VectorClock.parse(reply.decode())
 
     async def list_keys(
         self, first: bytes, last: bytes, limit: int, now_us: int

@@ -22,8 +22,8 @@ from app.errors import LogTrimmed
 from app.keys import Keys
 from app.kv_store import KVStore
 from app.redis_link import translated
-from app.scripts import Scripts
 from app.snapshot import Cut, KeyState, Sending
+from app.snapshot_scripts import SnapshotScripts
 from app.vector_clock import VectorClock
 
 _SCAN_COUNT: Final = 256
@@ -42,7 +42,6 @@ class SnapshotReader:
         self,
         redis: Redis,
         keys: Keys,
-        scripts: Scripts,
         store: KVStore,
         part_max_bytes: int,
         prefix: str = "",
@@ -50,7 +49,7 @@ class SnapshotReader:
         """Keys that do not begin with `prefix` are read only if they are written meanwhile."""
         self._redis: Any = redis  # redis-py's types say bytes or str for every reply
         self._keys = keys
-        self._scripts = scripts
+        self._scripts = SnapshotScripts(redis, keys)
         self._store = store
         self._part_max_bytes = part_max_bytes
         self._prefix = prefix

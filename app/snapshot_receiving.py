@@ -24,8 +24,8 @@ from app.keys import Keys
 from app.log import get_logger
 from app.progress import Progress
 from app.redis_link import translated
-from app.scripts import Scripts
 from app.snapshot import Kept, Part
+from app.snapshot_scripts import SnapshotScripts
 from app.vector_clock import Dot, VectorClock
 
 log = get_logger(__name__)
@@ -59,7 +59,6 @@ class SnapshotReceiving:
         node: str,
         redis: Redis,
         keys: Keys,
-        scripts: Scripts,
         board: Board,
         buffer: PendingBuffer,
         progress: Progress,
@@ -70,7 +69,7 @@ class SnapshotReceiving:
         self._node = node
         self._redis: Any = redis  # redis-py's types say bytes or str for every reply
         self._keys = keys
-        self._scripts = scripts
+        self._scripts = SnapshotScripts(redis, keys)
         self._board = board
         self._buffer = buffer
         self._progress = progress

@@ -29,6 +29,7 @@ from app.progress import Progress
 from app.redis_link import run_of
 from app.redis_program import find_redis_server, redis_servers
 from app.scripts import Scripts
+from app.snapshot_scripts import SnapshotScripts
 from app.vector_clock import VectorClock
 from app.write import Put, Write
 from tests import effort  # noqa: F401 (registers the profile that `make fuzz` chooses)
@@ -166,6 +167,10 @@ class Store:
     buffer: PendingBuffer
     deferred: DeferredWrites
     time_us: list[int]
+
+    @property
+    def snapshots(self) -> SnapshotScripts:
+        return SnapshotScripts(self.redis, self.keys)
 
     async def say(self, *values: bytes) -> None:
         """The node writes these values of lunch, one after the other."""

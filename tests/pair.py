@@ -36,6 +36,7 @@ from app.scripts import Received, Scripts
 from app.snapshot import Kept
 from app.snapshot_reading import SnapshotReader
 from app.snapshot_receiving import SnapshotReceiving
+from app.snapshot_scripts import SnapshotScripts
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import Dot, VectorClock
 from app.wire import Batch
@@ -87,7 +88,6 @@ class Worker:
             name,
             pair.redis,
             keys,
-            self.scripts,
             self.board,
             self.buffer,
             self.progress,
@@ -234,7 +234,7 @@ class Pair:
         return SnapshotSending(
             peer,
             self.twin.name,
-            SnapshotReader(self.redis, self.keys, worker.scripts, worker.store, part_max_bytes),
+            SnapshotReader(self.redis, self.keys, worker.store, part_max_bytes),
             worker.board,
             lambda: self.now_us,
             random.Random(f"{self.twin.name} {peer} {self.now_us} {part_max_bytes}"),
@@ -276,7 +276,7 @@ class Pair:
         twin.receive(())
 
     async def _merge_and_die(self, snapshot: str, count: int) -> None:
-        scripts = self.workers[0].scripts
+        scripts = SnapshotScripts(self.redis, self.keys)
         for staged, stem in ((False, self.keys.kv_stem), (True, self.keys.staged_stem(snapshot))):
             names = sorted(await self.redis.keys(f"{stem}*"))
             for name in names[: count if staged else len(names)]:

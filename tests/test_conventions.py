@@ -18,6 +18,7 @@ from app.lane_scripts import LaneScripts
 from app.problems import OF_NO_ROUTE, STATUS, kind
 from app.scripts import Scripts
 from app.settings_text import list_settings
+from app.snapshot_scripts import SnapshotScripts
 from tools import contract_page
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +43,7 @@ NO_TEST_FILE = {
     "checks": "what a request may look like: tests/test_http_api.py sends what may not",
     "existence": "one rule: tests/test_deferred.py asks for what it decides",
     "lane_scripts": "scripts made callable: tests/lua/test_deferred.py calls them",
+    "snapshot_scripts": "scripts made callable: tests/lua/test_snapshots.py calls them",
     "http_backup": "two routes around backup.py: tests/test_backup.py asks them",
     "http_members": "what members are shown and changed: tests/test_members.py asks for it",
     "http_explain": "the search in the logs: tests/test_explain.py asks for it",
@@ -113,6 +115,7 @@ def test_every_script_is_loaded_once() -> None:
     redis = Registering()
     Scripts(cast(Redis, redis), Keys())
     LaneScripts(cast(Redis, redis), Keys())
+    SnapshotScripts(cast(Redis, redis), Keys())
     assert sorted(redis.texts) == sorted(scripts.source(path.stem) for path in LUA)
 
 

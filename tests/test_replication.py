@@ -116,7 +116,7 @@ def sending_to(store: Store, peer: str) -> SnapshotSending:
     return SnapshotSending(
         peer,
         "A",
-        SnapshotReader(store.redis, store.keys, store.scripts, store.store, 1024 * 1024),
+        SnapshotReader(store.redis, store.keys, store.store, 1024 * 1024),
         board_of(store),
         lambda: store.time_us[0],
         random.Random(2),
@@ -402,7 +402,7 @@ class PeerThatReceives(Peer):
         if batch.part is None:
             return answer
         self.parts.append(batch.part)
-        held = await self.store.scripts.stage_part("B", "A", batch.part, 0, 1)
+        held = await self.store.snapshots.stage_part("B", "A", batch.part, 0, 1)
         assert isinstance(held, Kept)
         if batch.part.cut is not None and held.last == batch.part.name:
             self.node.merge(self.written)

@@ -10,6 +10,7 @@ from app.commits import Committed
 from app.keys import Keys
 from app.lane_scripts import LaneScripts
 from app.scripts import LUA, Received, Scripts, source
+from app.snapshot_scripts import SnapshotScripts
 from app.vector_clock import Dot, VectorClock
 from app.write import Put
 from tests.commits import commit_one
@@ -29,8 +30,8 @@ def test_a_script_contains_what_it_includes(name: str) -> None:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_each_script_has_one_typed_method(name: str) -> None:
-    typed = [bound for bound in (Scripts, LaneScripts) if callable(getattr(bound, name, None))]
-    assert len(typed) == 1
+    bound = (Scripts, LaneScripts, SnapshotScripts)
+    assert len([one for one in bound if callable(getattr(one, name, None))]) == 1
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

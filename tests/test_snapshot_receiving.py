@@ -16,7 +16,6 @@ def receiving_of(store: Store, worker: str = "first") -> SnapshotReceiving:
         "A",
         store.redis,
         store.keys,
-        store.scripts,
         Board(store.redis, store.keys, store.scripts, worker),
         store.buffer,
         store.progress,
@@ -66,7 +65,7 @@ async def test_a_merge_that_was_begun_is_finished_by_another_worker(make_store: 
     await first.take("B", part("p1", "", *MANY, cut="B:300"))
     # The first worker has the lease, merges some, and dies.
     await a.scripts.hold_lease(MERGE, "first", 60_000)
-    assert await a.scripts.merge_keys("s1", MANY[:100], staged=True)
+    assert await a.snapshots.merge_keys("s1", MANY[:100], staged=True)
     second = receiving_of(a, "second")
     await second.tidy()
     state = await second.state()

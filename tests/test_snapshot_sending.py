@@ -19,7 +19,7 @@ def sending_of(store: Store, part_max_bytes: int = 300, seed: int = 1) -> Snapsh
     return SnapshotSending(
         "B",
         "A",
-        SnapshotReader(store.redis, store.keys, store.scripts, store.store, part_max_bytes),
+        SnapshotReader(store.redis, store.keys, store.store, part_max_bytes),
         Board(store.redis, store.keys, store.scripts, "a worker"),
         lambda: store.time_us[0],
         random.Random(seed),

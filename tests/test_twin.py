@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from app import codec, lane_scripts, scripts
+from app import codec, lane_scripts, scripts, snapshot_scripts
 from app.conditions import Condition
 from app.context import Contexts
 from app.errors import InvariantError, RedisUnavailable
@@ -429,7 +429,7 @@ def test_a_broken_script_is_told_from_its_twin(
             return mutated(text, mutation.old, mutation.new)
         return text
 
-    for module in (scripts, lane_scripts):
+    for module in (scripts, lane_scripts, snapshot_scripts):
         monkeypatch.setattr(module, "source", source)
     same_each_time = settings(
         effort(1000), derandomize=True, database=None, phases=[Phase.generate]

@@ -39,6 +39,7 @@
   Twin: tests/model.py, Node.accept.
 ]]
 --@include clocks
+--@include state
 --@include requests
 local clock_key, meta_key, deferred_key, queue = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local requests_key, order_key = KEYS[5], KEYS[6]
@@ -47,13 +48,9 @@ local known, deferred_stem = tonumber(ARGV[6]), ARGV[7]
 local most, most_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 local request, fingerprint, requests_max = ARGV[10], ARGV[11], tonumber(ARGV[12])
 
-local owner, bytes, merging =
-  unpack(redis.call('HMGET', meta_key, 'actor', 'deferred_bytes', 'merging'))
-if owner ~= actor then
-  return {}
-end
-if merging then
-  return { 'merging' }
+local unfit = state_of(meta_key, 'actor', actor)
+if unfit then
+  return unfit
 end
 
 local clock = load_clock(clock_key)
@@ -71,7 +68,8 @@ local waiting = 0
 for _, one in ipairs(redis.call('HKEYS', deferred_key)) do
   waiting = waiting + redis.call('HLEN', deferred_stem .. one)
 end
-if waiting >= most or tonumber(bytes or 0) + #packed > most_bytes then
+local bytes = tonumber(redis.call('HGET', meta_key, 'deferred_bytes') or 0)
+if waiting >= most or bytes + #packed > most_bytes then
   return { 'full' }
 end
 
@@ -81,5 +79,7 @@ redis.call('HSET', queue, sequence,
   string.format('%.0f', now) .. ' ' .. context .. '\n' .. request .. '\n' .. packed)
 redis.call('HSET', deferred_key, lane, sequence)
 redis.call('HINCRBY', meta_key, 'deferred_bytes', #packed)
-remember(requests_key, order_key, request, now, fingerprint, { dot, '0', context }, requests_max)
+if request ~= '' then
+  remember(requests_key, order_key, request, now, fingerprint, { dot, '0', context }, requests_max)
+end
 return { 'accepted', dot, clock_text(clock), 0 }

@@ -8,8 +8,8 @@
   commit(at, clock, actor, packed, stamp, kv_keys, fields_of) -> dot, the actors whose end it
   declares. `kv_keys` are the `kv:` keys of the operations, in order, and `fields_of` says what the
   fields of each are called (fields_of_keys): what is no hash is found before anything is written.
-  `clock` covers the write afterwards. The first command is XADD, which Redis refuses when it is out of memory; after it,
-  nothing is refused half-way.
+  `clock` covers the write afterwards. The first command is XADD, which Redis refuses when it is out
+  of memory; after it, nothing is refused half-way.
 
   keep(at, clock, actor, stamp, ended): what was committed of that actor, last with this timestamp,
   is in the clock, and all workers are told.

@@ -40,6 +40,7 @@
   Twin: tests/model.py, Node.commit_deferred.
 ]]
 --@include clocks
+--@include state
 --@include operations
 --@include expiry
 --@include index
@@ -52,13 +53,9 @@ local deferred_key, queue, requests_key = KEYS[9], KEYS[10], KEYS[11]
 local actor, lane, now, kv_stem = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local deferred_stem, channel, alert, drain_max = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
 
-local owner, last, merging =
-  unpack(redis.call('HMGET', meta_key, 'actor', 'timestamp', 'merging'))
-if owner ~= actor then
-  return {}
-end
-if merging then
-  return { 'merging' }
+local unfit, last = state_of(meta_key, 'actor', actor)
+if unfit then
+  return unfit
 end
 
 local clock = load_clock(clock_key)

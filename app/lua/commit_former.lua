@@ -37,6 +37,7 @@
   Twin: tests/model.py, Node.commit_former.
 ]]
 --@include clocks
+--@include state
 --@include operations
 --@include expiry
 --@include index
@@ -49,13 +50,12 @@ local deferred_key, queue, requests_key = KEYS[9], KEYS[10], KEYS[11]
 local actor, lane, after, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local kv_stem, channel, alert = ARGV[5], ARGV[6], ARGV[7]
 
-local owner, last, merging =
-  unpack(redis.call('HMGET', meta_key, 'actor', 'timestamp', 'merging'))
-if owner ~= actor or lane == actor .. '+' then
-  return {}
+local unfit, last = state_of(meta_key, 'actor', actor)
+if unfit then
+  return unfit
 end
-if merging then
-  return { 'merging' }
+if lane == actor .. '+' then
+  return {}
 end
 
 local clock = load_clock(clock_key)

@@ -9,12 +9,12 @@
   KEYS[4]  log:{actor}  stream  entry id SEQUENCE-0
   KEYS[5]  keys         sorted set  the index of keys (index.inc.lua)
   KEYS[6]  conflicts    sorted set  those with siblings
-  KEYS[7]  requests     hash        Idempotency-Key -> the write that was done for it
-  KEYS[8]  requests-order  list     those keys, oldest first
-  KEYS[9]  system       set         the keys of the system that were ever written: those that begin
+  KEYS[7]  system       set         the keys of the system that were ever written: those that begin
                                     with a NUL
-  KEYS[10] expiring     sorted set  keys by when the first of their versions expires
+  KEYS[8]  expiring     sorted set  keys by when the first of their versions expires
                                     (expiry.inc.lua)
+  KEYS[9]  requests     hash        Idempotency-Key -> the write that was done for it
+  KEYS[10] requests-order  list     those keys, oldest first
   KEYS[11+] kv:{key}    hash    for each write: one per operation, in order; then one per condition;
                                 then one for each key that is read
 
@@ -63,6 +63,7 @@
   Twin: tests/model.py, Node.write.
 ]]
 --@include clocks
+--@include state
 --@include operations
 --@include expiry
 --@include conditions
@@ -72,21 +73,17 @@
 --@include commit
 --@include requests
 local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local keys_key, conflicts_key, requests_key, order_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local system_key, expiring_key = KEYS[9], KEYS[10]
+local keys_key, conflicts_key, system_key, expiring_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local requests_key, order_key = KEYS[9], KEYS[10]
 local actor, now, channel, known = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local requests_max, alert, deferred_stem = tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local first_kv = 11
 local first_write = 8
 local fields_of_a_write = 6
 
-local owner, last, merging =
-  unpack(redis.call('HMGET', meta_key, 'actor', 'timestamp', 'merging'))
-if owner ~= actor then
-  return {}
-end
-if merging then
-  return { 'merging' }
+local unfit, last = state_of(meta_key, 'actor', actor)
+if unfit then
+  return unfit
 end
 
 local clock = load_clock(clock_key)

@@ -31,9 +31,9 @@
            for, the greatest sequence that the first waiting write of any actor lacks; and
            survivors: what was here of actors whose end was declared to be earlier.
            Or actor and sequence of a write in the batch that the actor who writes here made, or
-           made in its lane, and that is not here: Redis has lost it, and would give its name again. Or nothing (an
-           empty list) if this Redis is not the node's. Or `merging` alone: keys are merged with
-           a snapshot, and nothing can be applied to them. In these cases nothing was changed.
+           made in its lane, and that is not here: Redis has lost it, and would give its name again.
+           Or nothing (an empty list) if this Redis is not the node's. Or `merging` alone: keys are
+           merged with a snapshot, and nothing can be applied to them. In these cases nothing was changed.
 
   Atomic, because a crash between value and clock would lose a write or apply it twice (G2, G3).
 
@@ -49,6 +49,7 @@
   Twin: tests/model.py, Node.receive.
 ]]
 --@include clocks
+--@include state
 --@include operations
 --@include index
 --@include expiry
@@ -60,13 +61,9 @@ local channel, pending_max, drain_max, now = ARGV[5], tonumber(ARGV[6]), tonumbe
 local alert = ARGV[9]
 local first_write, fields_per_write = 10, 5
 
-local owner, author, last, merging =
-  unpack(redis.call('HMGET', meta_key, 'node', 'actor', 'timestamp', 'merging'))
-if owner ~= node then
-  return {}
-end
-if merging then
-  return { 'merging' }
+local unfit, last, author = state_of(meta_key, 'node', node)
+if unfit then
+  return unfit
 end
 
 local clock = load_clock(clock_key)

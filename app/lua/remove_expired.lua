@@ -26,18 +26,16 @@
   Twin: tests/model.py, Node.remove_expired.
 ]]
 --@include clocks
+--@include state
 --@include index
 --@include expiry
 local meta_key, expiring_key, deletes_key = KEYS[1], KEYS[2], KEYS[3]
 local keys_key, conflicts_key = KEYS[4], KEYS[5]
 local node, now, most, kv_stem = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 
-local owner, last, merging = unpack(redis.call('HMGET', meta_key, 'node', 'timestamp', 'merging'))
-if owner ~= node then
-  return {}
-end
-if merging then
-  return { 'merging' }
+local unfit, last = state_of(meta_key, 'node', node)
+if unfit then
+  return unfit
 end
 now = hlc_now(now, last)
 

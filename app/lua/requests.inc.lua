@@ -33,9 +33,6 @@ local function done_before(requests_key, deferred_stem, clock, request, fingerpr
 end
 
 local function remember(requests_key, order_key, request, now, fingerprint, done, most)
-  if request == '' then
-    return
-  end
   redis.call('HSET', requests_key, request,
     table.concat({ string.format('%.0f', now), fingerprint, unpack(done) }, ' '))
   redis.call('RPUSH', order_key, request)

@@ -27,8 +27,8 @@
 
   Returns  the snapshot that is being received now, and the last part of it that is kept;
            or actor and sequence, and `lost`: the cut covers a write of the actor who writes here,
-           or of its lane, that is not here; nothing was changed. Or nothing (an empty list) if this Redis is not
-           the node's.
+           or of its lane, that is not here; nothing was changed. Or nothing (an empty list) if this
+           Redis is not the node's.
 
   Atomic, because each part must be kept once and in order, whoever sends: a part that came late
   would bring back an older state of its keys.

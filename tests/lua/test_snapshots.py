@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from app.errors import LogTrimmed, Syncing
-from app.scripts import Scripts
 from app.snapshot import Cut, Kept, KeyState, Part
 from app.vector_clock import Dot, VectorClock
 from app.write import Delete, Put, Version, Write
@@ -36,7 +35,7 @@ def cut_at(text: str, deletes: str = "") -> Cut:
 
 
 async def stage(store: Store, part: Part, source: str = "B", now_us: int = 0) -> Kept | Dot | None:
-    return await store.scripts.stage_part(store.node, source, part, now_us, PATIENCE_US)
+    return await store.snapshots.stage_part(store.node, source, part, now_us, PATIENCE_US)
 
 
 async def begun(store: Store, name: str = "s1") -> None:
@@ -45,7 +44,7 @@ async def begun(store: Store, name: str = "s1") -> None:
 
 async def merge(store: Store, name: str = "s1", *, twice: bool = False) -> VectorClock:
     """Merge the whole, as the receiver does; with `twice`, begun anew after a crash."""
-    scripts, redis = store.scripts, store.redis
+    scripts, redis = store.snapshots, store.redis
     for staged in (False, False, True, True) if twice else (False, True):
         stem = f"staged:{name}:" if staged else "kv:"
         names = [key.decode().removeprefix(stem) for key in await redis.keys(f"{stem}*")]
@@ -66,7 +65,7 @@ async def test_the_cut_is_read_with_the_keys_written_since(make_store: MakeStore
     for key in ("x", "y", "z"):
         await a.store.commit([Put(key, key.encode(), "text/plain")])
     await a.store.commit([Delete("y")])
-    found = await a.scripts.read_cut(clock("A:1"), 3)
+    found = await a.snapshots.read_cut(clock("A:1"), 3)
     assert found is not None
     cut, states = found
     assert cut == Cut(clock("A:4"), clock("A:4"), (await a.store.life()).timestamp)
@@ -78,8 +77,8 @@ async def test_with_more_writes_than_allowed_it_is_not_read(make_store: MakeStor
     a = await make_store("A")
     for _ in range(3):
         await a.store.commit([Put("x", b"")])
-    assert await a.scripts.read_cut(clock(""), 2) is None
-    assert await a.scripts.read_cut(clock(""), 3) is not None
+    assert await a.snapshots.read_cut(clock(""), 2) is None
+    assert await a.snapshots.read_cut(clock(""), 3) is not None
 
 
 async def test_what_the_log_has_no_more_cannot_be_read_again(make_store: MakeStore) -> None:
@@ -88,15 +87,15 @@ async def test_what_the_log_has_no_more_cannot_be_read_again(make_store: MakeSto
         await a.store.commit([Put("x", b"")])
     await a.store.log.trim("A", 2, 1)
     with pytest.raises(LogTrimmed):
-        await a.scripts.read_cut(clock("A:1"), 10)
-    assert await a.scripts.read_cut(clock("A:2"), 10) is not None
+        await a.snapshots.read_cut(clock("A:1"), 10)
+    assert await a.snapshots.read_cut(clock("A:2"), 10) is not None
 
 
 async def test_no_cut_is_read_while_a_snapshot_is_merged(make_store: MakeStore) -> None:
     a = await make_store("A")
     await begun(a)
     await stage(a, Part("s1", "p1", "", 9, (), cut_at("B:1")))
-    assert await a.scripts.read_cut(clock(""), 10) is None
+    assert await a.snapshots.read_cut(clock(""), 10) is None
 
 
 # --- staging --------------------------------------------------------------------------------------
@@ -171,7 +170,7 @@ async def test_a_cut_beyond_what_this_node_wrote_shows_that_it_lost_writes(
 async def test_the_redis_of_another_node_is_left_alone(make_store: MakeStore) -> None:
     a = await make_store("A")
     part = Part("s1", "", "", 9)
-    assert await a.scripts.stage_part("B", "C", part, 0, PATIENCE_US) is None
+    assert await a.snapshots.stage_part("B", "C", part, 0, PATIENCE_US) is None
     assert not await a.redis.exists("snapshot")
 
 
@@ -274,7 +273,7 @@ async def test_after_a_merge_logs_go_on_after_the_cut_and_what_waits_is_looked_a
 async def test_merging_what_is_not_to_be_merged_changes_nothing(make_store: MakeStore) -> None:
     a = await make_store("A")
     await a.store.commit([Put("x", b"mine")])
-    scripts: Scripts = a.scripts
+    scripts = a.snapshots
     assert not await scripts.merge_keys("s1", ["x"], staged=False)
     assert await scripts.finish_merge("s1") == clock("")
     assert await dots(a, "x") == ["A:1"]
@@ -295,12 +294,12 @@ async def test_the_timestamp_after_a_merge_is_later_than_all_that_was_merged(
 async def test_what_is_given_up_makes_room_unless_it_is_being_merged(make_store: MakeStore) -> None:
     a = await make_store("A")
     await begun(a)
-    assert not await a.scripts.give_up_snapshot("another")
-    assert await a.scripts.give_up_snapshot("s1")
-    assert not await a.scripts.give_up_snapshot("s1")
+    assert not await a.snapshots.give_up_snapshot("another")
+    assert await a.snapshots.give_up_snapshot("s1")
+    assert not await a.snapshots.give_up_snapshot("s1")
     await begun(a, "s2")
     await stage(a, Part("s2", "p1", "", 9, (state("x", "B:1"),), cut_at("B:1")))
-    assert not await a.scripts.give_up_snapshot("s2")
+    assert not await a.snapshots.give_up_snapshot("s2")
     assert await merge(a, "s2") == clock("B:1")
 
 
