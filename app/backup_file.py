@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from app import wire
+from app import part_forms
 from app.errors import BadBackup
 from app.snapshot import Part
 
@@ -59,7 +59,7 @@ class Writer:
 
     def part(self, part: Part) -> bytes:
         """One part."""
-        packed = wire.encode_part(part)
+        packed = part_forms.encode(part)
         return self._noted(_FRAME.pack(len(packed), len(part.keys)) + packed)
 
     def end(self) -> bytes:
@@ -119,7 +119,7 @@ class Reader:
         if self._last is not None and self._last.cut is not None:
             raise BadBackup("The backup has more parts after its last.")
         taken = self._take(_FRAME.size + length)
-        before, self._last = self._last, wire.decode_part(taken[_FRAME.size :])
+        before, self._last = self._last, part_forms.decode(taken[_FRAME.size :])
         return [] if before is None else [before]
 
     def _read_header(self) -> list[Part] | None:

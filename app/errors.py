@@ -22,6 +22,7 @@
         ├── UnknownPeer          a sender that is no member
         ├── SameNodeId           a sender that has our own NODE_ID
         ├── Misdirected          a batch meant for another node
+        ├── OtherBase            a batch was said from a base that this node does not hold
         ├── UnknownActor         a write, or a dependency, of an actor of no member
         ├── TooLarge
         ├── NoSuchKey
@@ -161,6 +162,16 @@ class SameNodeId(RequestError):
 
 class Misdirected(RequestError):
     """The batch is for another node than this one."""
+
+
+class OtherBase(RequestError):
+    """A batch says clocks as what differs from a base that this node does not hold."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The batch leaves out what its sender takes this node to have of former incarnations, "
+            "and that is not what it has. Nothing of it was applied. Send it with whole clocks."
+        )
 
 
 class UnknownActor(RequestError):
@@ -319,12 +330,15 @@ class Stopping(RequestError):
 
 class Syncing(RequestError):
     """The node merges a snapshot with what it holds: until that is done, its keys are no state that
-    could be read or written."""
+    could be read or written. `merged` says how many of its keys are in, of about how many."""
 
-    def __init__(self) -> None:
+    def __init__(self, merged: tuple[int, int] | None = None) -> None:
+        so_far = "GET /status says how far it has come"
+        if merged is not None:
+            so_far = f"{merged[0]} of {merged[1]} keys are in"
         super().__init__(
-            "This node is merging a snapshot from a peer, for it was away for long; GET /status "
-            "says how far it has come. Nothing was done. Try again soon, or at another node."
+            f"This node is merging a snapshot from a peer, for it was away for long; {so_far}. "
+            "Nothing was done. Try again soon, or at another node."
         )
 
 

@@ -22,6 +22,7 @@ from app.config import Config
 from app.contract import Content, Parameter, Route
 from app.errors import listing
 from app.identity import Identity
+from app.incarnation import former
 from app.interface import Interface
 from app.log import get_logger
 from app.members import Members
@@ -62,7 +63,8 @@ REPLICATE: Final = Route(
     ),
     problems=(
         *(errors.BadBatch, errors.BadSignature, errors.UnknownPeer, errors.SameNodeId),
-        *(errors.Misdirected, errors.UnknownActor, errors.RedisUnavailable, *contract.WITH_BODY),
+        *(errors.OtherBase, errors.Misdirected, errors.UnknownActor, errors.RedisUnavailable),
+        *contract.WITH_BODY,
     ),
 )
 
@@ -90,7 +92,7 @@ class ReplicateRoutes:
         limit = self.config.replicate_max_bytes
         body = await checks.body(request, limit, "batch", "REPLICATE_MAX_BYTES")
         self.signer.check(body, request.headers.get(SIGNATURE_HEADER))
-        batch = wire.decode_batch(body)
+        batch = wire.decode_batch(body, former(self.progress.clock))
         await self._check_sender(batch)
         actors = {write.dot.actor for write in batch.writes}
         actors.update(*(write.dependencies for write in batch.writes))
@@ -127,7 +129,8 @@ class ReplicateRoutes:
                 None if sender is None else sender.removed,
                 kept,
                 await self._clocks(batch.sender) if batch.asks_clocks else {},
-            )
+            ),
+            batch.base,
         )
         return web.Response(
             body=answer, content_type=wire.CONTENT_TYPE, headers=self.signer.headers(answer)

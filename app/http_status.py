@@ -371,7 +371,11 @@ class StatusRoutes:
 
     async def readyz(self, _request: web.Request) -> web.Response:
         """This node can serve: its Redis answers, and holds its state."""
-        await self.store.check()
+        try:
+            await self.store.check()
+        except errors.Syncing:
+            state = await self.receiving.state()
+            raise errors.Syncing((state.merged, state.keys) if state else None) from None
         self.members.check()
         await self._check_joined()
         answer: shapes.Ready = {"status": "ready"}

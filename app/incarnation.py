@@ -105,6 +105,18 @@ def is_later(actor: str, than: str) -> bool:
     return node_of(actor) == node_of(than) and _tag(actor) > _tag(than)
 
 
+def former(clock: VectorClock) -> VectorClock:
+    """The part of the clock that is about actors that have ended: a later incarnation has written.
+
+    It hardly ever changes any more.
+    """
+    newest: dict[str, int] = {}
+    for actor in clock:
+        node = node_of(actor)
+        newest[node] = max(newest.get(node, -1), _tag(actor))
+    return VectorClock((a, s) for a, s in clock.items() if _tag(a) < newest[node_of(a)])
+
+
 def settle(
     node: str,
     redis: Remembered,

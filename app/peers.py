@@ -8,16 +8,23 @@ Does not know what is in a batch, when to send one, or how often to try.
 
 import hashlib
 import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 from typing import Final, Protocol
 
 import aiohttp
 import msgspec
 
 from app import wire
+from app.clock_forms import NOTHING
 from app.errors import BadBatch, BadSignature, LightconeError
+from app.incarnation import former
+from app.vector_clock import VectorClock
 from app.wire import Answer, Batch
 
 SIGNATURE_HEADER: Final = "Cluster-Signature"
+OTHER_BASE: Final = "urn:lightcone:other-base"
 _ANSWER_MAX_BYTES: Final = 1024 * 1024
 """An answer holds three clocks: this is room for ten thousand actors."""
 
@@ -79,6 +86,46 @@ class Signer:
         return hmac.new(self._key, b"replicate" + body, hashlib.sha256).hexdigest()
 
 
+class OtherBaseError(Exception):
+    """The peer does not hold the base that a batch was said from."""
+
+
+class Bases:
+    """What one node takes each peer to hold of former incarnations, so as not to say it again.
+
+    It is what the peer had when it answered last. Guarantees that a peer that has something else
+    meanwhile is told everything.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[str, VectorClock] = {}
+
+    async def exchange(self, batch: Batch, post: Callable[[bytes], Awaitable[bytes]]) -> Answer:
+        """The answer to the batch, which `post` brings to the peer.
+
+        Raises BadBatch, and what `post` does, except OtherBaseError.
+        """
+        base = self._of.get(batch.receiver, NOTHING)
+        try:
+            reply = await post(wire.encode_batch(replace(batch, base=base)))
+        except OtherBaseError:
+            base = NOTHING
+            reply = await post(wire.encode_batch(batch))
+        answer = wire.decode_answer(reply, base)
+        self._of[batch.receiver] = former(answer.clock)
+        return answer
+
+
+def raise_for(status: int, reply: bytes) -> None:
+    """The peer took the batch. Raises OtherBaseError, PeerRefused."""
+    if status == 200:
+        return
+    kind, why = _problem(reply)
+    if kind == OTHER_BASE:
+        raise OtherBaseError
+    raise PeerRefused(f"it answered {status}: {why or 'and gave no reason'}")
+
+
 class HttpExchange:
     """Exchanges over HTTP: `POST /replicate`."""
 
@@ -86,22 +133,11 @@ class HttpExchange:
         self._session = session
         self._signer = signer
         self._timeout = aiohttp.ClientTimeout(total=timeout_ms / 1000)
+        self._bases = Bases()
 
     async def __call__(self, url: str, batch: Batch) -> Answer:
-        body = wire.encode_batch(batch)
         try:
-            async with self._session.post(
-                f"{url}/replicate",
-                data=body,
-                headers={"Content-Type": wire.CONTENT_TYPE, **self._signer.headers(body)},
-                timeout=self._timeout,
-                allow_redirects=False,
-            ) as response:
-                reply = await _read(response)
-                if response.status != 200:
-                    raise PeerRefused(_why(response.status, reply))
-                self._signer.check(reply, response.headers.get(SIGNATURE_HEADER))
-                answer = wire.decode_answer(reply)
+            answer = await self._bases.exchange(batch, partial(self._post, url))
         except (BadBatch, BadSignature) as error:
             raise PeerRefused(error.detail) from None
         except TimeoutError:
@@ -114,6 +150,19 @@ class HttpExchange:
             )
         return answer
 
+    async def _post(self, url: str, body: bytes) -> bytes:
+        async with self._session.post(
+            f"{url}/replicate",
+            data=body,
+            headers={"Content-Type": wire.CONTENT_TYPE, **self._signer.headers(body)},
+            timeout=self._timeout,
+            allow_redirects=False,
+        ) as response:
+            reply = await _read(response)
+            raise_for(response.status, reply)
+            self._signer.check(reply, response.headers.get(SIGNATURE_HEADER))
+            return reply
+
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
@@ -124,9 +173,10 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _why(status: int, reply: bytes) -> str:
+def _problem(reply: bytes) -> tuple[str, str]:
+    """The type and the detail of a problem; empty for what is none."""
     try:
-        detail = msgspec.json.decode(reply, type=dict[str, object]).get("detail")
+        said = msgspec.json.decode(reply, type=dict[str, object])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        detail = None
-    return f"it answered {status}: {detail or 'and gave no reason'}"
+        return "", ""
+    return str(said.get("type") or ""), str(said.get("detail") or "")

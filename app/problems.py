@@ -44,6 +44,7 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.LastMember: 409,
     errors.NodeRemoved: 410,
     errors.NotLost: 409,
+    errors.OtherBase: 409,
     errors.Lost: 410,
     errors.TooFarBack: 410,
     errors.PreconditionFailed: 412,

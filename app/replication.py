@@ -35,7 +35,7 @@ from app.relay import PeerView
 from app.snapshot import Kept, Part
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import VectorClock, node_of
-from app.wire import Answer, Batch
+from app.wire import ENTRIES_MAX, Answer, Batch
 from app.write import Put, Write
 
 log = get_logger(__name__)
@@ -311,11 +311,13 @@ class Link:
 
 
 def _one_batch(writes: Iterable[Write], max_writes: int, max_bytes: int) -> list[Write]:
-    """The first of `writes`, until there are `max_writes` or they hold `max_bytes`."""
+    """The first of `writes`, until there are `max_writes` or they hold `max_bytes`; not more than
+    a receiver takes."""
     batch: list[Write] = []
-    size = 0
+    size = entries = 0
     for write in writes:
-        if len(batch) == max_writes or size >= max_bytes:
+        entries += len(write.dependencies)
+        if len(batch) == max_writes or size >= max_bytes or entries > ENTRIES_MAX:
             break
         batch.append(write)
         size += _size(write)

@@ -184,6 +184,20 @@ class VectorClock(Mapping[str, int]):
         """The entries of this clock that `other` does not cover: what `other` lacks."""
         return self._of({a: s for a, s in self._entries.items() if s > other[a]})
 
+    def since(self, before: Self) -> dict[str, int]:
+        """What has to be said of this clock to who knows `before`: the entries that differ, 0 for
+        one that is not here (Singhal and Kshemkalyani 1992)."""
+        ours, theirs = self._entries, before._entries
+        said = {actor: s for actor, s in ours.items() if theirs.get(actor) != s}
+        said.update((actor, 0) for actor in theirs if actor not in ours)
+        return said
+
+    def with_changes(self, said: Mapping[str, int]) -> Self:
+        """The clock of which `said` was said to who knows this one."""
+        if not said:
+            return self
+        return self._of({a: s for a, s in {**self._entries, **said}.items() if s})
+
     def dots(self) -> list[Dot]:
         """The last dot of each actor, by actor."""
         return [Dot(actor, self._entries[actor]) for actor in sorted(self._entries)]

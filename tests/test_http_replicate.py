@@ -78,7 +78,7 @@ def raw_write(**changes: Any) -> list[Any]:
 
 def raw_batch(*writes: list[Any], **changes: Any) -> bytes:
     """A batch of B for A as it travels, with some fields changed."""
-    fields = {"version": 2, "sender": "B", "receiver": "A", "clock": {}, "writes": list(writes)}
+    fields = {"version": 3, "sender": "B", "receiver": "A", "clock": {}, "writes": list(writes)}
     return msgspec.msgpack.encode({**fields, **changes})
 
 
@@ -90,16 +90,16 @@ GOOD = raw_batch(raw_write())
 BAD_BATCHES = {
     "nothing": b"",
     "garbage": b"\xc1\xff\x00",
-    "json": b'{"version": 2, "sender": "B", "receiver": "A", "clock": {}, "writes": []}',
+    "json": b'{"version": 3, "sender": "B", "receiver": "A", "clock": {}, "writes": []}',
     "truncated": GOOD[:-1],
     "truncated early": GOOD[:9],
     "something after it": GOOD + b"\0",
     "a list": msgspec.msgpack.encode([1, "B", "A", {}, []]),
     "deeply nested": b"\x91" * 100_000,
-    "a later version": raw_batch(raw_write(), version=3),
-    "a later version with other fields": msgspec.msgpack.encode({"version": 3, "from": "B"}),
+    "a later version": raw_batch(raw_write(), version=4),
+    "a later version with other fields": msgspec.msgpack.encode({"version": 4, "from": "B"}),
     "version 0": raw_batch(version=0),
-    "a field that is missing": msgspec.msgpack.encode({"version": 2, "sender": "B"}),
+    "a field that is missing": msgspec.msgpack.encode({"version": 3, "sender": "B"}),
     "a field too many": raw_batch(more=1),
     "a clock with zero": raw_batch(clock={"B": 0}),
     "a clock beyond numbers": raw_batch(clock={"B": 2**53}),
@@ -148,7 +148,7 @@ async def test_a_batch_of_another_version_is_told_which_version_is_spoken(redis_
         for name in ("a later version", "a later version with other fields"):
             response = await client.post("/replicate", data=BAD_BATCHES[name])
             detail = (await problem(response, 400, "bad-batch"))["detail"]
-            assert "protocol version 3, and this node speaks 2" in detail
+            assert "protocol version 4, and this node speaks 3" in detail
 
 
 async def test_the_raw_batch_of_these_tests_is_good(redis_url: str) -> None:
@@ -168,6 +168,7 @@ async def test_the_raw_batch_of_these_tests_is_good(redis_url: str) -> None:
         (raw_batch(raw_write(), sender="A"), 409, "same-node-id", "NODE_ID"),
         (raw_batch(raw_write(), sender="A", receiver="B"), 409, "same-node-id", "NODE_ID"),
         (raw_batch(raw_write(), receiver="C"), 421, "misdirected", "'C'"),
+        (raw_batch(raw_write(), base=b"another."), 409, "other-base", "whole clocks"),
     ],
 )
 async def test_a_batch_of_the_wrong_people_is_refused_as_a_whole(

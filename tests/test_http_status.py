@@ -2,6 +2,8 @@
 
 import asyncio
 
+from redis import Redis
+
 from app import __version__
 from app.write import Delete, Operation, Put
 from tests.model import Node
@@ -9,6 +11,7 @@ from tests.one_node import (
     PEERS,
     SECRET,
     node_a,
+    problem,
     put,
     put_by,
     replicated,
@@ -86,3 +89,21 @@ async def test_a_node_that_is_told_to_end_ends_whatever_it_was_about_to_do(redis
         async with asyncio.timeout(10), node_a(redis_url):
             for _ in range(steps):
                 await asyncio.sleep(0)
+
+
+async def test_a_node_that_merges_is_not_ready_and_says_how_far_it_is(
+    redis_url: str,
+) -> None:
+    async with node_a(redis_url) as client:
+        await put(client, "lunch", b"soup")  # it is settled who writes here
+        with Redis.from_url(redis_url) as redis:
+            about = {"id": "s1", "source": "B", "last": "p1", "clock": "B:9", "begun": "1"}
+            redis.hset("snapshot", mapping={**about, "keys": 300, "total": 300, "merged": 120})
+            redis.hset("meta", "merging", "s1")
+            said = await problem(await client.get("/readyz"), 503, "syncing")
+            assert "120 of 300 keys are in" in said["detail"]
+            said = await problem(await client.get("/kv/lunch"), 503, "syncing")
+            assert "GET /status" in said["detail"]
+            redis.delete("snapshot")
+            redis.hdel("meta", "merging")
+        assert (await client.get("/readyz")).status == 200

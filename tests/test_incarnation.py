@@ -10,6 +10,7 @@ from app.incarnation import (
     Remembered,
     Settled,
     asks_all_peers,
+    former,
     has_written,
     is_later,
     lane_of,
@@ -224,3 +225,18 @@ def test_a_redis_that_forgot_what_its_lane_gave_has_lost_something() -> None:
     assert after("A+:5", "A+:5") == after("", "A+:2") == after("A+:5", "") == Settled("A")
     assert after("A+:4", "A+:5").reason == ("Redis has lost deferred writes: A+:5 was accepted")
     assert after("", "A+:3").actor.startswith("A~")
+
+
+@pytest.mark.parametrize(
+    ("has", "ended"),
+    [
+        ("", ""),
+        ("A:3 B:1", ""),
+        ("A:3 A+:2 B:1", ""),  # a lane ends with its actor, and no sooner
+        ("A:3 A+:2 A~m1:1 B:1", "A:3 A+:2"),
+        ("A:3 A~m1:1 A~m2:4 A~m2+:1 B~m9:2", "A:3 A~m1:1"),
+        ("A:3 A~m1+:1", "A:3"),
+    ],
+)
+def test_an_actor_is_former_once_a_later_incarnation_has_written(has: str, ended: str) -> None:
+    assert former(clock(has)) == clock(ended)

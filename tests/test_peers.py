@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from app import wire
-from app.errors import BadSignature
+from app.errors import BadSignature, OtherBase
 from app.peers import (
     SIGNATURE_HEADER,
     HttpExchange,
@@ -216,6 +216,58 @@ async def test_an_answer_in_many_pieces_comes_back_whole(serve: Serve, exchange:
         return response
 
     assert await exchange(await serve(handler)) == ANSWER
+
+
+ENDED = VectorClock({"B~1": 5, "C~1": 7})
+
+
+async def test_what_the_peer_has_of_former_incarnations_is_not_said_again(
+    serve: Serve, session: aiohttp.ClientSession
+) -> None:
+    got: list[Batch] = []
+    now = ENDED.merge(VectorClock({"A": 1, "B~2": 1, "C~2": 1}))
+
+    async def handler(request: web.Request) -> web.Response:
+        batch = wire.decode_batch(await request.read(), ENDED)
+        got.append(batch)
+        return web.Response(
+            body=wire.encode_answer(replace(ANSWER, clock=now, received=now), batch.base)
+        )
+
+    url = await serve(handler)
+    exchange = HttpExchange(session, Signer(None), LONG_MS)
+    batch = replace(BATCH, clock=now)
+    answers = [await exchange(url, batch) for _ in range(3)]
+    assert {(answer.clock, answer.received) for answer in answers} == {(now, now)}
+    assert [batch.base for batch in got] == [VectorClock(), ENDED, ENDED]
+    assert {batch.clock for batch in got} == {now}
+
+
+async def test_a_peer_that_has_something_else_meanwhile_is_told_everything(
+    serve: Serve, session: aiohttp.ClientSession
+) -> None:
+    holds = [ENDED, VectorClock({"B~1": 5}), VectorClock()]
+    got: list[Batch] = []
+    refused = 0
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        nonlocal refused
+        try:
+            batch = wire.decode_batch(await request.read(), holds[len(got)])
+        except OtherBase:
+            refused += 1
+            return await problem(409, b'{"type": "urn:lightcone:other-base"}')(request)
+        got.append(batch)
+        has = holds[len(got) - 1].merge(VectorClock({"B~2": 1, "C~2": 1}))
+        return web.Response(body=wire.encode_answer(replace(ANSWER, clock=has), batch.base))
+
+    url = await serve(handler)
+    exchange = HttpExchange(session, Signer(None), LONG_MS)
+    batch = replace(BATCH, clock=ENDED)
+    for _ in holds:
+        await exchange(url, batch)
+    assert [(batch.base, batch.clock) for batch in got] == [(VectorClock(), ENDED)] * 3
+    assert refused == 2
 
 
 # --- the peer answers, and it is of no use -------------------------------------------------------

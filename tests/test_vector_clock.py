@@ -354,3 +354,20 @@ def test_an_example_of_beyond() -> None:
 def test_the_dots_of_a_clock_make_the_clock(a: VectorClock) -> None:
     assert VectorClock(a.dots()) == a
     assert all(a.covers(dot) for dot in a.dots())
+
+
+# --- what differs --------------------------------------------------------------------------------
+
+
+@given(clocks, clocks)
+def test_what_differs_makes_one_clock_of_another(before: VectorClock, after: VectorClock) -> None:
+    assert before.with_changes(after.since(before)) == after
+
+
+@given(clocks, clocks)
+def test_nothing_differs_of_equal_clocks_alone(one: VectorClock, other: VectorClock) -> None:
+    assert (one.since(other) == {}) == (one == other)
+
+
+def test_what_differs_says_zero_for_what_is_absent() -> None:
+    assert clock("A:2 B:1").since(clock("B:1 C:4")) == {"A": 2, "C": 0}

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from app import wire
-from app.errors import BadBatch
+from app.errors import BadBatch, OtherBase
 from app.vector_clock import Dot, VectorClock
 from app.wire import Answer, Batch
 from app.write import (
@@ -24,7 +24,9 @@ from tests.effort import effort, time_enough
 from tests.fuzzing.damage import damaged
 from tests.strategies import actors, clocks, patient, timestamps, writes
 
-batches = st.builds(Batch, actors, actors, clocks, st.lists(writes(), max_size=3).map(tuple))
+batches = st.builds(
+    Batch, actors, actors, clocks, st.lists(writes(), max_size=3).map(tuple), base=clocks
+)
 counts = st.integers(0, 10_000)
 answers = st.builds(
     Answer, actors, clocks, clocks, clocks, counts, counts, counts, counts, timestamps
@@ -62,13 +64,65 @@ ANSWER = Answer(
 @patient
 @given(batches)
 def test_a_batch_comes_back(batch: Batch) -> None:
-    assert wire.decode_batch(wire.encode_batch(batch)) == batch
+    assert wire.decode_batch(wire.encode_batch(batch), batch.base) == batch
 
 
 @patient
-@given(answers)
-def test_an_answer_comes_back(answer: Answer) -> None:
-    assert wire.decode_answer(wire.encode_answer(answer)) == answer
+@given(answers, clocks)
+def test_an_answer_comes_back(answer: Answer, base: VectorClock) -> None:
+    assert wire.decode_answer(wire.encode_answer(answer, base), base) == answer
+
+
+@patient
+@given(batches, clocks)
+def test_a_batch_that_was_said_from_another_base_is_never_read(
+    batch: Batch, other: VectorClock
+) -> None:
+    assume(batch.base not in (other, VectorClock()))
+    with pytest.raises(OtherBase) as caught:
+        wire.decode_batch(wire.encode_batch(batch), other)
+    assert caught.value.outcome == "not_applied"
+
+
+@patient
+@given(batches, clocks)
+def test_a_batch_that_was_said_whole_is_read_whatever_the_reader_holds(
+    batch: Batch, other: VectorClock
+) -> None:
+    whole = replace(batch, base=VectorClock())
+    assert wire.decode_batch(wire.encode_batch(whole), other) == whole
+
+
+def batch_after(ended: VectorClock) -> Batch:
+    """A hundred writes of B where the actors in `ended` wrote before, and have ended."""
+    follows = ended.merge(VectorClock({"A": 1, "B~z": 1}))
+    dots = [Dot("B~z", n) for n in range(2, 102)]
+    put = Put("lunch", b"soup", "text/plain")
+    sent = [Write(d, follows.with_dot(Dot("B~z", d.sequence - 1)), 1, (put,)) for d in dots]
+    return Batch("B", "A", follows.with_dot(dots[-1]), tuple(sent), base=ended)
+
+
+def test_actors_that_have_ended_add_nothing_to_what_is_sent() -> None:
+    ended = [VectorClock({f"B~{n}": 7 for n in range(count)}) for count in (1, 10, 1000)]
+    batches = [wire.encode_batch(batch_after(clock)) for clock in ended]
+    assert len({len(batch) for batch in batches}) == 1
+    answers = [
+        wire.encode_answer(replace(ANSWER, clock=clock, received=clock, clocks={"C": clock}), clock)
+        for clock in ended
+    ]
+    assert len({len(answer) for answer in answers}) == 1
+
+
+def test_a_batch_does_not_take_more_memory_than_a_receiver_has_for_it() -> None:
+    follows = VectorClock({"B": 1, **{f"C~{n}": 7 for n in range(200)}})
+    most = wire.ENTRIES_MAX // len(follows)
+    write = Write(Dot("B", 2), follows, 1, (Delete("lunch"),))
+    # The same write again, said in a few bytes: what it follows differs by one entry.
+    full = replace(BATCH, writes=(write,) * most)
+    assert wire.decode_batch(wire.encode_batch(full)) == full
+    body = wire.encode_batch(replace(BATCH, writes=(write,) * (most + 1)))
+    assert len(body) < 1024 * 1024
+    assert str(wire.ENTRIES_MAX) in refusal(body)
 
 
 def test_a_heartbeat_is_a_batch_without_writes() -> None:
@@ -135,13 +189,13 @@ def test_bytes_after_the_end_are_refused(body: bytes) -> None:
         lambda form: form.update(version=0),
         lambda form: form.update(version="1.1"),
         # What a later release may send: other fields, and then the version is still what is said.
-        lambda form: (form.clear(), form.update(version=3, from_="B", items=[])),
+        lambda form: (form.clear(), form.update(version=4, from_="B", items=[])),
     ],
 )
 def test_a_batch_of_another_version_is_told_apart_from_garbage(change: Change) -> None:
     detail = refusal(changed(change))
     assert "is of protocol version" in detail
-    assert "this node speaks 2" in detail
+    assert "this node speaks 3" in detail
     assert "Run the same release on all nodes." in detail
 
 
@@ -171,6 +225,9 @@ def operation(value: object) -> Change:
         lambda form: form.update(receiver=["A"]),
         lambda form: form.update(clock=[]),
         lambda form: form.update(clock={"A": 0}),
+        lambda form: form["writes"][0].__setitem__(3, {"A": 1, "B": 1, "C": 0}),
+        lambda form: form.update(base="B"),
+        lambda form: form.update(base=b"x" * 17),
         lambda form: form.update(clock={"A": -1}),
         lambda form: form.update(clock={"A": 2**53}),
         lambda form: form.update(clock={"A": "1"}),

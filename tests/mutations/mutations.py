@@ -544,6 +544,20 @@ MUTATIONS: Final = (
         "self._scripts.read_cut(await self._store.clock(), most)",
         profile="trim",
     ),
+    # --- what is sent ----------------------------------------------------------------------------
+    # Of former actors alone the base changes too seldom for seeds to show it.
+    Mutation(
+        "a batch is read from whatever its receiver has",
+        "G1",
+        "app/wire.py",
+        "            raise OtherBase\n        base = NOTHING\n",
+        "            pass\n        else:\n            base = NOTHING\n",
+        (
+            "app/incarnation.py",
+            "    newest: dict[str, int] = {}\n    for actor in clock:",
+            "    return clock\n    for actor in clock:",
+        ),
+    ),
     # --- watchers --------------------------------------------------------------------------------
     Mutation(
         "watch resumes one too far",

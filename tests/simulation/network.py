@@ -19,6 +19,7 @@ import contextvars
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
@@ -29,7 +30,7 @@ from yarl import URL
 
 from app import wire
 from app.errors import BadBatch
-from app.peers import Exchange, PeerRefused, PeerUnreachable, Signer
+from app.peers import Bases, Exchange, PeerRefused, PeerUnreachable, Signer, raise_for
 from app.wire import Answer, Batch
 from tests.simulation.plan import FINE, Weather
 from tests.simulation.storage import Life
@@ -244,31 +245,29 @@ class Network:
     def exchange(self, life: Life, timeout_s: float) -> Exchange:
         """The way of a worker to its peers."""
 
+        bases = Bases()
+
         async def exchange(url: str, batch: Batch) -> Answer:
             if not await life.goes_on():
                 raise PeerUnreachable("this process is dead")
             try:
                 async with asyncio.timeout(timeout_s):
-                    reply = await self._carry(batch)
+                    answer = await bases.exchange(batch, partial(self._carry, batch))
             except TimeoutError:
                 raise PeerUnreachable(f"no answer within {timeout_s:g} s") from None
             except ConnectionReset as error:
                 raise PeerUnreachable(str(error)) from None
-            if not await life.goes_on():
-                raise PeerUnreachable("this process is dead")
-            if reply.status != 200:
-                raise PeerRefused(f"it answered {reply.status}: {reply.body.decode()}")
-            try:
-                return wire.decode_answer(reply.body)
             except BadBatch as error:
                 raise PeerRefused(error.detail) from None
+            if not await life.goes_on():
+                raise PeerUnreachable("this process is dead")
+            return answer
 
         return exchange
 
-    async def _carry(self, batch: Batch) -> Reply:
+    async def _carry(self, batch: Batch, body: bytes) -> bytes:
         there, back = (batch.sender, batch.receiver), (batch.receiver, batch.sender)
         rng = self._rng(there)
-        body = wire.encode_batch(batch)
         weather = self._weather.get(there, FINE)
         what = f"{batch.sender}=>{batch.receiver} " + " ".join(str(w.dot) for w in batch.writes)
         if rng.random() < weather.repeat:
@@ -281,7 +280,8 @@ class Network:
         await self._pass(there, what)
         reply = await self._ask(batch.receiver, body)
         await self._pass(back, f"answer to {what}")
-        return reply
+        raise_for(reply.status, reply.body)
+        return reply.body
 
     async def _pass(self, way: tuple[str, str], what: str) -> None:
         """A message has come through, or else this never ends."""
