@@ -86,7 +86,7 @@ def test_a_machine_that_works_is_seen_to_be_busy() -> None:
 
     asyncio.run(until(is_seen))
     used = Machine.now().since(before)
-    assert used.all_s >= used.busy_s
+    assert used.all_s > used.busy_s - TICK_S / 2, "not by rounding, where it was never idle"
 
 
 def test_a_machine_is_described_by_what_its_figures_depend_on() -> None:
