@@ -8,7 +8,7 @@ NODES ?= 3
 TIMES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check coverage fuzz simulate mutate chaos bench bench-recovery profile format docs lock clean
+.PHONY: help setup run demo test check coverage fuzz simulate mutate chaos bench bench-recovery bench-link bench-growth bench-bulk profile format docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,15 @@ profile: setup ## Draw a flame graph of a worker under load: ARGS='--operation G
 
 bench-recovery: setup ## Measure what catching up costs: ARGS='--stored 10000 1000000 --missed 1000 100000'.
 	$(python) -m bench.recovery $(ARGS)
+
+bench-link: setup ## Measure what one link costs, by the size of its batches: ARGS='--writes 50000 --rounds 3'.
+	$(python) -m bench.link $(ARGS)
+
+bench-growth: setup ## Measure how the cost of a write grows with nodes, keys and what waits, and memory.
+	$(python) -m bench.growth $(ARGS)
+
+bench-bulk: setup ## Measure how fast many puts are taken: ARGS='--puts 200000'.
+	$(python) -m bench.bulk $(ARGS)
 
 format: setup ## Write the code in its standard form, and mend what can be mended.
 	$(python) -m ruff check --fix-only .

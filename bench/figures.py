@@ -12,7 +12,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from bench.samples import Sample
 
@@ -96,17 +96,34 @@ def noises(samples: Sequence[Sample], baseline: str) -> list[str]:
                 f"The CPU time of {baseline} per {operation}, which should be the same in each "
                 f"round, was between {found.low:.0f} and {found.high:.0f} us."
             )
-    disturbances: tuple[tuple[str, Figure, float], ...] = (
-        ("other processes", lambda sample: sample.others_share, OTHERS_MAX),
-        ("the machine below this one (steal)", lambda sample: sample.steal_share, STEAL_MAX),
-    )
-    for name, figure, most in disturbances:
-        disturbed = [sample for sample in samples if figure(sample) > most]
-        if disturbed:
-            worst = max(map(figure, disturbed))
+    return [*said, *disturbances(samples)]
+
+
+class Disturbed(Protocol):
+    """A measurement, and what used the machine beside what was measured, as parts of it."""
+
+    @property
+    def others_share(self) -> float:
+        """Processes that are not measured."""
+        ...
+
+    @property
+    def steal_share(self) -> float:
+        """The machine below."""
+        ...
+
+
+def disturbances(samples: Sequence[Disturbed]) -> list[str]:
+    """What used more of the machine beside what was measured than it may, in sentences."""
+    said = []
+    for name, shares, most in (
+        ("other processes", [sample.others_share for sample in samples], OTHERS_MAX),
+        ("the machine below this one (steal)", [s.steal_share for s in samples], STEAL_MAX),
+    ):
+        if disturbed := [share for share in shares if share > most]:
             said.append(
                 f"In {len(disturbed)} of {len(samples)} measurements {name} used more than "
-                f"{most:.0%} of the machine, and up to {worst:.0%}."
+                f"{most:.0%} of the machine, and up to {max(disturbed):.0%}."
             )
     return said
 

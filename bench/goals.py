@@ -5,7 +5,7 @@ a slower machine moves both. On a noisy machine a goal is met or missed only if 
 same; otherwise the rounds do not tell. On a quiet one the median tells.
 
 What it does not know: how anything was measured. Goals that need other measurements than these
-rounds are in docs/performance.md alone.
+rounds are where those are taken; docs/performance.md has all.
 """
 
 from collections.abc import Sequence
@@ -74,16 +74,20 @@ class Goal:
 
     def verdict(self, samples: Sequence[Sample], *, noisy: bool) -> Verdict:
         """Whether it is met."""
-        found = self.ratio(samples)
-        if found is None:
-            return "not measured"
-        said = {self._holds(value) for value in (found.low, found.high)}
-        if noisy and len(said) > 1:
-            return "too noisy to tell"
-        return "met" if self._holds(found.median) else "missed"
+        return verdict(self.ratio(samples), self.limit, at_most=self.at_most, noisy=noisy)
 
-    def _holds(self, value: float) -> bool:
-        return value <= self.limit if self.at_most else value >= self.limit
+
+def verdict(found: Spread | None, limit: float, *, at_most: bool, noisy: bool) -> Verdict:
+    """Whether what was found in the rounds is at most, or at least, so much."""
+    if found is None:
+        return "not measured"
+
+    def holds(value: float) -> bool:
+        return value <= limit if at_most else value >= limit
+
+    if noisy and holds(found.low) != holds(found.high):
+        return "too noisy to tell"
+    return "met" if holds(found.median) else "missed"
 
 
 GOALS: Final = (

@@ -1,6 +1,7 @@
 """Numbers on command lines, checked. Assumes argparse; knows nothing of what they are for."""
 
 import argparse
+from collections.abc import Callable
 
 
 def count(text: str) -> int:
@@ -8,6 +9,17 @@ def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 1 up")
     return int(text)
+
+
+def above(least: int) -> Callable[[str], int]:
+    """Reads a number above `least`. What it makes raises argparse.ArgumentTypeError."""
+
+    def read(text: str) -> int:
+        if count(text) <= least:
+            raise argparse.ArgumentTypeError(f"{text} is not a number above {least}")
+        return int(text)
+
+    return read
 
 
 def positive(text: str) -> float:

@@ -18,7 +18,8 @@ from typing import Final
 
 from bench.accounting import Machine, used_s
 from bench.contenders import Contender, Running
-from bench.load import Loads, children_cpu_s
+from bench.load import Loads
+from bench.reading import harness_s
 from bench.requests import write_requests
 from bench.samples import Answered, LoadName, Operation, Sample
 
@@ -62,14 +63,14 @@ async def measure(plan: Plan, tell: Tell) -> list[Sample]:
         for contender in plan.contenders:
             name = f"round {number + 1} of {plan.rounds}: {contender.name}"
             tell(f"{name} starts", 0)
-            with _place(contender.name) as place:
+            with own_place(contender.name) as place:
                 async with contender.start(place, plan.fsync) as running:
                     samples += await _Turn(plan, contender, running, place, number, tell).take()
     return samples
 
 
 @contextmanager
-def _place(name: str) -> Iterator[Path]:
+def own_place(name: str) -> Iterator[Path]:
     """A directory, which is removed at the end, unless something failed that it may explain."""
     place = Path(tempfile.mkdtemp(prefix="lightcone-bench-"))
     try:
@@ -135,7 +136,7 @@ class _Turn:
     ) -> Sample:
         processes = self.running.processes
         cpu_before = {role: used_s(pids) for role, pids in processes.items()}
-        machine, harness_s = Machine.now(), _harness_s()
+        machine, before_s = Machine.now(), harness_s()
         answered = await make()
         ended = time.monotonic()
         await self.running.settle()
@@ -149,7 +150,7 @@ class _Turn:
             {role: used_s(pids) - cpu_before[role] for role, pids in processes.items()},
             settled_s,
             Machine.now().since(machine),
-            _harness_s() - harness_s - answered.cpu_s,
+            harness_s() - before_s - answered.cpu_s,
         )
 
     def _requests(self, operation: Operation) -> Path:
@@ -158,8 +159,3 @@ class _Turn:
             keys = (f"key-{number:06}" for number in range(self.plan.keys))
             write_requests((self.contender.request(operation, key) for key in keys), path)
         return path
-
-
-def _harness_s() -> float:
-    """The CPU time of this process and of the generators that it has started."""
-    return time.process_time() + children_cpu_s()

@@ -5,6 +5,7 @@ how it came about.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +14,7 @@ from bench.figures import Spread
 from bench.results import LOADS, OPERATIONS, ROLES, Result, Row
 from bench.samples import LoadName, Operation
 
-_STYLE = {"met": "green", "missed": "red"}
+STYLE: Final = {"met": "green", "missed": "red"}
 
 
 def show(result: Result, console: Console) -> None:
@@ -63,7 +64,7 @@ def columns(load: LoadName, rows: list[Row]) -> Iterator[tuple[str, list[str]]]:
 def _goals(result: Result) -> Table:
     table = Table("goal", "ratio", "verdict", title="Goals", title_justify="left", box=None)
     for goal, found, _, verdict in result.verdicts():
-        table.add_row(goal, figure(found, 2), verdict, style=_STYLE.get(verdict, ""))
+        table.add_row(goal, figure(found, 2), verdict, style=STYLE.get(verdict, ""))
     return table
 
 

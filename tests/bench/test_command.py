@@ -55,6 +55,36 @@ def test_a_tiny_run_measures_everything_it_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("module", "arguments", "count"),
+    [
+        ("link", ("--writes", "600", "--keys", "9", "--batches", "128", "512", "--nodes", "3"), 4),
+        (
+            "growth",
+            (
+                *("--nodes", "4", "--keys", "1500", "--waiting", "200", "--writes", "5000"),
+                *("--seconds", "0.2", "--warm-up", "0.1", "--connections", "4"),
+            ),
+            6,
+        ),
+        ("bulk", ("--puts", "250", "--connections", "2"), 2),
+    ],
+)
+def test_a_tiny_run_of_each_other_measurement_has_a_figure_for_each_goal(
+    tmp_path: Path, module: str, arguments: tuple[str, ...], count: int
+) -> None:
+    done = run(f"bench.{module}", "--rounds", "1", *arguments, "--directory", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / f"{module}.json").read_text())
+    assert len(told["readings"]) == count
+    for reading in told["readings"]:
+        assert reading["count"] > 0 and reading["seconds"] > 0
+        assert {"worker", "receiver"} & set(reading["cpu_s"])
+    assert told["goals"] and all(goal["figure"] for goal in told["goals"])
+    assert all(goal["goal"] in " ".join(done.stdout.split()) for goal in told["goals"])
+
+
+@pytest.mark.timeout(300)
 def test_one_that_is_told_to_end_leaves_nothing_behind(tmp_path: Path) -> None:
     # Short, for there will be sockets in it.
     place = Path(tempfile.mkdtemp(prefix="bench-"))
