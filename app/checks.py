@@ -9,7 +9,7 @@ import math
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from aiohttp import web
 
@@ -32,7 +32,7 @@ _UNSUPPORTED: Final = ("If-Unmodified-Since", "Content-Range")
 _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?|\.[0-9]+")
 
 
-def key(request: web.Request) -> str:
+def key(request: web.BaseRequest) -> str:
     """The user key in the path. Raises BadKey."""
     # From the path as it came: aiohttp's decoding hides bytes that are not UTF-8. What stands
     # before the key may be encoded as well: `/%6Bv/x` is `/kv/x`.
@@ -46,7 +46,12 @@ def key(request: web.Request) -> str:
     return name
 
 
-def conditions(request: web.Request, key: str) -> list[Condition]:
+def name(request: web.BaseRequest) -> str:
+    """The name at the end of the path."""
+    return unquote(request.rel_url.raw_path.rpartition("/")[2])
+
+
+def conditions(request: web.BaseRequest, key: str) -> list[Condition]:
     """What the request wants `key` to hold before it writes: `If-Match`, `If-None-Match: *`.
 
     Raises BadParameter; UnsupportedHeader for a condition that this version does not look at: to
@@ -73,7 +78,7 @@ def conditions(request: web.Request, key: str) -> list[Condition]:
     return wanted
 
 
-def no_conditions(request: web.Request) -> None:
+def no_conditions(request: web.BaseRequest) -> None:
     """The request has no condition in its head. Raises UnsupportedHeader."""
     names = ("If-Match", "If-None-Match", *_UNSUPPORTED)
     if found := [name for name in names if name in request.headers]:
@@ -83,7 +88,7 @@ def no_conditions(request: web.Request) -> None:
         )
 
 
-def idempotency_key(request: web.Request) -> str:
+def idempotency_key(request: web.BaseRequest) -> str:
     """The key that the request has in order to be done once, or nothing. Raises BadParameter."""
     values = request.headers.getall("Idempotency-Key", [])
     if not values:
@@ -96,7 +101,7 @@ def idempotency_key(request: web.Request) -> str:
     return key
 
 
-def is_known(request: web.Request, etag: str) -> bool:
+def is_known(request: web.BaseRequest, etag: str) -> bool:
     """Whether the client says, by `If-None-Match`, that it has what this ETag names.
 
     Raises BadParameter.
@@ -108,7 +113,7 @@ def is_known(request: web.Request, etag: str) -> bool:
     return etag.strip('"') in (*strong, *weak)
 
 
-def _field(request: web.Request, name: str) -> str | None:
+def _field(request: web.BaseRequest, name: str) -> str | None:
     values = request.headers.getall(name, [])
     return ", ".join(values).strip() if values else None
 
@@ -123,7 +128,7 @@ def _tags(name: str, text: str) -> tuple[list[str], list[str]]:
     return tags
 
 
-def known_parameters(request: web.Request, *known: str) -> None:
+def known_parameters(request: web.BaseRequest, *known: str) -> None:
     """The query has no other parameters than these, each at most once. Raises BadParameter."""
     if not request.query:
         return
@@ -139,7 +144,7 @@ def known_parameters(request: web.Request, *known: str) -> None:
         )
 
 
-def flag(request: web.Request, name: str) -> bool:
+def flag(request: web.BaseRequest, name: str) -> bool:
     """Whether the parameter is `true`; it may be absent. Raises BadParameter."""
     text = request.query.get(name, "false")
     if text not in ("true", "false"):
@@ -147,7 +152,7 @@ def flag(request: web.Request, name: str) -> bool:
     return text == "true"
 
 
-def text(request: web.Request, name: str) -> str:
+def text(request: web.BaseRequest, name: str) -> str:
     """The parameter, which may be absent or any key, or empty. Raises BadParameter."""
     # From the query as it came: aiohttp's decoding hides bytes that are not UTF-8.
     for part in request.rel_url.raw_query_string.split("&"):
@@ -166,7 +171,7 @@ def text(request: web.Request, name: str) -> str:
     return ""
 
 
-def count(request: web.Request, name: str, default: int, most: int) -> int:
+def count(request: web.BaseRequest, name: str, default: int, most: int) -> int:
     """The parameter as a number from 1 to `most`. Raises BadParameter."""
     text = request.query.get(name)
     if text is None:
@@ -178,7 +183,7 @@ def count(request: web.Request, name: str, default: int, most: int) -> int:
     return int(text)
 
 
-def patience_s(request: web.Request) -> float:
+def patience_s(request: web.BaseRequest) -> float:
     """How many seconds the request may wait for its causal context. Raises BadParameter."""
     text = request.query.get("wait")
     if text is None:
@@ -202,7 +207,7 @@ class Preference:
     wait_s: float
 
 
-def preference(request: web.Request) -> Preference:
+def preference(request: web.BaseRequest) -> Preference:
     """What the request prefers. What is not understood of that is not heeded: none is wrong."""
     respond_async, wait_s = False, 0.0
     for part in ",".join(request.headers.getall("Prefer", [])).split(","):
@@ -216,7 +221,7 @@ def preference(request: web.Request) -> Preference:
     return Preference(respond_async, wait_s)
 
 
-def ttl_us(request: web.Request) -> int:
+def ttl_us(request: web.BaseRequest) -> int:
     """For how many microseconds a value is to live; 0 for ever. Raises BadParameter."""
     text = request.query.get("ttl")
     if text is None:
@@ -227,7 +232,7 @@ def ttl_us(request: web.Request) -> int:
     return microseconds(seconds)
 
 
-async def body(request: web.Request, limit: int, what: str, setting: str | None) -> bytes:
+async def body(request: web.BaseRequest, limit: int, what: str, setting: str | None) -> bytes:
     """The whole body, if it is no larger than `limit` bytes.
 
     Raises TooLarge, UnsupportedEncoding, BadParameter.
@@ -255,7 +260,7 @@ async def body(request: web.Request, limit: int, what: str, setting: str | None)
     return bytes(received)
 
 
-def content_type(request: web.Request) -> str:
+def content_type(request: web.BaseRequest) -> str:
     """The type of the value in the body. Raises BadParameter."""
     text = request.headers.get("Content-Type", DEFAULT_CONTENT_TYPE)
     if problem := content_type_problem(text):

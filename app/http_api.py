@@ -9,9 +9,6 @@ Does not know what any route answers.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aiohttp import web
-
-from app import metrics
 from app.backup import Backups
 from app.board import Board
 from app.buffer import PendingBuffer
@@ -38,7 +35,6 @@ from app.kv_store import KVStore
 from app.losses import Losses
 from app.members import Members
 from app.peers import Signer
-from app.problems import problems
 from app.progress import Progress
 from app.replicas import Replicas
 from app.snapshot_receiving import SnapshotReceiving
@@ -68,10 +64,9 @@ class Api:
     now_us: Callable[[], int]
     fault_changed: Callable[[str], None]
 
-    def application(self) -> web.Application:
-        """An aiohttp application with all routes, and the contract that they keep."""
-        app = web.Application(middlewares=[metrics.measured, problems])
-        interface = Interface(app)
+    def interface(self) -> Interface:
+        """All routes, and the contract that they keep."""
+        interface = Interface()
         sessions = Sessions(
             self.contexts, self.progress, self.store, self.buffer, self.losses, self.members
         )
@@ -82,7 +77,7 @@ class Api:
         TransactionRoutes(self.config, self.store, sessions, writing).add_to(interface)
         ExplainRoutes(self.store, self.deferred, sessions, self.now_us).add_to(interface)
         ListRoutes(self.store, sessions).add_to(interface)
-        WatchRoutes(self.config, self.store, self.watching, sessions).add_to(app, interface)
+        WatchRoutes(self.config, self.store, self.watching, sessions).add_to(interface)
         LostRoutes(self.store, self.buffer, self.losses, sessions).add_to(interface)
         BackupRoutes(self.backups, sessions).add_to(interface)
         MemberRoutes(self.members, self.store, self.board, sessions).add_to(interface)
@@ -110,4 +105,4 @@ class Api:
         ).add_to(interface)
         if self.config.faults:
             FaultRoutes(self.members, self.board, self.fault_changed).add_to(interface)
-        return app
+        return interface

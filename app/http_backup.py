@@ -65,7 +65,7 @@ class BackupRoutes:
         interface.serve(BACKUP, self.make)
         interface.serve(RESTORE, self.restore)
 
-    async def make(self, request: web.Request) -> web.StreamResponse:
+    async def make(self, request: web.BaseRequest) -> web.StreamResponse:
         """A backup of this node's state, as a stream."""
         async with aclosing(self.backups.stream()) as stream:
             first = await anext(stream)  # what is refused is refused before anything is sent
@@ -84,14 +84,14 @@ class BackupRoutes:
             await response.write_eof()
             return response
 
-    async def restore(self, request: web.Request) -> web.Response:
+    async def restore(self, request: web.BaseRequest) -> web.Response:
         """The backup is merged with what is here."""
         restored = await self.backups.restore(_body(request))
         answer: shapes.Restored = {"keys": restored.keys, "cut": restored.cut.to_dict()}
         return web.json_response(answer, headers=self.sessions.headers(restored.cut))
 
 
-async def _body(request: web.Request) -> AsyncIterator[bytes]:
+async def _body(request: web.BaseRequest) -> AsyncIterator[bytes]:
     try:
         async for chunk in request.content.iter_any():
             yield chunk

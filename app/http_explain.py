@@ -102,7 +102,7 @@ class ExplainRoutes:
         """It is served."""
         interface.serve(EXPLAIN, self.explain)
 
-    async def explain(self, request: web.Request) -> web.Response:
+    async def explain(self, request: web.BaseRequest) -> web.Response:
         """Which versions there are, of which writes, and how all writes about the key are related
         that were found in the newest part of the logs."""
         key = checks.key(request)

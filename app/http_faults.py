@@ -66,7 +66,7 @@ class FaultRoutes:
         interface.serve(SET_FAULT, self.put)
         interface.serve(HEAL, self.heal)
 
-    async def put(self, request: web.Request) -> web.Response:
+    async def put(self, request: web.BaseRequest) -> web.Response:
         """The link to the peer has this fault, from the next batch on."""
         peer = self._linked_peer(request)
         fault = parse_fault(await checks.body(request, _FAULT_MAX_BYTES, "fault", None))
@@ -74,15 +74,15 @@ class FaultRoutes:
         self.fault_changed(peer)
         return web.json_response(fault.to_dict())
 
-    async def heal(self, request: web.Request) -> web.Response:
+    async def heal(self, request: web.BaseRequest) -> web.Response:
         """The link to the peer is healthy, and what was delayed on it is on its way."""
         peer = self._linked_peer(request)
         await self.board.set_fault(peer, HEALTHY)
         self.fault_changed(peer)
         return web.Response(status=204)
 
-    def _linked_peer(self, request: web.Request) -> str:
-        peer = request.match_info["peer"]
+    def _linked_peer(self, request: web.BaseRequest) -> str:
+        peer = checks.name(request)
         if peer == self.members.node or self.members.known(peer) is None:
             raise errors.UnknownPeer(
                 f"This node has no peer {peer!r}: it has {listing(sorted(self.members.others))}. "

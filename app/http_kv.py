@@ -152,7 +152,7 @@ class KeyRoutes:
         interface.serve(PUT, self.put)
         interface.serve(DELETE, self.delete)
 
-    async def get(self, request: web.Request) -> web.Response:
+    async def get(self, request: web.BaseRequest) -> web.Response:
         """The winner's bytes, or with `?siblings=true` all versions as JSON."""
         key = checks.key(request)
         all_siblings = checks.flag(request, "siblings")
@@ -184,7 +184,7 @@ class KeyRoutes:
         headers["Content-Type"] = winner.content_type
         return web.Response(body=winner.value, headers=headers)
 
-    async def put(self, request: web.Request) -> web.Response:
+    async def put(self, request: web.BaseRequest) -> web.Response:
         """The key has this value here, durably, if its conditions hold; or will have it."""
         key = checks.key(request)
         content_type, ttl_us = checks.content_type(request), checks.ttl_us(request)
@@ -206,7 +206,7 @@ class KeyRoutes:
             headers["Expires"] = http_date(until)
         return web.json_response(answer, headers=headers)
 
-    async def delete(self, request: web.Request) -> web.Response:
+    async def delete(self, request: web.BaseRequest) -> web.Response:
         """The key has no version that this node knew of, if its conditions held; or will have
         none."""
         key = checks.key(request)

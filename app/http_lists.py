@@ -96,7 +96,7 @@ class ListRoutes:
         interface.serve(KEYS, self.keys)
         interface.serve(CONFLICTS, self.conflicts)
 
-    async def keys(self, request: web.Request) -> web.Response:
+    async def keys(self, request: web.BaseRequest) -> web.Response:
         """The keys that have a value here, a page at a time."""
         prefix, after, limit = _page(request)
         reader = await self.sessions.reader(request)
@@ -107,7 +107,7 @@ class ListRoutes:
         }
         return web.json_response(page, headers=reader.headers(listing.clock))
 
-    async def conflicts(self, request: web.Request) -> web.Response:
+    async def conflicts(self, request: web.BaseRequest) -> web.Response:
         """The keys that have siblings here, a page at a time."""
         prefix, after, limit = _page(request)
         reader = await self.sessions.reader(request)
@@ -123,7 +123,7 @@ class ListRoutes:
         return web.json_response(page, headers=reader.headers(listing.clock))
 
 
-def _page(request: web.Request) -> tuple[str, str, int]:
+def _page(request: web.BaseRequest) -> tuple[str, str, int]:
     """What the keys begin with, after which key the page begins, and how many it holds."""
     limit = checks.count(request, "limit", PAGE_DEFAULT, PAGE_MAX)
     return checks.text(request, "prefix"), checks.text(request, "cursor"), limit

@@ -82,7 +82,7 @@ class LostRoutes:
         """It is served."""
         interface.serve(DECLARE_LOST, self.declare)
 
-    async def declare(self, request: web.Request) -> web.Response:
+    async def declare(self, request: web.BaseRequest) -> web.Response:
         """Nothing waits for these writes any more, nor for any that their actors made later."""
         wanted = _dots(await checks.body(request, _MAX_BYTES, "declaration", None))
         clock = await self.store.clock()

@@ -104,7 +104,7 @@ class MemberRoutes:
         interface.serve(ADD_MEMBER, self.add)
         interface.serve(REMOVE_MEMBER, self.remove)
 
-    async def get(self, request: web.Request) -> web.Response:
+    async def get(self, request: web.BaseRequest) -> web.Response:
         """All members that this node knows, and those that were removed."""
         context = (await self.sessions.reach(request)).merge(self.sessions.progress.clock)
         await self.members.refresh()
@@ -114,7 +114,7 @@ class MemberRoutes:
         }
         return web.json_response(answer, headers=self.sessions.headers(context))
 
-    async def add(self, request: web.Request) -> web.Response:
+    async def add(self, request: web.BaseRequest) -> web.Response:
         """The node of this id is a member, and is reached at this URL."""
         node, url = parse_member(await checks.body(request, _MEMBER_MAX_BYTES, "member", None))
         context = await self.sessions.reach(request)
@@ -132,11 +132,11 @@ class MemberRoutes:
             headers=self.sessions.headers(context),
         )
 
-    async def remove(self, request: web.Request) -> web.Response:
+    async def remove(self, request: web.BaseRequest) -> web.Response:
         """The node of this id is no member any more."""
         context = await self.sessions.reach(request)
         await self.members.refresh()
-        removing = self.members.removing(request.match_info["id"])
+        removing = self.members.removing(checks.name(request))
         context = await self._change(removing, context)
         return web.Response(status=204, headers=self.sessions.headers(context))
 

@@ -87,7 +87,7 @@ class ReplicateRoutes:
         """It is served."""
         interface.serve(REPLICATE, self.replicate)
 
-    async def replicate(self, request: web.Request) -> web.Response:
+    async def replicate(self, request: web.BaseRequest) -> web.Response:
         """Each write of the batch is applied, waits, was known, or is refused; see the counts."""
         limit = self.config.replicate_max_bytes
         body = await checks.body(request, limit, "batch", "REPLICATE_MAX_BYTES")

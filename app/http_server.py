@@ -1,6 +1,6 @@
 """HTTP/1.1 on the node's sockets: aiohttp's server, as this node wants it.
 
-Assumes an application whose handlers answer every failure of their own. Guarantees that what is no
+Assumes that whoever answers answers every failure of its own, too. Guarantees that what is no
 request, or is one with too long a head, is refused with a problem, too (G10); that bodies come to
 the handlers as they were sent; and that serving ends without leaving a client in doubt.
 
@@ -9,14 +9,13 @@ Does not know any route.
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
-from aiohttp.typedefs import Handler, Middleware
 
 from app import errors
 from app.log import get_logger
@@ -31,8 +30,12 @@ with an answer that theirs ends. To close at once would leave some not knowing w
 request that they had just sent. Connections that nobody uses are closed after it."""
 
 
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
 async def serve(
-    application: web.Application,
+    answer: Answer,
+    end_streams: Callable[[], None],
     sockets: Sequence[socket.socket],
     stop: asyncio.Event,
     *,
@@ -43,14 +46,18 @@ async def serve(
 
     A header field over `field_max_bytes` is refused.
     """
-    application.middlewares.append(_farewell(stop))
-    runner = web.AppRunner(application, shutdown_timeout=grace_s)
-    await runner.setup()
-    assert runner.server is not None
+
+    async def answer_or_part(request: web.BaseRequest) -> web.StreamResponse:
+        response = await answer(request)
+        if stop.is_set():  # from now on each answer ends its connection
+            response.force_close()
+        return response
+
     loop = asyncio.get_running_loop()
+    server = web.Server(answer_or_part)
     connection = partial(
         _Connection,
-        runner.server,
+        server,
         loop=loop,
         access_log=None,  # type: ignore[arg-type]  # its type forgets that it may be none
         auto_decompress=False,
@@ -64,15 +71,16 @@ async def serve(
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await leave_port(sockets)
-        for server in accepting:
-            server.close()
-        await runner.shutdown()  # what is streamed without end, ends
+        for one in accepting:
+            one.close()
+        end_streams()
         with suppress(TimeoutError):
             async with asyncio.timeout(min(_FAREWELL_S, grace_s)):
-                while runner.server.connections:
+                while server.connections:
                     await asyncio.sleep(0.02)
     finally:
-        await runner.cleanup()
+        server.pre_shutdown()
+        await server.shutdown(grace_s)
 
 
 class _Connection(web.RequestHandler):
@@ -103,16 +111,3 @@ class _Connection(web.RequestHandler):
         refusal = problem(errors.BadHttp(f"This is no HTTP request: {said}. Nothing was done."))
         refusal.force_close()
         return refusal
-
-
-def _farewell(stop: asyncio.Event) -> Middleware:
-    """Once `stop` is set, each answer ends its connection."""
-
-    @web.middleware
-    async def end_connection(request: web.Request, handler: Handler) -> web.StreamResponse:
-        response = await handler(request)
-        if stop.is_set():
-            response.force_close()
-        return response
-
-    return end_connection

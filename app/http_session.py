@@ -40,13 +40,13 @@ class Sessions:
     losses: Losses
     members: Members
 
-    def context(self, request: web.Request) -> VectorClock:
+    def context(self, request: web.BaseRequest) -> VectorClock:
         """What the request's session has seen. Raises BadContext, TooLarge."""
         return self.contexts.parse(",".join(request.headers.getall(CONTEXT_HEADER, [])))
 
     async def catch_up(
         self,
-        request: web.Request,
+        request: web.BaseRequest,
         beside: VectorClock = NOTHING,
         patience_s: float | None = None,
     ) -> VectorClock:
@@ -61,7 +61,7 @@ class Sessions:
 
     async def reach(
         self,
-        request: web.Request,
+        request: web.BaseRequest,
         beside: VectorClock = NOTHING,
         patience_s: float | None = None,
     ) -> VectorClock:
@@ -101,7 +101,7 @@ class Sessions:
             error.headers = headers
             raise
 
-    async def reader(self, request: web.Request) -> "Reader":
+    async def reader(self, request: web.BaseRequest) -> "Reader":
         """Who asked, once this node covers its context; at once, with `?stale=true`.
 
         Raises NotCaughtUp, Lost, BadParameter.

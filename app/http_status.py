@@ -168,7 +168,7 @@ class StatusRoutes:
         interface.serve(HEALTHZ, self.healthz)
         interface.serve(READYZ, self.readyz)
 
-    async def status(self, request: web.Request) -> web.Response:
+    async def status(self, request: web.BaseRequest) -> web.Response:
         """Where this node stands, and how far it sees each peer."""
         clock = await self.store.clock()
         life = await self.store.life()
@@ -301,7 +301,7 @@ class StatusRoutes:
             "faults": None if fault == HEALTHY else fault.to_dict(),
         }
 
-    async def metrics(self, request: web.Request) -> web.Response:
+    async def metrics(self, request: web.BaseRequest) -> web.Response:
         """What has happened at all workers of this node, and where it stands, for Prometheus."""
         try:
             clock = await self.store.clock()
@@ -320,7 +320,7 @@ class StatusRoutes:
         text = metrics.exposition(self.config.node_id, __version__, standing)
         return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
-    async def pending(self, request: web.Request) -> web.Response:
+    async def pending(self, request: web.BaseRequest) -> web.Response:
         """The writes that wait, and which writes each waits for."""
         clock = await self.store.clock()
         counts = await self.buffer.counts()
@@ -364,12 +364,12 @@ class StatusRoutes:
             "keys": [operation.key for operation in one.operations],
         }
 
-    async def healthz(self, _request: web.Request) -> web.Response:
+    async def healthz(self, _request: web.BaseRequest) -> web.Response:
         """This worker runs."""
         answer: shapes.Alive = {"status": "alive"}
         return web.json_response(answer)
 
-    async def readyz(self, _request: web.Request) -> web.Response:
+    async def readyz(self, _request: web.BaseRequest) -> web.Response:
         """This node can serve: its Redis answers, and holds its state."""
         try:
             await self.store.check()

@@ -98,7 +98,7 @@ class TransactionRoutes:
         """It is served."""
         interface.serve(TRANSACT, self.transact)
 
-    async def transact(self, request: web.Request) -> web.Response:
+    async def transact(self, request: web.BaseRequest) -> web.Response:
         """All reads are of one instant, and all writes are done, or nothing is; if it only writes,
         it may be done later."""
         checks.no_conditions(request)
@@ -125,7 +125,7 @@ class TransactionRoutes:
             transaction, readings, written.clock, done.context, done.headers, written
         )
 
-    async def _read(self, request: web.Request, transaction: Transaction) -> web.Response:
+    async def _read(self, request: web.BaseRequest, transaction: Transaction) -> web.Response:
         context = await self.sessions.catch_up(request)
         with self.sessions.told(context):
             readings, clock = await self.store.snapshot(
@@ -151,7 +151,7 @@ class TransactionRoutes:
         }
         return web.json_response(answer, headers={**headers, **self.sessions.headers(context)})
 
-    def _refuse_for_reading(self, request: web.Request, transaction: Transaction) -> None:
+    def _refuse_for_reading(self, request: web.BaseRequest, transaction: Transaction) -> None:
         """What is remembered of a request is its write, and not what it was shown."""
         if "Idempotency-Key" in request.headers:
             raise errors.BadTransaction(

@@ -113,17 +113,17 @@ class WatchRoutes:
         self._sessions = sessions
         self._watchers = 0
 
-    def add_to(self, app: web.Application, interface: Interface) -> None:
-        """This route is served, and its streams end when the application does."""
+    def add_to(self, interface: Interface) -> None:
+        """This route is served, and its streams end when the node does."""
         interface.serve(WATCH, self.watch)
+        interface.at_end(self.end)
         metrics.WATCHERS.set(0)  # those of the worker before this one are gone
 
-        async def stop(_: web.Application) -> None:
-            self._watching.stop()
+    def end(self) -> None:
+        """Those who watch are told that it ends."""
+        self._watching.stop()
 
-        app.on_shutdown.append(stop)
-
-    async def watch(self, request: web.Request) -> web.StreamResponse:
+    async def watch(self, request: web.BaseRequest) -> web.StreamResponse:
         """A stream of events, until the client goes or the node cannot go on."""
         prefix = checks.text(request, "prefix")
         with self._seat():
@@ -149,7 +149,7 @@ class WatchRoutes:
                     stream.abort()
                 return response
 
-    async def _start(self, request: web.Request) -> tuple[VectorClock, VectorClock | None]:
+    async def _start(self, request: web.BaseRequest) -> tuple[VectorClock, VectorClock | None]:
         """The request's context, which this node covers, and after which clock it is told; None for
         one that is told the state first.
 
@@ -225,7 +225,7 @@ class _Stream:
         config: Config,
         sessions: Sessions,
         prefix: str,
-        request: web.Request,
+        request: web.BaseRequest,
         response: web.StreamResponse,
     ) -> None:
         self._keepalive_s = config.watch_keepalive_ms / 1000

@@ -50,7 +50,7 @@ class Writing:
 
     async def commit(
         self,
-        request: web.Request,
+        request: web.BaseRequest,
         operations: Sequence[Operation],
         conditions: Sequence[Condition],
         reads: Sequence[str] = (),
@@ -105,7 +105,7 @@ class Writing:
         return Done(committed, context, headers)
 
     async def _defer(
-        self, request: web.Request, operations: Sequence[Operation], idempotency_key: str
+        self, request: web.BaseRequest, operations: Sequence[Operation], idempotency_key: str
     ) -> Done | web.Response:
         """The write is accepted, and done once this node covers the context of the request."""
         context = self.sessions.context(request)

@@ -1,23 +1,27 @@
-"""The routes of an application, and what is promised of each.
+"""The routes of a node, what is promised of each, and the one way from a request to its answer.
 
-Assumes handlers that answer as was declared. Guarantees that a route is served only with its
-declaration, that a parameter which is not declared is refused, and that `GET /openapi.json` tells
-of just the routes that this node serves.
+Assumes handlers that answer as was declared, or raise. Guarantees that a route is served only with
+its declaration; that a parameter which is not declared is refused; that whatever goes wrong is
+answered, with a problem that says what became of the request (G10); that it is known how long each
+took; and that `GET /openapi.json` tells of just the routes that this node serves.
 
 Does not know what any route answers.
 """
 
 import functools
 import json
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import ClientConnectionResetError, HttpVersion11, hdrs, web
 
-from app import checks, openapi
+from app import checks, metrics, openapi
 from app.contract import JSON, Answer, Content, Route
 from app.errors import BadParameter
-from app.problems import problem
+from app.problems import no_such_method, no_such_route, refusal
+from app.routing import Router
 
 CONTRACT: Final = Route(
     name="contract",
@@ -29,36 +33,82 @@ CONTRACT: Final = Route(
     head=True,
 )
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    """A handler, and the parameters that it knows."""
+
+    handler: Handler
+    parameters: Sequence[str]
 
 
 class Interface:
-    """The interface of one application, where it is to be found under INTERFACE."""
+    """The interface of one worker."""
 
-    def __init__(self, app: web.Application) -> None:
-        app[INTERFACE] = self
-        self._router = app.router
+    def __init__(self) -> None:
+        self._router: Router[_Endpoint] = Router()
         self._routes: list[Route] = []
+        self._streams: list[Callable[[], None]] = []
         self.serve(CONTRACT, self._tell)
 
     def serve(self, route: Route, handler: Handler) -> None:
         """The route is served, and is in the contract."""
-
-        async def keep(request: web.Request) -> web.StreamResponse:
-            checks.known_parameters(request, *route.query)
-            return await handler(request)
-
-        # A key may hold anything, slashes and line breaks too.
-        path = route.path.replace("{key}", "{key:(?s:.*)}")
+        endpoint = _Endpoint(handler, route.query)
         for method in (route.method, *(["HEAD"] if route.head else [])):
-            self._router.add_route(method, path, keep, expect_handler=_go_on)
+            self._router.add(method, route.path, endpoint)
         self._routes.append(route)
+
+    def at_end(self, stop: Callable[[], None]) -> None:
+        """Before this node ends, `stop` is called: what is streamed without end, ends."""
+        self._streams.append(stop)
+
+    def end(self) -> None:
+        """What is streamed without end, ends."""
+        for stop in self._streams:
+            stop()
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The answer to any request. Raises ClientConnectionResetError if its client
+        has gone before its answer began."""
+        began = time.perf_counter()
+        # What a client made up is no label: there would be no end of series.
+        method, path = "none", "none"
+        resource = self._router.find(request.rel_url.raw_path)
+        if resource is None:
+            response: web.StreamResponse = no_such_route(request)
+        elif (endpoint := resource.methods.get(request.method)) is None:
+            response = no_such_method(request, resource.methods)
+        else:
+            method, path = request.method, resource.path
+            try:
+                if hdrs.EXPECT in request.headers:
+                    await _go_on(request)
+                if request.rel_url.raw_query_string:
+                    checks.known_parameters(request, *endpoint.parameters)
+                response = await endpoint.handler(request)
+            except ClientConnectionResetError:
+                raise  # that is no failure, and told to nobody
+            except Exception as error:
+                response = refusal(error, request)
+        metrics.answered(method, path, response.status, time.perf_counter() - began)
+        return response
+
+    def path_of(self, request: web.BaseRequest) -> str | None:
+        """The path of the route that a request is for, as it was declared."""
+        resource = self._router.find(request.rel_url.raw_path)
+        return resource.path if resource and request.method in resource.methods else None
+
+    def served(self) -> list[tuple[str, str]]:
+        """Method and path of all that is served."""
+        return [(method, found.path) for found in self._router.paths() for method in found.methods]
 
     def document(self) -> dict[str, Any]:
         """The contract, as an OpenAPI document."""
         return openapi.document(self._routes)
 
-    async def _tell(self, _request: web.Request) -> web.Response:
+    async def _tell(self, _request: web.BaseRequest) -> web.Response:
         return web.Response(text=self._text, content_type=JSON)
 
     @functools.cached_property
@@ -66,17 +116,14 @@ class Interface:
         return json.dumps(self.document())
 
 
-INTERFACE: Final = web.AppKey("interface", Interface)
-
-
-async def _go_on(request: web.Request) -> web.Response | None:
+async def _go_on(request: web.BaseRequest) -> None:
     """The client, which waits for leave to send its body, has it; it can expect nothing else.
 
-    aiohttp's own refusal would be no problem, for it is made outside of all middlewares.
+    Raises BadParameter.
     """
     if request.headers[hdrs.EXPECT].lower() != "100-continue":
-        return problem(BadParameter("Expect is 100-continue, or left out. Nothing was done."))
+        raise BadParameter("Expect is 100-continue, or left out. Nothing was done.")
     if request.version == HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # the answer itself has not begun
-    return None
+        await request.writer.drain()

@@ -1,6 +1,6 @@
 """What an operator's Prometheus is told of a node: what has happened, and where it stands.
 
-What it is: counters, which any module may raise; `measured`, which times requests; `exposition`,
+What it is: counters, which any module may raise; `answered`, for times of requests; `exposition`,
 the answer to `GET /metrics`.
 
 What it assumes and guarantees: a scrape reaches any worker of a node, and is told of all of them.
@@ -13,13 +13,11 @@ What it does not know: what is counted, and why.
 """
 
 import os
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -100,18 +98,9 @@ def environment_of_worker(directory: str, place: int) -> dict[str, str]:
     return {**os.environ, _DIRECTORY: directory, _PLACE: str(place)}
 
 
-@web.middleware
-async def measured(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """The request is answered, and it is known how long that took."""
-    began = time.perf_counter()
-    response = await handler(request)
-    route = request.match_info.route
-    # Where there is no such route, its name and its method are whatever the client made up.
-    method, name = (route.method, route.resource.canonical) if route.resource else ("none", "none")
-    _duration(method, name, response.status).observe(time.perf_counter() - began)
-    return response
+def answered(method: str, route: str, status: int, seconds: float) -> None:
+    """A request was answered, and took so long."""
+    _duration(method, route, status).observe(seconds)
 
 
 @cache

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Protocol
 
 import aiohttp
-from aiohttp import web
 from redis.asyncio import Redis
 
 from app import http_server, identity, redis_check, redis_link, redis_url
@@ -31,6 +30,7 @@ from app.expiry import remove_expired
 from app.former_lanes import FormerLanes
 from app.http_api import Api
 from app.identity import Identity
+from app.interface import Interface
 from app.keys import Keys
 from app.kv_store import KVStore
 from app.lane_scripts import LaneScripts
@@ -125,8 +125,8 @@ class World:
 
 
 @asynccontextmanager
-async def worker(config: Config, world: World | None = None) -> AsyncIterator[web.Application]:
-    """One worker's application, with all that runs beside it; both end together."""
+async def worker(config: Config, world: World | None = None) -> AsyncIterator[Interface]:
+    """What one worker serves, with all that runs beside it; both end together."""
     assert config.redis_url is not None
     world = world or World()
     now_us, exchange = world.now_us, world.exchange
@@ -291,7 +291,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
             tasks = [group.create_task(work) for work in background]
             try:
                 await who.serves.wait()
-                yield api.application()
+                yield api.interface()
             finally:
                 await links.end()
                 await end(tasks)
@@ -299,9 +299,10 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[we
 
 async def run_worker(config: Config, sockets: list[socket.socket], stop: asyncio.Event) -> None:
     """Serve on `sockets` until `stop` is set; then finish what is in flight, and return."""
-    async with worker(config) as application:
+    async with worker(config) as interface:
         await http_server.serve(
-            application,
+            interface.answer,
+            interface.end,
             sockets,
             stop,
             grace_s=config.shutdown_grace_ms / 1000,

@@ -10,11 +10,11 @@ Does not know what the requests are about.
 
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Final
 
-from aiohttp import ClientConnectionResetError, web
+from aiohttp import web
 
 from app import errors, shapes
 from app.conditions import etag
@@ -137,25 +137,29 @@ def _response(fields: dict[str, Any], headers: dict[str, str] | None = None) -> 
     )
 
 
-@web.middleware
-async def problems(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Every failure is a problem that says what became of the request."""
-    try:
-        return await handler(request)
-    except RequestError as error:
+def refusal(error: Exception, request: web.BaseRequest) -> web.Response:
+    """What is answered to a request that failed: a problem that says what became of it."""
+    if isinstance(error, RequestError):
         return problem(error)
-    except web.HTTPException as error:
-        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        name = error.reason.lower().replace(" ", "-")
-        detail = f"{request.method} {request.path}: {error.reason}. Nothing was done."
-        fields = _fields(name, error.status, detail, {"outcome": "not_applied"})
-        return _response(fields, headers)
-    except ClientConnectionResetError:
-        raise  # the client has gone before its answer began: that is no failure, and told to nobody
-    except Exception as error:
-        log.critical("request failed", method=request.method, path=request.path, exc_info=error)
-        status, _, detail = OF_NO_ROUTE["internal"]
-        outcome = "not_applied" if request.method in ("GET", "HEAD") else "unknown"
-        return _response(_fields("internal", status, detail, {"outcome": outcome}))
+    log.critical("request failed", method=request.method, path=request.path, exc_info=error)
+    status, _, detail = OF_NO_ROUTE["internal"]
+    outcome = "not_applied" if request.method in ("GET", "HEAD") else "unknown"
+    return _response(_fields("internal", status, detail, {"outcome": outcome}))
+
+
+def no_such_route(request: web.BaseRequest) -> web.Response:
+    """What is answered to a request for a path that there is not."""
+    return _of_no_route("not-found", f"{request.method} {request.path}: Not Found.")
+
+
+def no_such_method(request: web.BaseRequest, methods: Iterable[str]) -> web.Response:
+    """What is answered to a request for a path that has other methods."""
+    said = f"{request.method} {request.path}: Method Not Allowed."
+    return _of_no_route("method-not-allowed", said, {"Allow": ",".join(sorted(methods))})
+
+
+def _of_no_route(name: str, said: str, headers: dict[str, str] | None = None) -> web.Response:
+    status, (outcome,), _ = OF_NO_ROUTE[name]
+    return _response(
+        _fields(name, status, f"{said} Nothing was done.", {"outcome": outcome}), headers
+    )

@@ -1,7 +1,7 @@
 """Looks whether answers are such as the contract promises.
 
-What it is: `Contract`, a document by which answers are judged, and `keeping_to`, a middleware that
-judges all that a node answers.
+What it is: `Contract`, a document by which answers are judged, and `keeping_to`, which judges all
+that a node answers.
 
 What it assumes and guarantees: the document is OpenAPI. An answer is as promised if its status is
 declared for its route, its headers and body fit what was declared for it, and it has no header or
@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import jsonschema_rs
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
+from app.interface import Handler, Interface
 from tools.contract_page import PAGE
 
 #: Of HTTP itself, and so in no contract.
@@ -97,23 +97,20 @@ class Contract:
         return jsonschema_rs.Draft202012Validator({**json.loads(schema), **components})
 
 
-def keeping_to(contract: Contract, broken: list[str]) -> Middleware:
-    """A middleware that goes round all others and adds to `broken` what is not as promised."""
+def keeping_to(contract: Contract, interface: Interface, broken: list[str]) -> Handler:
+    """What answers as the interface does, and adds to `broken` what is not as promised."""
 
-    @web.middleware
-    async def judge(request: web.Request, handler: Handler) -> web.StreamResponse:
-        response = await handler(request)
+    async def judge(request: web.BaseRequest) -> web.StreamResponse:
+        response = await interface.answer(request)
         body = None  # of a stream, which is gone
         if isinstance(response, web.Response):
             assert isinstance(response.body, bytes | None)
             body = response.body or b""
-        resource = request.match_info.route.resource
-        if resource is None or response.status == 500:
+        path = interface.path_of(request)
+        if path is None or response.status == 500:
             problem = contract.broken_beside_routes(response.status, body or b"{}")
         else:
-            problem = contract.broken(
-                request.method, resource.canonical, response.status, response.headers, body
-            )
+            problem = contract.broken(request.method, path, response.status, response.headers, body)
         if problem is not None:
             broken.append(f"{request.method} {request.path}: {problem}")
         return response

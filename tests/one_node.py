@@ -18,11 +18,12 @@ from urllib.parse import quote
 
 import msgspec
 from aiohttp import ClientResponse, web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import RawTestServer, TestClient
 from yarl import URL
 
 from app import node, wire
 from app.config import Config
+from app.interface import Handler, Interface
 from app.peers import PeerUnreachable
 from app.vector_clock import VectorClock
 from app.wire import Answer, Batch
@@ -36,7 +37,7 @@ PEERS: Final = {"B": "http://127.0.0.1:1", "C": "http://127.0.0.1:2"}
 SECRET: Final = "a secret of this cluster"
 Logs = list[Any]
 
-Client = TestClient[web.Request, web.Application]
+Client = TestClient[web.BaseRequest, None]
 
 
 async def nobody(url: str, batch: Batch) -> Answer:
@@ -44,12 +45,17 @@ async def nobody(url: str, batch: Batch) -> Answer:
     raise PeerUnreachable(f"there is no {batch.receiver} in this test")
 
 
-class Server(TestServer):
+class Server(RawTestServer):
     """As in production, a handler goes on when its client goes away, and bodies come as sent."""
 
-    async def _make_runner(self, **kwargs: Any) -> web.BaseRunner:
+    async def _make_runner(self, debug: bool = True, **kwargs: Any) -> web.ServerRunner:
         production = {"handler_cancellation": False, "auto_decompress": False}
-        return await super()._make_runner(**{**kwargs, **production})
+        return await super()._make_runner(debug, **{**kwargs, **production})
+
+
+def serving(answer: Handler) -> Client:
+    """A client of what answers so."""
+    return TestClient(Server(answer))
 
 
 @asynccontextmanager
@@ -70,19 +76,21 @@ async def new_node_a(
     """Node A serves, and its Redis is as the test has made it."""
     config = Config(node_id="A", peers=PEERS, redis_url=redis_url, **settings)
     async with (
-        node.worker(config, node.World(exchange=nobody, now_us=now_us)) as application,
-        asking(application) as client,
+        node.worker(config, node.World(exchange=nobody, now_us=now_us)) as interface,
+        asking(interface) as client,
     ):
         yield client
 
 
 @asynccontextmanager
-async def asking(application: web.Application) -> AsyncIterator[Client]:
-    """A client of the application, all of whose answers have to be as the contract promises."""
+async def asking(interface: Interface) -> AsyncIterator[Client]:
+    """A client of it, all of whose answers have to be as the contract promises."""
     broken: list[str] = []
-    application.middlewares.insert(0, keeping_to(PROMISED, broken))
-    async with TestClient(Server(application)) as client:
-        yield client
+    async with serving(keeping_to(PROMISED, interface, broken)) as client:
+        try:
+            yield client
+        finally:
+            interface.end()
     assert not broken, "all that a node answers is as the contract promises"
 
 

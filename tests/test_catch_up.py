@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientError, web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import ClientError
 from redis.asyncio import Redis
 
 from app import wire
@@ -22,9 +21,10 @@ from app.peers import PeerUnreachable
 from app.vector_clock import Dot
 from app.wire import Answer, Batch
 from tests.conftest import begin_at
+from tests.one_node import Client, serving
 from tests.processes import until
 
-Clients = dict[str, TestClient[web.Request, web.Application]]
+Clients = dict[str, Client]
 
 
 @dataclass
@@ -74,8 +74,8 @@ async def three_nodes(
                 relay_after_ms=relay_after_ms,
             )
             await begin_at(str(config.redis_url), node)
-            application = await stack.enter_async_context(worker(config, World(exchange=links)))
-            client = TestClient(TestServer(application))
+            interface = await stack.enter_async_context(worker(config, World(exchange=links)))
+            client = serving(interface.answer)
             links.nodes[node] = await stack.enter_async_context(client)
             stack.callback(links.nodes.pop, node)
         yield

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientError, web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import ClientError
 from redis.asyncio import Redis
 
 from app import wire
@@ -26,9 +25,8 @@ from app.peers import PeerRefused, PeerUnreachable
 from app.replication import Tools
 from app.wire import Answer, Batch
 from tests.conftest import MakeStore, begin_at
+from tests.one_node import Client, serving
 from tests.processes import until
-
-Client = TestClient[web.Request, web.Application]
 
 
 def url_of(node: str) -> str:
@@ -81,8 +79,8 @@ class Cluster:
             },
         )
         stack = self._stacks[node] = AsyncExitStack()
-        application = await stack.enter_async_context(worker(config, World(exchange=self)))
-        self.nodes[node] = await stack.enter_async_context(TestClient(TestServer(application)))
+        interface = await stack.enter_async_context(worker(config, World(exchange=self)))
+        self.nodes[node] = await stack.enter_async_context(serving(interface.answer))
 
     async def stop(self, node: str) -> None:
         del self.nodes[node]

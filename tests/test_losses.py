@@ -81,8 +81,8 @@ async def node_a(redis_url: str, peers: Peers, **settings: Any) -> AsyncIterator
     settings = {"heartbeat_ms": 100, "relay_after_ms": 60_000, **settings}
     config = Config(node_id="A", peers=PEERS, redis_url=redis_url, **settings)
     async with (
-        node.worker(config, node.World(exchange=peers.exchange)) as application,
-        asking(application) as client,
+        node.worker(config, node.World(exchange=peers.exchange)) as interface,
+        asking(interface) as client,
     ):
         yield client
 

@@ -13,12 +13,15 @@ import pytest
 from redis import Redis as BlockingRedis
 
 from app import metrics, wire
+from app.config import Config
+from app.node import World, worker
 from app.snapshot import Cut, KeyState, Part
 from app.vector_clock import Dot, VectorClock
 from app.wire import Batch
 from app.write import Delete, Operation, Put, Version, Write
+from tests.conftest import begin_at
 from tests.events import Event, dots, watching
-from tests.one_node import Client, contents, node_a
+from tests.one_node import PEERS, Client, asking, contents, nobody, node_a
 from tests.processes import until
 
 SECRET = "a secret of this cluster"
@@ -446,13 +449,17 @@ async def test_a_reader_that_does_not_read_is_given_up_and_may_go_on(redis_url: 
 
 
 async def test_streams_end_with_their_worker_and_say_where_to_go_on(redis_url: str) -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        a = await stack.enter_async_context(node_a(redis_url))
+    await begin_at(redis_url, "A", "A")
+    config = Config(node_id="A", peers=PEERS, redis_url=redis_url)
+    async with (
+        worker(config, World(exchange=nobody)) as interface,
+        asking(interface) as a,
+    ):
         async with watching(a, "/watch?since=now") as stream:
             await stream.next()
             dot = await put(a, "x")
             assert dots([await stream.next()]) == [dot]
-            await a.app.shutdown()  # as http_server.py does when it is told to stop
+            interface.end()  # as http_server.py does when it is told to stop
             end = await stream.next()
             assert (end.kind, end.data["type"], end.id) == (
                 "end",

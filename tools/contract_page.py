@@ -5,25 +5,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from app.config import Config
 from app.http_api import Api
-from app.interface import INTERFACE
+from app.interface import Interface
 
 PAGE = Path(__file__).parents[1] / "docs" / "openapi.json"
 
 
-def application() -> web.Application:
+def interface() -> Interface:
     """All routes there are, of a node that has no parts: it can only be looked at."""
     nothing: Any = None
     parts = [nothing] * (len(inspect.signature(Api).parameters) - 1)
-    return Api(Config(node_id="A", faults=True), *parts).application()
+    return Api(Config(node_id="A", faults=True), *parts).interface()
 
 
 def text() -> str:
     """The contract, as it is written."""
-    document = application()[INTERFACE].document()
+    document = interface().document()
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 

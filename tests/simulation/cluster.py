@@ -240,9 +240,8 @@ class _Simulation:
             rng=self._rng(f"worker {node} {life.worker} {number}"),
         )
         try:
-            async with worker(self._config(node), world) as app:
-                app.freeze()
-                self._network.serve(life, app)
+            async with worker(self._config(node), world) as interface:
+                self._network.serve(life, interface)
                 await self._loop.create_future()
         except* RedisUnavailable as errors:
             life.die(f"it gave up: {errors.exceptions[0]}")

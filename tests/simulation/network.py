@@ -1,7 +1,7 @@
 """The network of the simulation: requests in memory, and links with a weather.
 
 What it is: `Network` carries batches between nodes (it gives each worker its `Exchange`) and
-requests of clients to nodes. `call` is one HTTP request to an aiohttp application without a socket,
+requests of clients to nodes. `call` is one HTTP request without a socket,
 and a `Stream` what one answers that does not end.
 
 What it assumes and guarantees: bodies are really encoded and handled by the node's own HTTP
@@ -30,6 +30,7 @@ from yarl import URL
 
 from app import wire
 from app.errors import BadBatch
+from app.interface import Interface
 from app.peers import Bases, Exchange, PeerRefused, PeerUnreachable, Signer, raise_for
 from app.wire import Answer, Batch
 from tests.simulation.plan import FINE, Weather
@@ -55,14 +56,14 @@ class Reply:
 
 
 async def call(
-    app: web.Application,
+    interface: Interface,
     method: str,
     path: str,
     headers: Mapping[str, str],
     body: bytes,
     stream: "Stream | None" = None,
 ) -> Reply:
-    """The response of `app` to one request. What it streams, if that is wanted, is in `stream`."""
+    """The response of `interface` to one request; what it streams, if wanted, is in `stream`."""
     loop = asyncio.get_running_loop()
     protocol = cast(Any, _PROTOCOL if stream is None else stream.connection)
     payload = streams.StreamReader(protocol, BODY_MAX, loop=loop)
@@ -74,8 +75,8 @@ async def call(
         *(False, None, False, False, URL(path, encoded=True)),
     )
     task = cast(Any, asyncio.current_task())
-    request = app._make_request(message, payload, protocol, cast(Any, stream), task)
-    response = cast(web.Response, await app._handle(request))
+    request = web.BaseRequest(message, payload, protocol, cast(Any, stream), task, loop)
+    response = await interface.answer(request)
     content = getattr(response, "body", None)
     return Reply(response.status, response.headers, content if isinstance(content, bytes) else b"")
 
@@ -151,14 +152,14 @@ class Network:
         self._signer = signer
         self._weather: dict[tuple[str, str], Weather] = {}
         self._rngs: dict[tuple[str, str], random.Random] = {}
-        self._serving: dict[str, dict[Life, web.Application]] = {}
+        self._serving: dict[str, dict[Life, Interface]] = {}
         self.note: Callable[[str], None] = lambda _text: None
 
     # --- workers ---------------------------------------------------------------------------------
 
-    def serve(self, life: Life, app: web.Application) -> None:
+    def serve(self, life: Life, interface: Interface) -> None:
         """The worker answers requests to its node, until it dies."""
-        self._serving.setdefault(life.node, {})[life] = app
+        self._serving.setdefault(life.node, {})[life] = interface
 
     def stop(self, life: Life) -> None:
         """The worker answers no longer."""
@@ -180,12 +181,12 @@ class Network:
         serving = self._serving.get(node)
         if not serving:
             raise ConnectionReset("connection refused")
-        life, app = rng.choice(list(serving.items()))
+        life, interface = rng.choice(list(serving.items()))
         # In the worker's name, and by a task of its own: it goes on when the asker gives up.
         context = contextvars.copy_context()
         context.run(LIFE.set, life)
         handling = asyncio.get_running_loop().create_task(
-            self._handle(life, app, method, path, headers, body), context=context
+            self._handle(life, interface, method, path, headers, body), context=context
         )
         try:
             await asyncio.wait([handling])
@@ -206,12 +207,12 @@ class Network:
         serving = self._serving.get(node)
         if not serving:
             raise ConnectionReset("connection refused")
-        life, app = rng.choice(list(serving.items()))
+        life, interface = rng.choice(list(serving.items()))
         stream = Stream(life)
         context = contextvars.copy_context()
         context.run(LIFE.set, life)
         handling = asyncio.get_running_loop().create_task(
-            self._handle(life, app, "GET", path, headers, b"", stream), context=context
+            self._handle(life, interface, "GET", path, headers, b"", stream), context=context
         )
 
         def end(task: "asyncio.Task[Reply]") -> None:
@@ -224,7 +225,7 @@ class Network:
     @staticmethod
     async def _handle(
         life: Life,
-        app: web.Application,
+        interface: Interface,
         method: str,
         path: str,
         headers: Mapping[str, str],
@@ -232,7 +233,7 @@ class Network:
         stream: Stream | None = None,
     ) -> Reply:
         await life.goes_on()
-        reply = await call(app, method, path, headers, body, stream)
+        reply = await call(interface, method, path, headers, body, stream)
         await life.goes_on()
         return reply
 
