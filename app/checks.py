@@ -210,6 +210,8 @@ class Preference:
 def preference(request: web.BaseRequest) -> Preference:
     """What the request prefers. What is not understood of that is not heeded: none is wrong."""
     respond_async, wait_s = False, 0.0
+    if "Prefer" not in request.headers:
+        return Preference(respond_async, wait_s)
     for part in ",".join(request.headers.getall("Prefer", [])).split(","):
         name, _, value = part.partition(";")[0].partition("=")
         value = value.strip().strip('"')
@@ -243,21 +245,26 @@ async def body(request: web.BaseRequest, limit: int, what: str, setting: str | N
             f"The {what} is encoded ({encoding[:40]}), and this node takes it only as it is. "
             "Nothing was done. Send it without Content-Encoding."
         )
-    hint = f" ({setting})" if setting else ""
-    too_large = errors.TooLarge(
-        f"The {what} is larger than this node takes: {limit} bytes{hint}. Nothing was done."
-    )
     if (request.content_length or 0) > limit:
-        raise too_large
+        raise _too_large(what, limit, setting)
     received = bytearray()
     try:
-        async for chunk in request.content.iter_any():
+        while chunk := await request.content.readany():
+            if not received and request.content.at_eof() and len(chunk) <= limit:
+                return chunk  # as a rule it has come with the head
             received += chunk
             if len(received) > limit:
-                raise too_large
+                raise _too_large(what, limit, setting)
     except (ConnectionError, web.RequestPayloadError):
         raise errors.BadParameter(f"The {what} broke off. Nothing was done.") from None
     return bytes(received)
+
+
+def _too_large(what: str, limit: int, setting: str | None) -> errors.TooLarge:
+    hint = f" ({setting})" if setting else ""
+    return errors.TooLarge(
+        f"The {what} is larger than this node takes: {limit} bytes{hint}. Nothing was done."
+    )
 
 
 def content_type(request: web.BaseRequest) -> str:

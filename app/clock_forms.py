@@ -14,14 +14,13 @@ from typing import Annotated, Final
 import msgspec
 
 from app.errors import BadBatch
-from app.vector_clock import SEQUENCE_MAX, VectorClock, is_actor
+from app.vector_clock import NOTHING, SEQUENCE_MAX, VectorClock, is_actor
 
 Sequence = Annotated[int, msgspec.Meta(ge=1, le=SEQUENCE_MAX)]
 ClockForm = dict[str, Sequence]
 ChangesForm = dict[str, Annotated[int, msgspec.Meta(ge=0, le=SEQUENCE_MAX)]]
 """What differs from another clock (`VectorClock.since`)."""
 BaseForm = Annotated[bytes, msgspec.Meta(max_length=16)]
-NOTHING: Final = VectorClock()
 _SHOWN_MAX: Final = 300
 """Characters of what a peer sent that an error repeats."""
 

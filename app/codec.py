@@ -18,7 +18,7 @@ import msgspec
 
 from app.conditions import Condition
 from app.snapshot import KeyState
-from app.vector_clock import Dot, VectorClock
+from app.vector_clock import NOTHING, Dot, VectorClock
 from app.write import Delete, Operation, Put, Version, Write
 
 
@@ -107,7 +107,8 @@ def unpack_key_state(key: str, fields: Mapping[bytes, bytes]) -> KeyState:
 
 def unpack_deletes(fields: Mapping[bytes, bytes]) -> VectorClock:
     """The deletes noted in the fields of a `kv:` hash."""
-    return VectorClock.parse(fields.get(b"deletes", b"").decode())
+    text = fields.get(b"deletes")
+    return VectorClock.parse(text.decode()) if text else NOTHING
 
 
 def unpack_clock(fields: Mapping[bytes, bytes]) -> VectorClock:

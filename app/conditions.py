@@ -27,7 +27,7 @@ def etag(dots: Iterable[Dot]) -> str:
 
 
 def _opaque(dots: Iterable[Dot]) -> str:
-    return ",".join(sorted(map(str, dots)))
+    return ",".join(sorted([f"{actor}:{sequence}" for actor, sequence in dots]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import hmac
 from typing import Final
 
 from app.errors import BadContext, TooLarge
-from app.vector_clock import VectorClock
+from app.vector_clock import NOTHING, VectorClock
 
 _VERSION: Final = "lc1"
 _SIGNATURE: Final = ";s="
@@ -39,9 +39,7 @@ class Contexts:
 
     def token(self, context: VectorClock) -> str:
         """The token that says `context`."""
-        text = ";".join([_VERSION, *map(str, context.dots())])
-        if not context:
-            text += ";"
+        text = f"{_VERSION};{context.entries_text().replace(' ', ';')}"
         return text if self._key is None else text + _SIGNATURE + self._signature(text)
 
     def parse(self, header: str) -> VectorClock:
@@ -49,12 +47,14 @@ class Contexts:
 
         Raises BadContext, TooLarge.
         """
+        if not header:
+            return NOTHING
         if len(header) > self._max_bytes:
             raise TooLarge(
                 f"The Causal-Context has {len(header)} bytes, and this node takes "
                 f"{self._max_bytes} (CONTEXT_MAX_BYTES). Nothing was done."
             )
-        context = VectorClock()
+        context = NOTHING
         for token in header.split(","):
             if token := token.strip():
                 context = context.merge(self._parse_token(token))

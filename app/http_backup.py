@@ -19,6 +19,7 @@ from app.contract import JSON, Answer, Content, Route
 from app.http_session import Sessions
 from app.interface import Interface
 from app.log import get_logger
+from app.replies import json_reply
 
 log = get_logger(__name__)
 
@@ -88,7 +89,7 @@ class BackupRoutes:
         """The backup is merged with what is here."""
         restored = await self.backups.restore(_body(request))
         answer: shapes.Restored = {"keys": restored.keys, "cut": restored.cut.to_dict()}
-        return web.json_response(answer, headers=self.sessions.headers(restored.cut))
+        return json_reply(answer, headers=self.sessions.headers(restored.cut))
 
 
 async def _body(request: web.BaseRequest) -> AsyncIterator[bytes]:

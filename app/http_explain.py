@@ -19,6 +19,7 @@ from app.explain import explained
 from app.http_session import Sessions
 from app.interface import Interface
 from app.kv_store import KVStore
+from app.replies import json_reply
 from app.vector_clock import VectorClock
 from app.write import Put, Write
 
@@ -116,7 +117,7 @@ class ExplainRoutes:
             "complete": all(part["from"] == 1 for part in searched.values()),
             "deferred": await self._deferred(key, clock),
         }
-        return web.json_response(answer, headers=reader.headers(reading.context))
+        return json_reply(answer, headers=reader.headers(reading.context))
 
     async def _deferred(self, key: str, clock: VectorClock) -> list[shapes.DeferredAbout]:
         """Those about the key of the first deferred writes that wait here."""

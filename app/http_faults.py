@@ -19,6 +19,7 @@ from app.errors import listing
 from app.faults import HEALTHY, Fault, parse_fault
 from app.interface import Interface
 from app.members import Members
+from app.replies import json_reply
 
 _FAULT_MAX_BYTES: Final = 4096
 _PEER: Final = Parameter(
@@ -72,7 +73,7 @@ class FaultRoutes:
         fault = parse_fault(await checks.body(request, _FAULT_MAX_BYTES, "fault", None))
         await self.board.set_fault(peer, fault)
         self.fault_changed(peer)
-        return web.json_response(fault.to_dict())
+        return json_reply(fault.to_dict())
 
     async def heal(self, request: web.BaseRequest) -> web.Response:
         """The link to the peer is healthy, and what was delayed on it is on its way."""

@@ -21,6 +21,7 @@ from app.http_write import Writing
 from app.interface import Interface
 from app.kv_store import KVStore
 from app.problems import problem
+from app.replies import Reply, json_reply
 from app.write import Delete, Put, expires_us
 
 _VERSION: Final = (
@@ -180,9 +181,9 @@ class KeyRoutes:
                 "winner": str(winner.dot),
                 "siblings": [shown_version(version) for version in reading.versions],
             }
-            return web.json_response(shown, headers=headers)
+            return json_reply(shown, headers=headers)
         headers["Content-Type"] = winner.content_type
-        return web.Response(body=winner.value, headers=headers)
+        return Reply(body=winner.value, headers=headers)
 
     async def put(self, request: web.BaseRequest) -> web.Response:
         """The key has this value here, durably, if its conditions hold; or will have it."""
@@ -204,7 +205,7 @@ class KeyRoutes:
         headers = {**done.headers, **seen, "ETag": etag([written.dot])}
         if written.timestamp and (until := expires_us(written.timestamp, operation.ttl_us)):
             headers["Expires"] = http_date(until)
-        return web.json_response(answer, headers=headers)
+        return json_reply(answer, headers=headers)
 
     async def delete(self, request: web.BaseRequest) -> web.Response:
         """The key has no version that this node knew of, if its conditions held; or will have

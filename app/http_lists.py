@@ -19,6 +19,7 @@ from app.contract import JSON, Answer, Content, Parameter, Route
 from app.http_session import Sessions
 from app.interface import Interface
 from app.kv_store import KVStore
+from app.replies import json_reply
 from app.write import KEY_MAX_BYTES
 
 PAGE_DEFAULT: Final = 100
@@ -105,7 +106,7 @@ class ListRoutes:
             "keys": list(listing.keys),
             "cursor": listing.cursor or None,
         }
-        return web.json_response(page, headers=reader.headers(listing.clock))
+        return json_reply(page, headers=reader.headers(listing.clock))
 
     async def conflicts(self, request: web.BaseRequest) -> web.Response:
         """The keys that have siblings here, a page at a time."""
@@ -120,7 +121,7 @@ class ListRoutes:
             "keys": shown,
             "cursor": listing.cursor or None,
         }
-        return web.json_response(page, headers=reader.headers(listing.clock))
+        return json_reply(page, headers=reader.headers(listing.clock))
 
 
 def _page(request: web.BaseRequest) -> tuple[str, str, int]:

@@ -23,6 +23,7 @@ from app.keys import end_key
 from app.kv_store import KVStore
 from app.losses import Losses
 from app.lost import Loss
+from app.replies import json_reply
 from app.vector_clock import Dot, VectorClock
 from app.write import Put
 
@@ -107,7 +108,7 @@ class LostRoutes:
             "lost": [{"actor": loss.actor, "after": loss.after} for loss in found],
             "clock": clock.to_dict(),
         }
-        return web.json_response(answer, headers=self.sessions.headers(clock))
+        return json_reply(answer, headers=self.sessions.headers(clock))
 
 
 def _dots(body: bytes) -> VectorClock:

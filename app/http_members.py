@@ -20,6 +20,7 @@ from app.http_session import Sessions
 from app.interface import Interface
 from app.kv_store import KVStore
 from app.members import Member, MemberForm, Members, parse_member
+from app.replies import json_reply
 from app.vector_clock import VectorClock
 from app.write import Operation
 
@@ -112,7 +113,7 @@ class MemberRoutes:
         answer: shapes.ShownMembers = {
             "members": [self._shown(one, reports[one.node]) for one in self.members.all]
         }
-        return web.json_response(answer, headers=self.sessions.headers(context))
+        return json_reply(answer, headers=self.sessions.headers(context))
 
     async def add(self, request: web.BaseRequest) -> web.Response:
         """The node of this id is a member, and is reached at this URL."""
@@ -126,7 +127,7 @@ class MemberRoutes:
             await self.members.revoked()
         added = self.members.known(node)
         assert added is not None
-        return web.json_response(
+        return json_reply(
             self._shown(added, await self.board.peer(node)),
             status=200 if was_member else 201,
             headers=self.sessions.headers(context),

@@ -8,8 +8,6 @@ lost, with the context to go on with: whether a session does is its client's dec
 Does not know what the request is about.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,11 +18,11 @@ from app.buffer import PendingBuffer
 from app.conditions import etag
 from app.context import Contexts
 from app.errors import listing
-from app.kv_store import NOTHING, KVStore
+from app.kv_store import KVStore
 from app.losses import Losses
 from app.members import Members
 from app.progress import Progress
-from app.vector_clock import VectorClock
+from app.vector_clock import NOTHING, VectorClock
 
 CONTEXT_HEADER: Final = "Causal-Context"
 
@@ -42,7 +40,8 @@ class Sessions:
 
     def context(self, request: web.BaseRequest) -> VectorClock:
         """What the request's session has seen. Raises BadContext, TooLarge."""
-        return self.contexts.parse(",".join(request.headers.getall(CONTEXT_HEADER, [])))
+        tokens = request.headers.getall(CONTEXT_HEADER, None)
+        return self.contexts.parse(",".join(tokens)) if tokens else NOTHING
 
     async def catch_up(
         self,
@@ -68,7 +67,9 @@ class Sessions:
         """The same, and the node need not be a member any more."""
         if patience_s is None:
             patience_s = checks.patience_s(request)
-        context = self.context(request).merge(beside)
+        context = self.context(request)
+        if beside:
+            context = context.merge(beside)
         if context <= self.progress.clock:
             return context
         missing = await self.progress.reach(context, patience_s, self.store.clock)
@@ -86,20 +87,15 @@ class Sessions:
             raise errors.NotCaughtUp(known, patience_s)
         return context
 
-    @contextmanager
-    def told(self, context: VectorClock) -> Iterator[None]:
-        """Within it, whoever is refused by a condition is told what is there instead, and has seen
-        it, after having seen `context`."""
-        try:
-            yield
-        except errors.PreconditionFailed as error:
-            for held in error.held:
-                context = context.merge(held.seen)
-            headers = self.headers(context)
-            if len(error.held) == 1 and (dots := error.held[0].dots):
-                headers["ETag"] = etag(dots)
-            error.headers = headers
-            raise
+    def tell(self, error: errors.PreconditionFailed, context: VectorClock) -> None:
+        """Whoever is refused by a condition is told what is there instead, and has seen it, after
+        having seen `context`."""
+        for held in error.held:
+            context = context.merge(held.seen)
+        headers = self.headers(context)
+        if len(error.held) == 1 and (dots := error.held[0].dots):
+            headers["ETag"] = etag(dots)
+        error.headers = headers
 
     async def reader(self, request: web.BaseRequest) -> "Reader":
         """Who asked, once this node covers its context; at once, with `?stale=true`.

@@ -24,6 +24,7 @@ from app.interface import Interface
 from app.kv_store import KVStore
 from app.members import Member, Members
 from app.progress import Progress
+from app.replies import json_reply
 from app.snapshot_receiving import SnapshotReceiving
 from app.stability import held_back, stable, writes_beyond
 from app.vector_clock import Dot, VectorClock, node_of
@@ -194,7 +195,7 @@ class StatusRoutes:
                 if name.endswith(("_max", "_max_bytes", "_max_writes", "_max_operations"))
             },
         }
-        return web.json_response(answer)
+        return json_reply(answer)
 
     async def _deferred(self, clock: VectorClock) -> shapes.DeferredCount:
         """How many deferred writes wait, and what for."""
@@ -348,7 +349,7 @@ class StatusRoutes:
                 for one in (await self.deferred.first(PENDING_SHOWN_MAX) if deferred else ())
             ],
         }
-        return web.json_response(answer)
+        return json_reply(answer)
 
     def _deferred_write(
         self, one: Deferred, clock: VectorClock, peers: Mapping[str, VectorClock]
@@ -367,7 +368,7 @@ class StatusRoutes:
     async def healthz(self, _request: web.BaseRequest) -> web.Response:
         """This worker runs."""
         answer: shapes.Alive = {"status": "alive"}
-        return web.json_response(answer)
+        return json_reply(answer)
 
     async def readyz(self, _request: web.BaseRequest) -> web.Response:
         """This node can serve: its Redis answers, and holds its state."""
@@ -379,7 +380,7 @@ class StatusRoutes:
         self.members.check()
         await self._check_joined()
         answer: shapes.Ready = {"status": "ready"}
-        return web.json_response(answer)
+        return json_reply(answer)
 
     async def _check_joined(self) -> None:
         """A node that began with nothing has what its peers had, but for what no member that it

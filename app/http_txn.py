@@ -28,6 +28,7 @@ from app.http_shapes import shown_version
 from app.http_write import Writing
 from app.interface import Interface
 from app.kv_store import KVStore, Reading, reading
+from app.replies import json_reply
 from app.transactions import Transaction, TransactionForm, parse_transaction
 from app.vector_clock import VectorClock
 from app.write import Put, expires_us
@@ -127,10 +128,13 @@ class TransactionRoutes:
 
     async def _read(self, request: web.BaseRequest, transaction: Transaction) -> web.Response:
         context = await self.sessions.catch_up(request)
-        with self.sessions.told(context):
+        try:
             readings, clock = await self.store.snapshot(
                 transaction.reads, context, transaction.conditions, self.config.txn_max_bytes
             )
+        except errors.PreconditionFailed as error:
+            self.sessions.tell(error, context)
+            raise
         return self._answer(transaction, readings, clock, context, {}, None)
 
     def _answer(
@@ -149,7 +153,7 @@ class TransactionRoutes:
             "clock": clock.to_dict(),
             "results": _results(transaction, readings, written),
         }
-        return web.json_response(answer, headers={**headers, **self.sessions.headers(context)})
+        return json_reply(answer, headers={**headers, **self.sessions.headers(context)})
 
     def _refuse_for_reading(self, request: web.BaseRequest, transaction: Transaction) -> None:
         """What is remembered of a request is its write, and not what it was shown."""

@@ -26,11 +26,11 @@ from app.errors import LogTrimmed, NotCaughtUp, RequestError
 from app.http_session import CONTEXT_HEADER, Sessions
 from app.http_shapes import shown_state, shown_write
 from app.interface import Interface
-from app.kv_store import NOTHING, KVStore
+from app.kv_store import KVStore
 from app.log import get_logger
 from app.problems import shown
 from app.snapshot import KeyState
-from app.vector_clock import VectorClock
+from app.vector_clock import NOTHING, VectorClock
 from app.watching import Begin, Cut, Event, OutOfLog, Quiet, Told, Watching
 from app.write import KEY_MAX_BYTES, SYSTEM
 

@@ -23,6 +23,7 @@ from app.existence import Existence
 from app.http_session import Sessions
 from app.kv_store import KVStore
 from app.replicas import Replicas
+from app.replies import json_reply
 from app.vector_clock import VectorClock
 from app.write import Operation
 
@@ -79,7 +80,7 @@ class Writing:
             return await self._defer(request, operations, idempotency_key)
         if wanted > 1:
             await self.replicas.expect(patience_s)
-        with self.sessions.told(context):
+        try:
             committed = await self.store.commit(
                 operations,
                 context,
@@ -88,6 +89,9 @@ class Writing:
                 self.config.txn_max_bytes,
                 idempotency_key,
             )
+        except errors.PreconditionFailed as error:
+            self.sessions.tell(error, context)
+            raise
         if isinstance(committed, Accepted):
             return self._answer(committed, context)
         context = context.with_dot(committed.dot)
@@ -135,4 +139,4 @@ class Writing:
         }
         if accepted.replayed:
             headers["Idempotent-Replayed"] = "true"
-        return web.json_response(answer, status=202, headers=headers)
+        return json_reply(answer, status=202, headers=headers)

@@ -33,12 +33,10 @@ from app.progress import Progress
 from app.redis_link import translated
 from app.scripts import Scripts
 from app.settled import in_a_settled_run
-from app.vector_clock import Dot, VectorClock
+from app.vector_clock import NOTHING, Dot, VectorClock
 from app.write import Operation, Version, winner_first
 from app.write_log import WriteLog
 
-NOTHING: Final = VectorClock()
-"""The context of who has seen nothing."""
 _COMMITS_MAX_BYTES: Final = 128 * 1024
 """What the writes weigh that are committed in one step, so that Redis is free again within a few
 milliseconds. One that weighs more is committed alone."""
@@ -90,10 +88,12 @@ def _too_late() -> RedisUnavailable:
 def reading(fields: Mapping[bytes, bytes], clock: VectorClock, now_us: int) -> Reading:
     """What a reader of a key is shown that has these fields, at a node with this clock, when the
     hybrid logical clock there shows `now_us`."""
+    if not fields:
+        return Reading((), clock)  # absence may be a delete's work
     held = codec.unpack_versions(fields)
     versions = tuple(winner_first([version for version in held if version.is_there(now_us)]))
     if not versions:
-        return Reading((), clock)  # absence may be a delete's work
+        return Reading((), clock)
     context = codec.unpack_deletes(fields)
     for version in held:  # one that has expired stands for its own delete
         context = context.with_dot(version.dot)

@@ -17,10 +17,9 @@ import aiohttp
 import msgspec
 
 from app import wire
-from app.clock_forms import NOTHING
 from app.errors import BadBatch, BadSignature, LightconeError
 from app.incarnation import former
-from app.vector_clock import VectorClock
+from app.vector_clock import NOTHING, VectorClock
 from app.wire import Answer, Batch
 
 SIGNATURE_HEADER: Final = "Cluster-Signature"

@@ -20,6 +20,7 @@ from app import errors, shapes
 from app.conditions import etag
 from app.errors import RequestError
 from app.log import get_logger
+from app.replies import Reply
 
 log = get_logger(__name__)
 
@@ -132,7 +133,7 @@ def _fields(name: str, status: int, detail: str, more: dict[str, Any]) -> dict[s
 
 
 def _response(fields: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(
+    return Reply(
         text=json.dumps(fields), status=fields["status"], content_type=PROBLEM, headers=headers
     )
 

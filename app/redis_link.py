@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+import hiredis
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import (
     AbstractConnection,
@@ -84,6 +85,11 @@ class _NotesWhatWasNotSent(AbstractConnection):
         except RedisError as error:
             error.add_note(_NOT_SENT)
             raise
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        # redis-py copies what it has packed so far for each argument.
+        name, *rest = args
+        return [hiredis.pack_command((*name.split(), *rest))]
 
     async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
         try:

@@ -35,8 +35,8 @@ def _has_form_of_actor(text: str) -> bool:
     return _ACTOR.fullmatch(text) is not None
 
 
-def _parsed(dot: str) -> tuple[str, int] | None:
-    """Actor and sequence of what prints so; None if it is no dot."""
+def _parsed(dot: str) -> tuple[str, int]:
+    """Actor and sequence of what prints so. Raises ValueError if it is no dot."""
     actor, _, digits = dot.rpartition(":")
     if (
         len(digits) <= _SEQUENCE_DIGITS
@@ -47,7 +47,7 @@ def _parsed(dot: str) -> tuple[str, int] | None:
         and is_actor(actor)
     ):
         return actor, sequence
-    return None
+    raise ValueError(f"{dot!r} is not a dot such as A:7")
 
 
 def node_of(actor: str) -> str:
@@ -80,10 +80,7 @@ class Dot(tuple[str, int]):
 
         Raises ValueError if there is none.
         """
-        parsed = _parsed(text)
-        if parsed is None:
-            raise ValueError(f"{text!r} is not a dot such as A:7")
-        return cls(*parsed)
+        return cls(*_parsed(text))
 
     def __str__(self) -> str:
         return f"{self[0]}:{self[1]}"
@@ -109,9 +106,12 @@ class VectorClock(Mapping[str, int]):
 
         Raises ValueError for a negative sequence.
         """
-        self._entries = {actor: sequence for actor, sequence in dict(entries).items() if sequence}
-        if any(sequence < 0 for sequence in self._entries.values()):
-            raise ValueError("a sequence is never negative")
+        self._entries = {}
+        for actor, sequence in dict(entries).items():
+            if sequence < 0:
+                raise ValueError("a sequence is never negative")
+            if sequence:
+                self._entries[actor] = sequence
 
     @classmethod
     def _of(cls, entries: dict[str, int]) -> Self:
@@ -127,15 +127,10 @@ class VectorClock(Mapping[str, int]):
         Raises ValueError for anything else, an actor named twice included.
         """
         parts = text.split()
-        entries: dict[str, int] = {}
-        for part in parts:
-            parsed = _parsed(part)
-            if parsed is None:
-                raise ValueError(f"{part!r} is not a dot such as A:7")
-            entries[parsed[0]] = parsed[1]
-        if len(entries) != len(parts):
+        clock = cls._of(dict(map(_parsed, parts)))
+        if len(clock) != len(parts):
             raise ValueError(f"{text!r} names an actor twice")
-        return cls._of(entries)
+        return clock
 
     def __getitem__(self, actor: str) -> int:
         return self._entries.get(actor, 0)
@@ -230,12 +225,11 @@ class VectorClock(Mapping[str, int]):
 
     def dots(self) -> list[Dot]:
         """The last dot of each actor, by actor."""
-        return [Dot(actor, self._entries[actor]) for actor in sorted(self._entries)]
+        return [Dot(*entry) for entry in sorted(self._entries.items())]
 
     def entries_text(self) -> str:
         """The entries by actor, as stored and sent: `A:7 B:3`, empty for the empty clock."""
-        entries = self._entries
-        return " ".join([f"{actor}:{entries[actor]}" for actor in sorted(entries)])
+        return " ".join([f"{actor}:{s}" for actor, s in sorted(self._entries.items())])
 
     def to_dict(self) -> dict[str, int]:
         """The entries by actor, for JSON."""
@@ -246,3 +240,7 @@ class VectorClock(Mapping[str, int]):
 
     def __repr__(self) -> str:
         return f"VectorClock({self})"
+
+
+NOTHING: Final = VectorClock()
+"""The clock of who has seen nothing."""

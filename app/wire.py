@@ -17,11 +17,11 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from app import clock_forms, part_forms
-from app.clock_forms import NOTHING, BaseForm, ChangesForm, ClockForm, changed, shown
+from app.clock_forms import BaseForm, ChangesForm, ClockForm, changed, shown
 from app.errors import BadBatch, OtherBase
 from app.part_forms import KeptForm, PartForm
 from app.snapshot import Kept, Part
-from app.vector_clock import Dot, VectorClock
+from app.vector_clock import NOTHING, Dot, VectorClock
 from app.write import Delete, Operation, Put, Write, write_problem
 
 PROTOCOL: Final = 3

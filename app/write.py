@@ -90,6 +90,8 @@ def expires_us(timestamp: int, ttl_us: int) -> int:
 
 def winner_first(versions: Sequence[Version]) -> list[Version]:
     """The siblings with the winner first: by timestamp, then actor, greatest first (G5)."""
+    if len(versions) < 2:
+        return list(versions)
     return sorted(versions, key=lambda v: (v.timestamp, v.dot.actor), reverse=True)
 
 

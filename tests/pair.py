@@ -29,7 +29,7 @@ from app.conditions import Condition
 from app.deferred import DeferredWrites
 from app.errors import LogTrimmed, PreconditionFailed
 from app.keys import Keys
-from app.kv_store import NOTHING, KVStore, Reading, reading
+from app.kv_store import KVStore, Reading, reading
 from app.lane_scripts import LaneScripts
 from app.progress import Progress
 from app.scripts import Received, Scripts
@@ -38,7 +38,7 @@ from app.snapshot_reading import SnapshotReader
 from app.snapshot_receiving import SnapshotReceiving
 from app.snapshot_scripts import SnapshotScripts
 from app.snapshot_sending import SnapshotSending
-from app.vector_clock import Dot, VectorClock
+from app.vector_clock import NOTHING, Dot, VectorClock
 from app.wire import Batch
 from app.write import SYSTEM, Operation, Put, Write
 from tests.conftest import FirstLife, begin

@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 
 from app import clock_forms
-from app.clock_forms import NOTHING
 from app.errors import BadBatch
-from app.vector_clock import VectorClock
+from app.vector_clock import NOTHING, VectorClock
 from tests.strategies import clocks, patient
 
 

@@ -6,8 +6,7 @@ import pytest
 
 from app.conditions import Condition
 from app.errors import PreconditionFailed, TooLarge
-from app.kv_store import NOTHING
-from app.vector_clock import Dot, VectorClock
+from app.vector_clock import NOTHING, Dot, VectorClock
 from app.write import Delete, Put
 from tests.conftest import MakeStore, Store
 from tests.model import Node
