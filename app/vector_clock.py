@@ -191,12 +191,15 @@ class VectorClock(Mapping[str, int]):
 
     def with_dot(self, dot: Dot) -> Self:
         """This clock joined with one dot (and so with all earlier ones of its actor)."""
-        if self.covers(dot):
+        actor, sequence = dot
+        if sequence <= self._entries.get(actor, 0):
             return self
-        return self._of({**self._entries, dot.actor: dot.sequence})
+        return self._of({**self._entries, actor: sequence})
 
     def merge(self, other: Self) -> Self:
         """The least clock that covers both: the element-wise maximum."""
+        if not self._entries:
+            return other
         if other <= self:
             return self
         entries = dict(self._entries)
