@@ -1,10 +1,11 @@
 """Getting writes to the peers: what a peer's clock lacks, in causal order, at least once.
 
 Assumes the log, which holds every write applied here, and a receiver that sorts out repeats.
-Guarantees that every write reaches every reachable peer eventually, with one batch in flight per
-peer: while it is under way the next one gathers, so batches grow with load by themselves. An empty
-batch is the heartbeat. Order is the receiver's business; sending in causal order spares it work.
-Where the log does not go back to what the peer lacks, a snapshot is sent instead.
+Guarantees that every write reaches every reachable peer eventually. While a batch is under way the
+next one gathers, so batches grow with load by themselves; on a long link it follows before the
+answer (`under_way.py`). An empty batch is the heartbeat. Order is the receiver's business;
+sending in causal order spares it work. Where the log does not go back to what the peer lacks, a
+snapshot is sent instead.
 
 One worker of a node sends to a given peer, by a lease. If it dies another takes over; an overlap
 only repeats, and repeats are harmless (G2).
@@ -14,7 +15,7 @@ Does not know how a batch travels (`peers.py`), nor which writes a peer is to be
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from heapq import merge
@@ -34,9 +35,10 @@ from app.progress import Progress
 from app.relay import PeerView
 from app.snapshot import Kept, Part
 from app.snapshot_sending import SnapshotSending
+from app.under_way import UnderWay, size_of
 from app.vector_clock import VectorClock, node_of
 from app.wire import ENTRIES_MAX, Answer, Batch
-from app.write import Put, Write
+from app.write import Write
 
 log = get_logger(__name__)
 
@@ -81,6 +83,7 @@ class Link:
         # Spread, so that of several nodes that could relay one begins and the others see it.
         self._relay_after_s = config.relay_after_ms / 1000 * tools.rng.uniform(1, 1.5)
         self._view = PeerView(config.node_id, self._relay_after_s)
+        self._under_way = UnderWay(config.batch_max_writes, config.batch_max_bytes)
         self._snapshot = tools.snapshot_for(peer)
         self._needs_snapshot = False
         self._next_part_at = float("-inf")
@@ -114,7 +117,10 @@ class Link:
             while True:
                 try:
                     if await self._board.hold_lease(self._peer, self._config.lease_ms):
-                        await self._send_under_lease(lease_s)
+                        try:
+                            await self._send_under_lease(lease_s)
+                        finally:
+                            self._under_way.drop()
                     else:
                         await asyncio.sleep(lease_s / 3)
                 except RedisUnavailable as error:
@@ -142,29 +148,24 @@ class Link:
                     return
                 renew_at = loop.time() + lease_s / 3
             self._wake.clear()
-            mine = self._progress.clock
-            self._view.notice(mine, loop.time())
             fault = await self._fault()
-            writes = await self._gather(mine, relay=not fault.no_relay)
-            part = await self._next_part()
-            if not writes and part is None and loop.time() < heartbeat_at:
-                ask_at = self._view.ask_at()
-                wait_until = min(heartbeat_at, renew_at, ask_at or heartbeat_at)
-                if wait_until > loop.time():
-                    await self._woken_or(wait_until)
-                    if ask_at is None or loop.time() < ask_at:
-                        continue
-            batch = Batch(
-                self._config.node_id,
-                self._peer,
-                mine,
-                tuple(writes),
-                part=part,
-                asks_clocks=loop.time() >= self._ask_clocks_at,
-            )
+            if not self._under_way:
+                mine = self._progress.clock
+                self._view.notice(mine, loop.time())
+                writes = await self._gather(mine, relay=not fault.no_relay)
+                part = await self._next_part()
+                if not writes and part is None and loop.time() < heartbeat_at:
+                    ask_at = self._view.ask_at()
+                    wait_until = min(heartbeat_at, renew_at, ask_at or heartbeat_at)
+                    if wait_until > loop.time():
+                        await self._woken_or(wait_until)
+                        if ask_at is None or loop.time() < ask_at:
+                            continue
+                self._begin(mine, writes, fault, part)
             try:
-                answer = await self._send_once(batch, fault, lease_s)
+                batch, answer = await self._answered(fault, lease_s)
             except PeerError as error:
+                self._under_way.drop()
                 failures += 1
                 await self._post(error=str(error))
                 self._view.lost_contact()
@@ -173,20 +174,53 @@ class Link:
                 failures = 0
                 heartbeat_at = loop.time() + self._config.heartbeat_ms / 1000
                 await self._take(answer, batch)
-                if part is not None:
-                    await self._take_kept(answer.kept or Kept(), part)
+                if batch.part is not None:
+                    await self._take_kept(answer.kept or Kept(), batch.part)
 
-    async def _send_once(self, batch: Batch, fault: Fault, lease_s: float) -> Answer:
-        """One exchange, under a lease that is kept for as long as it takes."""
-        sending = asyncio.create_task(self._faulty.carry(batch, fault, self._send))
-        try:
-            while not (await asyncio.wait([sending], timeout=lease_s / 3))[0]:
+    def _begin(
+        self, mine: VectorClock, writes: list[Write], fault: Fault, part: Part | None = None
+    ) -> None:
+        """A batch is under way."""
+        now = asyncio.get_running_loop().time()
+        batch = Batch(
+            self._config.node_id,
+            self._peer,
+            mine,
+            tuple(writes),
+            part=part,
+            asks_clocks=now >= self._ask_clocks_at,
+        )
+        if batch.asks_clocks:
+            self._ask_clocks_at = now + self._config.trim_ms / 1000
+        answer = asyncio.create_task(self._faulty.carry(batch, fault, self._send))
+        answer.add_done_callback(lambda _: self._wake.set())
+        self._under_way.begin(batch, answer, now)
+
+    async def _answered(self, fault: Fault, lease_s: float) -> tuple[Batch, Answer]:
+        """The batch that left first and the answer to it, under a lease that is kept for as long as
+        that takes. What is new follows it meanwhile. Raises PeerError, RedisUnavailable."""
+        loop = asyncio.get_running_loop()
+        renew_at = loop.time() + lease_s / 3
+        answer = self._under_way.oldest.answer
+        while not answer.done():
+            if loop.time() >= renew_at:
+                renew_at = loop.time() + lease_s / 3
                 # If it was lost, or cannot be kept, the exchange goes on: at worst it is repeated.
                 with suppress(RedisUnavailable):
                     await self._board.hold_lease(self._peer, self._config.lease_ms)
-            return sending.result()
-        finally:
-            sending.cancel()
+            # What a fault holds back is one batch.
+            waits = self._under_way.is_full or fault != HEALTHY
+            until = renew_at if waits else min(renew_at, self._under_way.next_at)
+            if until > loop.time():
+                await asyncio.wait([answer], timeout=until - loop.time())
+                continue
+            self._wake.clear()
+            mine = self._progress.clock
+            if writes := await self._gather(mine, relay=not fault.no_relay):
+                self._begin(mine, writes, fault)
+            elif not answer.done():
+                await self._woken_or(renew_at)
+        return self._under_way.end_oldest(loop.time())
 
     async def _send(self, batch: Batch) -> Answer:
         sent_us = self._now_us()
@@ -213,7 +247,6 @@ class Link:
         await self._post(error="")
         if batch.asks_clocks:
             await self._note_hearsay(answer)
-            self._ask_clocks_at = now + self._config.trim_ms / 1000
         if answer.refused:
             # The peer's buffer is full of writes that wait for others: our log keeps them for it.
             log.warning("peer is full", peer=self._peer, refused=answer.refused)
@@ -257,13 +290,14 @@ class Link:
             logs = []
             for actor, last in self._view.lacks(mine, relay=relay).items():
                 end = await self._store.log.end(actor, last)
-                logs.append(await self._read_log(actor, self._view.received[actor], end))
+                start = max(self._view.received[actor], self._under_way.sent[actor])
+                logs.append(await self._read_log(actor, start, end))
         except LogTrimmed:
             self._needs_snapshot = True
             return []
         # A write's timestamp is greater than that of any write in its past.
         in_order = merge(*logs, key=lambda write: (write.timestamp, write.dot.actor))
-        return _one_batch(in_order, self._config.batch_max_writes, self._config.batch_max_bytes)
+        return self._under_way.fitting(in_order, ENTRIES_MAX)
 
     async def _read_log(self, actor: str, after: int, last: int) -> list[Write]:
         """The writes of `actor` after `after` and up to `last`, as much as one batch holds."""
@@ -271,8 +305,8 @@ class Link:
         async def read(start: int, count: int) -> list[Write]:
             return await self._store.log.after(actor, after + start, count)
 
-        most = min(self._config.batch_max_writes, last - after)
-        return await read_about(self._config.batch_max_bytes, most, read, _size)
+        writes, size = self._under_way.room
+        return await read_about(size, min(writes, last - after), read, size_of)
 
     async def _fault(self) -> Fault:
         return await self._board.fault(self._peer) if self._config.faults else HEALTHY
@@ -308,24 +342,3 @@ class Link:
     async def _release(self) -> None:
         with suppress(RedisUnavailable):  # then it runs out by itself
             await self._board.release_lease(self._peer)
-
-
-def _one_batch(writes: Iterable[Write], max_writes: int, max_bytes: int) -> list[Write]:
-    """The first of `writes`, until there are `max_writes` or they hold `max_bytes`; not more than
-    a receiver takes."""
-    batch: list[Write] = []
-    size = entries = 0
-    for write in writes:
-        entries += len(write.dependencies)
-        if len(batch) == max_writes or size >= max_bytes or entries > ENTRIES_MAX:
-            break
-        batch.append(write)
-        size += _size(write)
-    return batch
-
-
-def _size(write: Write) -> int:
-    """About how many bytes `write` takes in a batch."""
-    return 64 + sum(
-        64 + len(o.key) + (len(o.value) if isinstance(o, Put) else 0) for o in write.operations
-    )

@@ -45,12 +45,16 @@ class Peer:
         self.in_flight_max = 0
         self.ahead_us = 0
         self._in_flight = 0
+        self.writes_in_flight_max = 0
+        self._writes_in_flight = 0
 
     async def __call__(self, url: str, batch: Batch) -> Answer:
         assert url == URL
         self.batches.append(batch)
         self._in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self._in_flight)
+        self._writes_in_flight += len(batch.writes)
+        self.writes_in_flight_max = max(self.writes_in_flight_max, self._writes_in_flight)
         try:
             await self.open.wait()
             if not self.reachable:
@@ -62,6 +66,7 @@ class Peer:
             return answer
         finally:
             self._in_flight -= 1
+            self._writes_in_flight -= len(batch.writes)
 
     def answer(self, outcomes: Counter[Any]) -> Answer:
         return Answer(
@@ -198,6 +203,12 @@ def own(count: int, first: int = 1) -> list[str]:
     return [f"A:{n}" for n in range(first, first + count)]
 
 
+@pytest.fixture
+def long_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every link counts as long, however soon the peer answers."""
+    monkeypatch.setattr("app.under_way._LONG_S", 0.0)
+
+
 # --- own writes -----------------------------------------------------------------------------------
 
 
@@ -241,9 +252,10 @@ async def test_a_peer_that_was_away_gets_exactly_what_it_missed(make_store: Make
     assert peer.sent == own(8, first=13)
 
 
-async def test_one_batch_is_in_flight_and_the_next_gathers_what_came_meanwhile(
-    make_store: MakeStore,
+async def test_while_one_batch_is_in_flight_the_next_gathers_what_came_meanwhile(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.under_way._LONG_S", NEVER_MS / 1000)
     a, peer = await make_store("A"), Peer()
     async with sending(a, peer, heartbeat_ms=NEVER_MS):
         peer.open.clear()
@@ -256,6 +268,131 @@ async def test_one_batch_is_in_flight_and_the_next_gathers_what_came_meanwhile(
         await until(peer.has("A:26"))
     assert peer.sizes == [1, 25]
     assert peer.in_flight_max == 1
+
+
+@pytest.mark.usefixtures("long_link")
+async def test_what_is_new_follows_before_an_answer_that_takes_long(make_store: MakeStore) -> None:
+    a, peer = await make_store("A"), Peer()
+    async with sending(a, peer, heartbeat_ms=NEVER_MS):
+        peer.open.clear()
+        for _ in range(3):
+            in_flight = peer.heard(1)
+            await write(a)
+            await until(in_flight)
+        assert peer.sizes == [1, 1, 1]
+        peer.open.set()
+        await until(peer.has("A:3"))
+        await write(a)
+        await until(peer.has("A:4"))
+    assert peer.sent == own(4), "once each"
+    assert peer.in_flight_max == 3
+
+
+@pytest.mark.usefixtures("long_link")
+async def test_all_that_is_in_flight_is_no_more_than_a_batch_may_hold(
+    make_store: MakeStore,
+) -> None:
+    a, peer = await make_store("A"), Peer()
+    async with sending(a, peer, heartbeat_ms=NEVER_MS, batch_max_writes=5):
+        peer.open.clear()
+        in_flight = peer.heard(1)
+        await write(a)
+        await until(in_flight)
+        await write(a, 20)
+        await until(lambda: len(peer.sent) == 5)
+        peer.open.set()
+        await until(peer.has("A:21"))
+    assert peer.sent == own(21)
+    assert peer.writes_in_flight_max == 5
+
+
+@pytest.mark.usefixtures("long_link")
+async def test_batches_that_overtake_each_other_are_put_in_order_by_the_peer(
+    make_store: MakeStore,
+) -> None:
+    a, peer = await make_store("A"), Peer()
+    overtaken = asyncio.Event()
+
+    async def overtaking(url: str, batch: Batch) -> Answer:
+        numbers = [write.dot.sequence for write in batch.writes]
+        if 1 in numbers:
+            await overtaken.wait()
+        answer = await peer(url, batch)
+        if 2 in numbers:
+            overtaken.set()
+        return answer
+
+    async with running(link_to(a, overtaking, heartbeat_ms=NEVER_MS)):
+        await until(lambda: bool(peer.answers))
+        await write(a)
+        await write(a)
+        await until(peer.has("A:2"))
+        await write(a)
+        await until(peer.has("A:3"))
+    assert peer.node.applied == await a.store.log.after("A", 0, 10)
+
+
+@pytest.mark.usefixtures("long_link")
+async def test_what_followed_a_batch_that_was_lost_is_sent_again_with_it(
+    make_store: MakeStore,
+) -> None:
+    a, peer = await make_store("A"), Peer()
+    lost: list[Batch] = []
+    arrived = asyncio.Event()
+
+    async def losing(url: str, batch: Batch) -> Answer:
+        if batch.writes and not lost:
+            lost.append(batch)
+            await arrived.wait()
+            raise PeerUnreachable("it was lost")
+        answer = await peer(url, batch)
+        if batch.writes:
+            arrived.set()
+        return answer
+
+    async with running(link_to(a, losing, heartbeat_ms=NEVER_MS)):
+        await until(lambda: bool(peer.answers))
+        await write(a)
+        await until(lambda: bool(lost))
+        await write(a)
+        await until(peer.has("A:2"))
+    assert peer.sent == ["A:2", "A:1", "A:2"]
+    assert peer.node.applied == await a.store.log.after("A", 0, 10)
+
+
+@pytest.mark.usefixtures("long_link")
+@pytest.mark.parametrize("seed", range(5))
+async def test_whatever_a_long_link_does_to_batches_all_is_applied_in_order(
+    make_store: MakeStore, seed: int
+) -> None:
+    a, peer, rng = await make_store("A"), Peer(), random.Random(seed)
+    under_way: list[int] = []
+    at_once: list[int] = []
+
+    async def bad(url: str, batch: Batch) -> Answer:
+        under_way.append(len(batch.writes))
+        at_once.append(len(under_way))
+        assert sum(under_way) <= 20
+        try:
+            await asyncio.sleep(rng.uniform(0, 0.02))
+            if rng.random() < 0.1:
+                raise PeerUnreachable("the batch was lost")
+            answer = await peer(url, batch)
+            await asyncio.sleep(rng.uniform(0, 0.02))
+            if rng.random() < 0.1:
+                raise PeerUnreachable("the answer was lost")
+            return answer
+        finally:
+            under_way.remove(len(batch.writes))
+
+    async with running(link_to(a, bad, batch_max_writes=20)):
+        for _ in range(40):
+            await write(a, rng.randrange(4))
+            await asyncio.sleep(rng.uniform(0, 0.005))
+        clock = await a.store.clock()
+        await until(lambda: clock <= peer.node.clock)
+    assert peer.node.applied == await a.store.log.after("A", 0, 1000)
+    assert max(at_once) > 1
 
 
 async def test_a_batch_holds_at_most_so_many_writes(make_store: MakeStore) -> None:

@@ -485,8 +485,8 @@ MUTATIONS: Final = (
         "sending begins one too far",
         "G8",
         "app/replication.py",
-        "self._read_log(actor, self._view.received[actor], end)",
-        "self._read_log(actor, self._view.received[actor] + 1, end)",
+        "self._read_log(actor, start, end)",
+        "self._read_log(actor, start + 1, end)",
     ),
     Mutation(
         "lease without expiry",

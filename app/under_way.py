@@ -1,0 +1,146 @@
+"""The exchanges with one peer that are under way: what is new need not wait for an answer.
+
+On a long link a write that came just after a batch had left would wait until that is answered,
+there and back, before its own way there. So more batches follow before the answer, at intervals.
+
+Assumes a receiver that sorts out what comes in another order, or twice. Guarantees that answers are
+taken in the order in which their batches left; and that all that is under way together holds no
+more than one batch may, so that the peer has no more to do at once than if there were only one
+(G9). An answer that lacks what its batch held ends this, until all have been answered: then the
+peer refused something, or lost it, or had it in another order, and is sent it again.
+
+Does not know how a batch travels, nor what is to be sent. From the sliding windows of TCP.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from app.vector_clock import VectorClock
+from app.wire import Answer, Batch
+from app.write import Put, Write
+
+_LONG_S: Final = 0.01
+"""Where no answer comes sooner than that the link is long. On a short one the next batch gathers
+until the answer comes, however busy the peer is: more batches would make it busier. Nor do batches
+follow each other sooner than that."""
+_LATELY: Final = 8
+"""So many exchanges say how long the link is."""
+_MOST: Final = 6
+"""Exchanges under way to one peer. Each has a connection, of which a worker opens a hundred."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A batch that has left, and the answer to it."""
+
+    batch: Batch
+    answer: asyncio.Task[Answer]
+    began: float
+    size: int
+    """About how many bytes its writes are."""
+    reaches: VectorClock
+    """The last writes in the batch."""
+
+
+class UnderWay:
+    """What is under way to one peer, oldest first. Times are those of the event loop."""
+
+    def __init__(self, max_writes: int, max_bytes: int) -> None:
+        """Nothing is. At most so many writes will be, and so many bytes, passed by one write."""
+        self._max_writes = max_writes
+        self._max_bytes = max_bytes
+        self._exchanges: deque[Exchange] = deque()
+        self._ends = False
+        self._took_s: deque[float] = deque(maxlen=_LATELY)
+        self.sent = VectorClock()
+        """The last writes that are under way, or were since nothing was."""
+
+    def __bool__(self) -> bool:
+        return bool(self._exchanges)
+
+    @property
+    def oldest(self) -> Exchange:
+        """The exchange that began first."""
+        return self._exchanges[0]
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """How many writes more may be under way, and how many bytes."""
+        writes = sum(len(exchange.batch.writes) for exchange in self._exchanges)
+        size = sum(exchange.size for exchange in self._exchanges)
+        return self._max_writes - writes, self._max_bytes - size
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no batch may follow before another answer has come."""
+        if not self._exchanges:
+            return False
+        quickest_s = min(self._took_s, default=-1.0)
+        alone = self._ends or quickest_s < _LONG_S or self.oldest.batch.part is not None
+        return alone or len(self._exchanges) >= _MOST or min(self.room) <= 0
+
+    @property
+    def next_at(self) -> float:
+        """When the next batch may leave, if it may before another answer has come: they are spread
+        over the time that an exchange takes."""
+        return self._exchanges[-1].began + max(_LONG_S, min(self._took_s) / _MOST)
+
+    def fitting(self, writes: Iterable[Write], max_entries: int) -> list[Write]:
+        """The first of `writes` that there is room for, with no more entries than that in their
+        dependencies."""
+        max_writes, max_bytes = self.room
+        batch: list[Write] = []
+        size = entries = 0
+        for write in writes:
+            entries += len(write.dependencies)
+            if len(batch) >= max_writes or size >= max_bytes or entries > max_entries:
+                break
+            batch.append(write)
+            size += size_of(write)
+        return batch
+
+    def begin(self, batch: Batch, answer: asyncio.Task[Answer], now: float) -> None:
+        """The batch has left."""
+        # Of each actor its writes are in order.
+        reaches = VectorClock({write.dot.actor: write.dot.sequence for write in batch.writes})
+        self.sent = self.sent.merge(reaches)
+        size = sum(map(size_of, batch.writes))
+        self._exchanges.append(Exchange(batch, answer, now, size, reaches))
+
+    def end_oldest(self, now: float) -> tuple[Batch, Answer]:
+        """The oldest batch, and its answer, which has come. Raises what the exchange raised."""
+        exchange = self._exchanges.popleft()
+        answer = exchange.answer.result()
+        self._took_s.append(now - exchange.began)
+        self._ends = self._ends or not exchange.reaches <= answer.received
+        if not self._exchanges:
+            self._begin_anew()
+        return exchange.batch, answer
+
+    def drop(self) -> None:
+        """Nothing is under way, as far as is known here. It may arrive all the same."""
+        for exchange in self._exchanges:
+            exchange.answer.cancel()
+            exchange.answer.add_done_callback(_looked_at)
+        self._exchanges.clear()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._ends = False
+        self.sent = VectorClock()
+
+
+def size_of(write: Write) -> int:
+    """About how many bytes `write` takes in a batch."""
+    return 64 + sum(
+        64 + len(o.key) + (len(o.value) if isinstance(o, Put) else 0) for o in write.operations
+    )
+
+
+def _looked_at(answer: asyncio.Task[Answer]) -> None:
+    """So that the loop does not complain of an error that nobody has seen."""
+    if not answer.cancelled():
+        answer.exception()

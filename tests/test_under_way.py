@@ -1,0 +1,168 @@
+"""What is under way to a peer: how much, at which intervals, and what an answer changes."""
+
+import asyncio
+
+import pytest
+
+from app.peers import PeerUnreachable
+from app.snapshot import Part
+from app.under_way import _LATELY, _LONG_S, _MOST, UnderWay
+from app.vector_clock import Dot, VectorClock
+from app.wire import Answer, Batch
+from app.write import Put, Write
+
+
+def writes(first: int, last: int, value: bytes = b"") -> list[Write]:
+    return [
+        Write(Dot("A", n), VectorClock({"A": n - 1}), n, (Put("k", value),))
+        for n in range(first, last + 1)
+    ]
+
+
+def answer(received: int) -> Answer:
+    clock = VectorClock({"A": received})
+    return Answer("B", clock, clock, VectorClock(), 0, 0, 0, 0, 0)
+
+
+async def begun(
+    under_way: UnderWay, first: int, last: int, now: float, part: Part | None = None
+) -> asyncio.Future[Answer]:
+    """Such a batch is under way; the result is what its answer will be."""
+    told: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    async def exchange() -> Answer:
+        return await told
+
+    batch = Batch("A", "B", VectorClock(), tuple(writes(first, last)), part=part)
+    under_way.begin(batch, asyncio.create_task(exchange()), now)
+    return told
+
+
+async def long_link(max_writes: int, max_bytes: int) -> UnderWay:
+    """Nothing is under way, and the last exchange took long."""
+    under_way = UnderWay(max_writes, max_bytes)
+    await come(under_way, await begun(under_way, 1, 0, 0.0), 0)
+    under_way.end_oldest(float(_MOST))
+    return under_way
+
+
+async def come(under_way: UnderWay, told: asyncio.Future[Answer], received: int) -> None:
+    """The answer to the oldest batch has come."""
+    told.set_result(answer(received))
+    await under_way.oldest.answer
+
+
+async def test_what_leaves_has_room_beside_what_is_under_way() -> None:
+    under_way = await long_link(5, 10_000)
+    assert len(under_way.fitting(writes(1, 9), 1000)) == 5
+    await begun(under_way, 1, 3, 0.0)
+    assert under_way.sent == VectorClock({"A": 3})
+    assert not under_way.is_full
+    assert len(under_way.fitting(writes(4, 9), 1000)) == 2
+    await begun(under_way, 4, 5, 1.0)
+    assert under_way.is_full
+    under_way.drop()
+
+
+async def test_so_it_is_with_bytes_and_one_write_may_pass_them() -> None:
+    under_way = UnderWay(100, 1000)
+    assert len(under_way.fitting(writes(1, 9, b"x" * 600), 1000)) == 2
+    assert len(under_way.fitting(writes(1, 9, b"x" * 6000), 1000)) == 1
+
+
+async def test_the_dependencies_of_a_batch_are_limited() -> None:
+    # The first write depends on nothing, and each of the others on one.
+    assert len(UnderWay(100, 10_000).fitting(writes(1, 9), 3)) == 4
+
+
+async def test_no_more_than_so_many_are_under_way() -> None:
+    under_way = await long_link(1000, 100_000)
+    for n in range(1, _MOST + 1):
+        assert not under_way.is_full
+        await begun(under_way, n, n, float(n))
+    assert under_way.is_full
+    under_way.drop()
+
+
+async def test_nothing_follows_a_part_of_a_snapshot() -> None:
+    under_way = await long_link(1000, 100_000)
+    await begun(under_way, 1, 0, 0.0, Part("s", "1", "", 0))
+    assert under_way.is_full
+    under_way.drop()
+
+
+async def test_batches_are_spread_over_the_time_that_an_exchange_takes() -> None:
+    under_way = await long_link(1000, 100_000)
+    told = await begun(under_way, 1, 1, 10.0)
+    assert under_way.next_at == 11.0
+    await begun(under_way, 2, 2, 11.0)
+    await come(under_way, told, 1)
+    under_way.end_oldest(10.0 + _MOST / 2)
+    assert under_way.next_at == 11.5
+    under_way.drop()
+
+
+async def test_but_they_do_not_follow_each_other_at_once() -> None:
+    under_way = UnderWay(1000, 100_000)
+    await come(under_way, await begun(under_way, 1, 0, 0.0), 0)
+    under_way.end_oldest(2 * _LONG_S)
+    await begun(under_way, 1, 1, 10.0)
+    assert under_way.next_at == 10.0 + _LONG_S
+    under_way.drop()
+
+
+async def test_nothing_follows_on_a_link_that_was_short_lately() -> None:
+    under_way = UnderWay(1000, 100_000)
+
+    async def exchange(took_s: float) -> bool:
+        """Whether something could follow."""
+        told = await begun(under_way, 1, 1, 0.0)
+        follows = not under_way.is_full
+        await come(under_way, told, 1)
+        under_way.end_oldest(took_s)
+        return follows
+
+    assert not await exchange(1.0), "nothing is known yet"
+    assert await exchange(1.0)
+    assert await exchange(_LONG_S / 2)
+    assert not any([await exchange(1.0) for _ in range(_LATELY)])
+    assert await exchange(1.0)
+
+
+async def test_answers_are_taken_in_the_order_in_which_batches_left() -> None:
+    under_way = await long_link(1000, 100_000)
+    first, second = await begun(under_way, 1, 1, 0.0), await begun(under_way, 2, 2, 0.0)
+    second.set_result(answer(2))
+    await come(under_way, first, 1)
+    assert [under_way.end_oldest(1.0)[1].received["A"] for _ in range(2)] == [1, 2]
+    assert not under_way and under_way.sent == VectorClock()
+
+
+async def test_an_answer_that_lacks_what_was_sent_ends_it_until_all_are_answered() -> None:
+    under_way = await long_link(1000, 100_000)
+    first, second = await begun(under_way, 1, 2, 0.0), await begun(under_way, 3, 3, 0.0)
+    await come(under_way, first, 1)
+    under_way.end_oldest(1.0)
+    assert under_way.is_full
+    assert under_way.sent == VectorClock({"A": 3})
+    await come(under_way, second, 1)
+    under_way.end_oldest(1.0)
+    assert not under_way.is_full
+    assert under_way.sent == VectorClock(), "it is sent again"
+
+
+async def test_what_is_dropped_is_cancelled_and_forgotten() -> None:
+    under_way = await long_link(1000, 100_000)
+    failed = await begun(under_way, 1, 1, 0.0)
+    await begun(under_way, 2, 2, 0.0)
+    oldest = under_way.oldest.answer
+    failed.set_exception(PeerUnreachable("gone"))
+    with pytest.raises(PeerUnreachable):
+        await oldest
+    with pytest.raises(PeerUnreachable):
+        under_way.end_oldest(1.0)
+    newest = under_way.oldest.answer
+    under_way.drop()
+    await asyncio.wait([newest])
+    assert newest.cancelled()
+    assert not under_way and not under_way.is_full and under_way.sent == VectorClock()
