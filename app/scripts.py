@@ -182,14 +182,18 @@ class Scripts:
             now_us,
             keys.system_channel,
         ]
+        past = None
         for write in writes:
+            dependencies = write.dependencies
             args += (
                 write.dot.actor,
                 write.dot.sequence,
                 write.timestamp,
-                write.dependencies.entries_text(),
+                dependencies.entries_text(),
+                int(dependencies == past),
                 codec.pack_operations(write.operations),
             )
+            past = dependencies.with_dot(write.dot)
         reply: list[Any] = await self._receive_writes(
             keys=[
                 keys.clock,

@@ -38,3 +38,16 @@ local function clock_text(clock)
   end
   return table.concat(parts, ' ')
 end
+
+-- The texts of the entries of a clock that stand before an actor's own, and after it.
+local function texts_around(clock, actor)
+  local before, after = {}, {}
+  for other, sequence in pairs(clock) do
+    if other < actor then
+      before[other] = sequence
+    elseif other ~= actor then
+      after[other] = sequence
+    end
+  end
+  return clock_text(before), clock_text(after)
+end

@@ -27,12 +27,32 @@ local function stamp_after(last, now)
   return math.max(now, tonumber(last or 0) + 1)
 end
 
+-- The clock as text. From one write of an actor to the next only its own entry changes.
+local around = {}
+local function past_as_text(clock, actor)
+  if around.actor ~= actor then
+    local before, after = texts_around(clock, actor)
+    around = { actor = actor, before = before, after = after }
+  end
+  local texts = {}
+  if around.before ~= '' then
+    texts[1] = around.before
+  end
+  if (clock[actor] or 0) > 0 then
+    texts[#texts + 1] = string.format('%s:%.0f', actor, clock[actor])
+  end
+  if around.after ~= '' then
+    texts[#texts + 1] = around.after
+  end
+  return table.concat(texts, ' ')
+end
+
 local function commit(at, clock, actor, packed, stamp, kv_keys, fields_of)
-  local sequence = (clock[actor] or 0) + 1
-  local dot = string.format('%s:%.0f', actor, sequence)
+  local number = string.format('%.0f', (clock[actor] or 0) + 1)
+  local dot = actor .. ':' .. number
   local timestamp = string.format('%.0f', stamp)
-  redis.call('XADD', at.log, string.format('%.0f-0', sequence),
-    'timestamp', timestamp, 'dependencies', clock_text(clock), 'operations', packed)
+  redis.call('XADD', at.log, number .. '-0', 'timestamp', timestamp,
+    'dependencies', past_as_text(clock, actor), 'operations', packed)
 
   local index = 1
   for verb, key, content_type, value, ttl in operations(packed) do
@@ -49,7 +69,7 @@ local function commit(at, clock, actor, packed, stamp, kv_keys, fields_of)
       after[1] = version_field(dot, expires)
       redis.call('HSET', kv_key, after[1], timestamp .. ' ' .. content_type .. '\n' .. value)
     elseif before > 0 then
-      redis.call('HSET', at.deletes, actor, string.format('%.0f', sequence))
+      redis.call('HSET', at.deletes, actor, number)
     end
     fields_of[kv_key] = after
     index_key(at.keys, at.conflicts, key, before, #after)
@@ -61,12 +81,12 @@ local function commit(at, clock, actor, packed, stamp, kv_keys, fields_of)
     index = index + 1
   end
 
-  clock[actor] = sequence
+  clock[actor] = (clock[actor] or 0) + 1
   local ends = {}
   for verb, key, _, value in operations(packed) do
     local ended = declared_end(verb, key, value)
     if ended then
-      clock[ended] = closed
+      clock[ended], around = closed, {}
       ends[#ends + 1] = ended
     end
   end

@@ -35,6 +35,17 @@ local function dot_of(field)
   return string.match(field, '^[^@]+')
 end
 
+-- Actor and sequence of the version in this field, and when it expires; nil for never.
+local function version_in(field)
+  local actor, sequence, expires = string.match(field, '^([^:]+):(%d+)@?(%d*)$')
+  return actor, tonumber(sequence), tonumber(expires)
+end
+
+-- The earlier one of two times, of which each may be nil for never.
+local function earlier(one, other)
+  return one and other and math.min(one, other) or one or other
+end
+
 -- When a version expires that was put with this timestamp, for so many microseconds.
 local function expiry_of_put(timestamp, ttl)
   return ttl and math.min(timestamp + ttl, timestamp_max)
@@ -49,10 +60,7 @@ end
 local function first_expiry(fields)
   local first
   for _, field in ipairs(fields) do
-    local at = expiry(field)
-    if at and (not first or at < first) then
-      first = at
-    end
+    first = earlier(first, expiry(field))
   end
   return first
 end

@@ -6,23 +6,43 @@
 
   operations(packed) iterates: verb, key, content type, value (the last two nil for a delete), and
   for how long it lives (nil for ever).
+
+  They are read once, however often the same ones are asked for one after the other.
 ]]
-local function operations(packed)
-  local position = 1
+local parsed, parsed_from
+
+local function parse(packed)
+  local find, sub, position = string.find, string.sub, 1
   local function item()
-    local _, colon, length = string.find(packed, '^(%d+):', position)
+    local _, colon, length = find(packed, '^(%d+):', position)
     local first = colon + 1
     position = first + length + 1 -- past the closing comma
-    return string.sub(packed, first, position - 2)
+    return sub(packed, first, position - 2)
   end
-  return function()
-    if position > #packed then
-      return nil
-    end
+  local all = {}
+  while position <= #packed do
     local verb, key = item(), item()
     if verb == 'delete' then
-      return verb, key
+      all[#all + 1] = { verb, key }
+    elseif verb == 'put' then
+      all[#all + 1] = { verb, key, item(), item() }
+    else
+      all[#all + 1] = { 'put', key, item(), item(), tonumber(string.match(verb, '^put (%d+)$')) }
     end
-    return 'put', key, item(), item(), tonumber(string.match(verb, '^put (%d+)$'))
+  end
+  return all
+end
+
+local function operations(packed)
+  if packed ~= parsed_from then
+    parsed, parsed_from = parse(packed), packed
+  end
+  local all, index = parsed, 0
+  return function()
+    index = index + 1
+    local operation = all[index]
+    if operation then
+      return operation[1], operation[2], operation[3], operation[4], operation[5]
+    end
   end
 end

@@ -23,7 +23,8 @@
   ARGV[7]  drain_max     waiting writes to apply in this call
   ARGV[8]  now           microseconds since 1970
   ARGV[9]  alert         the channel where to tell the workers of a key of the system
-  ARGV[10+] the writes, five each: actor, sequence, timestamp, dependencies, operations
+  ARGV[10+] the writes, six each: actor, sequence, timestamp, dependencies, 1 if it follows the one
+           before it (its dependencies are that one's, and that one) else 0, operations
 
   Returns  applied, duplicate, pending, refused, drained: five counts;
            more: 1 if drain_max ended the drain, so that another call has more to do;
@@ -59,7 +60,7 @@ local keys_key, conflicts_key, system_key, expiring_key = KEYS[5], KEYS[6], KEYS
 local node, kv_stem, log_stem, pending_stem = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local channel, pending_max, drain_max, now = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local alert = ARGV[9]
-local first_write, fields_per_write = 10, 5
+local first_write, fields_per_write = 10, 6
 
 local unfit, last, author = state_of(meta_key, 'node', node)
 if unfit then
@@ -105,28 +106,31 @@ local function apply_operation(dot, actor, sequence, stamp, dependencies, verb, 
     value, ttl)
   local kv_key = kv_stem .. key
   local fields = redis.call('HKEYS', kv_key)
-  local seen_deletes, had_deletes, survivors, superseded = {}, false, {}, {}
+  local seen_deletes, had_deletes, superseded, after = {}, false, {}, 0
+  local expired_before, expires_after -- when the first version was to expire, and when it is now
   for _, field in ipairs(fields) do
     if field == 'deletes' then
       had_deletes = true
       seen_deletes = parse_clock(redis.call('HGET', kv_key, field))
     else
-      local author, number = string.match(dot_of(field), '^(.+):(%d+)$')
-      if tonumber(number) <= (dependencies[author] or 0) then
+      local author, number, expires = version_in(field)
+      expired_before = earlier(expired_before, expires)
+      if number <= (dependencies[author] or 0) then
         superseded[#superseded + 1] = field
       else
-        survivors[#survivors + 1] = field
+        after, expires_after = after + 1, earlier(expires_after, expires)
       end
     end
   end
 
-  local before = #survivors + #superseded
+  local before = after + #superseded
+  local born
   if verb == 'put' then
-    survivors[#survivors + 1] = version_field(dot, expiry_of_put(tonumber(stamp), ttl))
+    local expires = expiry_of_put(tonumber(stamp), ttl)
+    born, after, expires_after = version_field(dot, expires), after + 1, earlier(expires_after, expires)
   end
-  local after = #survivors
   index_key(keys_key, conflicts_key, key, before, after)
-  note_expiry(expiring_key, key, first_expiry(fields), first_expiry(survivors))
+  note_expiry(expiring_key, key, expired_before, expires_after)
   if verb == 'delete' and #fields > 0 then
     -- Remembered also when versions survive: they may be deleted later, and their key be born again.
     redis.call('HSET', deletes_key, actor, integer(sequence))
@@ -148,8 +152,8 @@ local function apply_operation(dot, actor, sequence, stamp, dependencies, verb, 
       seen_deletes[author] = nil
     end
   end
-  if verb == 'put' then
-    redis.call('HSET', kv_key, survivors[after], stamp .. ' ' .. content_type .. '\n' .. value)
+  if born then
+    redis.call('HSET', kv_key, born, stamp .. ' ' .. content_type .. '\n' .. value)
   else
     seen_deletes[actor] = sequence
   end
@@ -164,8 +168,9 @@ local function apply_operation(dot, actor, sequence, stamp, dependencies, verb, 
 end
 
 local function apply(actor, sequence, stamp, dependencies_text, dependencies, packed)
-  local dot = actor .. ':' .. integer(sequence)
-  redis.call('XADD', log_stem .. actor, integer(sequence) .. '-0',
+  local number = integer(sequence)
+  local dot = actor .. ':' .. number
+  redis.call('XADD', log_stem .. actor, number .. '-0',
     'timestamp', stamp, 'dependencies', dependencies_text, 'operations', packed)
   for verb, key, content_type, value, ttl in operations(packed) do
     apply_operation(dot, actor, sequence, stamp, dependencies, verb, key, content_type, value, ttl)
@@ -186,17 +191,24 @@ local function apply(actor, sequence, stamp, dependencies_text, dependencies, pa
 end
 
 local applied, duplicate, pending, refused = 0, 0, 0, 0
+-- What a write depends on that follows the one before it in the batch, if that was applied just now:
+-- the clock covers it.
+local past
 for i = first_write, #ARGV, fields_per_write do
   local actor, sequence, stamp = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
-  local dependencies_text, packed = ARGV[i + 3], ARGV[i + 4]
+  local dependencies_text, packed = ARGV[i + 3], ARGV[i + 5]
   local applied_here = clock[actor] or 0
   local queue = pending_stem .. actor
+  local covered = ARGV[i + 4] == '1' and past
+  past = nil
   if sequence <= applied_here then
     duplicate = duplicate + 1
   else
-    local dependencies = parse_clock(dependencies_text)
-    if sequence == applied_here + 1 and not lacks(dependencies) then
+    local dependencies = covered or parse_clock(dependencies_text)
+    if sequence == applied_here + 1 and (covered or not lacks(dependencies)) then
       apply(actor, sequence, stamp, dependencies_text, dependencies, packed)
+      past = dependencies
+      past[actor] = sequence
       if received[actor] and redis.call('HDEL', queue, integer(sequence)) == 1 then
         waiting = waiting - 1 -- it had waited for a dependency, and came again with it
       end

@@ -122,6 +122,27 @@ async def test_the_next_write_of_an_actor_is_applied(make_store: MakeStore) -> N
     assert await a.store.log.after("B", 0, 10) == [first, second]
 
 
+async def test_a_write_that_follows_one_that_waits_is_not_taken_to_be_covered(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    [first, waiting] = notes("B", 1) + notes("C", 2)[1:]
+    past = waiting.dependencies.with_dot(waiting.dot)
+    [follows] = notes("D", 1, after=past)
+    received = await a.buffer.receive([first, waiting, follows])
+    assert counts(received) == {"applied": 1, "pending": 2}
+    assert received.clock == clock("B:1")
+    assert received.missing == clock("C:2"), "what the last one waits for"
+
+
+async def test_a_write_that_follows_one_that_was_here_is_applied(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    b = notes("B", 3, after=clock("C:1"))
+    await a.buffer.receive([*notes("C", 1), *b[:1]])
+    assert counts(await a.buffer.receive(b)) == {"duplicate": 1, "applied": 2}
+    assert await state(a) == expected([*notes("C", 1), *b])
+
+
 async def test_a_batch_in_order_is_applied_at_once(make_store: MakeStore) -> None:
     a = await make_store("A")
     received = await a.buffer.receive(notes("B", 50))

@@ -59,7 +59,7 @@ _IN_TWO_STEPS: Final = """\
       count, first = count + 1, first or { verb, key, content_type, value, ttl }
     end
     local dot = actor .. ':' .. integer(sequence)
-    local is_next = sequence == applied_here + 1 and not lacks(dependencies)
+    local is_next = sequence == applied_here + 1 and (covered or not lacks(dependencies))
     if is_next and count > 1 and redis.call('SETNX', 'half:' .. dot, 1) == 1 then
       apply_operation(dot, actor, sequence, stamp, dependencies, unpack(first, 1, 5))
       refused = refused + 1
@@ -101,15 +101,22 @@ MUTATIONS: Final = (
         "dependencies left out of a write",
         "G1",
         _COMMIT,
-        "'dependencies', clock_text(clock), 'operations'",
-        "'dependencies', clock_text({ [actor] = clock[actor] }), 'operations'",
+        "'dependencies', past_as_text(clock, actor), 'operations'",
+        "'dependencies', past_as_text({ [actor] = clock[actor] }, actor), 'operations'",
     ),
     Mutation(
         "transaction applied in two steps",
         "G1",
         _RECEIVE,
-        "    if sequence == applied_here + 1 and not lacks(dependencies) then\n",
+        "    if sequence == applied_here + 1 and (covered or not lacks(dependencies)) then\n",
         _IN_TWO_STEPS,
+    ),
+    Mutation(
+        "a write that follows one that waits is taken to be covered",
+        "G1",
+        _RECEIVE,
+        "ARGV[i + 4] == '1' and past\n  past = nil\n",
+        "ARGV[i + 4] == '1' and past\n",
     ),
     Mutation(
         "transaction read at two instants",
@@ -224,9 +231,9 @@ MUTATIONS: Final = (
         "something is removed before the first command that Redis may refuse",
         "G3",
         _COMMIT,
-        "redis.call('XADD', at.log, string.format('%.0f-0', sequence),",
+        "redis.call('XADD', at.log, number .. '-0', 'timestamp', timestamp,",
         "redis.call('DEL', kv_keys[1])\n"
-        "redis.call('XADD', at.log, string.format('%.0f-0', sequence),",
+        "redis.call('XADD', at.log, number .. '-0', 'timestamp', timestamp,",
     ),
     # --- deferred writes -------------------------------------------------------------------------
     Mutation(
@@ -285,7 +292,7 @@ MUTATIONS: Final = (
         "siblings dropped",
         "G5",
         _RECEIVE,
-        "if tonumber(number) <= (dependencies[author] or 0) then\n        superseded",
+        "if number <= (dependencies[author] or 0) then\n        superseded",
         "if true then\n        superseded",
     ),
     Mutation(
