@@ -68,22 +68,17 @@ class PendingBuffer:
 
     async def receive(self, writes: Sequence[Write]) -> Received:
         """Each of `writes` is applied, waits, was known already, or is refused; all that became
-        deliverable by it is applied too.
+        deliverable by it is applied too. Redis does other things in between.
 
         Raises RedisUnavailable: then any part of this may have happened, and the same batch may
         come again.
         """
-        received = await self._receive(writes)
+        first, *others = pieces(writes, self._drain_max)
+        received = await self._receive(first)
+        for piece in others:
+            received = _and_then(received, await self._receive(piece))
         while received.more:
-            drained = await self._receive(())
-            received = replace(
-                drained,
-                applied=received.applied,
-                duplicate=received.duplicate,
-                pending=received.pending,
-                refused=received.refused,
-                drained=received.drained + drained.drained,
-            )
+            received = _and_then(received, await self._receive(()))
         _count(received)
         return received
 
@@ -173,6 +168,32 @@ class PendingBuffer:
                 reason="this node has writes that nobody else will have; empty its Redis",
             )
         return received
+
+
+def pieces(writes: Sequence[Write], most: int) -> list[list[Write]]:
+    """The writes in order, at least one piece; each of them has at most so many operations, or is
+    one write."""
+    found: list[list[Write]] = [[]]
+    size = 0
+    for write in writes:
+        if found[-1] and size + len(write.operations) > most:
+            found.append([])
+            size = 0
+        found[-1].append(write)
+        size += len(write.operations)
+    return found
+
+
+def _and_then(before: Received, after: Received) -> Received:
+    """What became of all writes, and where the node stands after the last."""
+    return replace(
+        after,
+        applied=before.applied + after.applied,
+        duplicate=before.duplicate + after.duplicate,
+        pending=before.pending + after.pending,
+        refused=before.refused + after.refused,
+        drained=before.drained + after.drained,
+    )
 
 
 def _count(received: Received) -> None:

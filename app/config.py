@@ -181,8 +181,10 @@ class Config(BaseSettings):
         description="Bytes. Longest Causal-Context header; proxies commonly refuse longer ones.",
     )
     drain_max: Count = Field(
-        256,
-        description="Writes. Most applied by one script call, so that Redis is not busy for long.",
+        128,
+        description="Operations. One script call takes so many of a batch, and applies as many "
+        "that waited, one write at least; or commits so many deferred writes. So Redis is not busy "
+        "for long.",
     )
     first_start_wait_ms: Milliseconds = Field(
         10_000,

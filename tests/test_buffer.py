@@ -6,6 +6,7 @@ What is applied, and when, is tested with the script: tests/lua/test_receive_wri
 import pytest
 
 from app.buffer import Blocked
+from app.keys import Keys
 from app.vector_clock import Dot, VectorClock
 from app.write import Put, Write
 from tests.conftest import MakeStore
@@ -145,6 +146,40 @@ async def test_the_limit_holds_over_all_actors_together(make_store: MakeStore) -
     received = await d.buffer.receive([second])
     assert (received.applied, received.drained) == (1, 2)
     assert await d.buffer.counts() == {}
+
+
+# --- large batches -------------------------------------------------------------------------------
+
+
+async def test_a_large_batch_is_taken_in_pieces_so_that_redis_answers_others_in_between(
+    make_store: MakeStore,
+) -> None:
+    d, b = await make_store("D", drain_max=4), Node("B")
+    sizes = (2, 2, 2, 2, 2, 6, 1)
+    writes = [
+        b.write([Put(f"{n}-{i}", b"x") for i in range(size)], n)
+        for n, size in enumerate(sizes, start=1)
+    ]
+    async with d.redis.pubsub() as calls:
+        await calls.subscribe(Keys.of(d.redis).applied_channel)
+        received = await d.buffer.receive(writes)
+        said: list[bytes] = []
+        while not said or said[-1] != b"B:7":
+            message = await calls.get_message(ignore_subscribe_messages=True, timeout=10)
+            said += [message["data"]] if message else []
+    assert said == [b"B:2", b"B:4", b"B:5", b"B:6", b"B:7"], "a call applied up to each of these"
+    assert (received.applied, received.clock) == (7, clock("B:7"))
+
+
+async def test_what_became_of_a_large_batch_is_counted_as_a_whole(make_store: MakeStore) -> None:
+    d, b = await make_store("D", drain_max=1, pending_max=2), Node("B")
+    writes = [b.write([Put("x", b"%d" % n)], n) for n in range(1, 7)]
+    await d.buffer.receive(writes[:1])
+    received = await d.buffer.receive([writes[0], writes[5], writes[3], writes[4], writes[1]])
+    assert (received.duplicate, received.pending, received.refused) == (1, 2, 1)
+    assert (received.applied, received.clock) == (1, clock("B:2"))
+    received = await d.buffer.receive([writes[2]])
+    assert (received.applied, received.drained, received.clock) == (1, 1, clock("B:4"))
 
 
 # --- the sweep ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@
   ARGV[4]  pending stem  ... of the pending buffer
   ARGV[5]  channel       where to tell the other workers what was applied
   ARGV[6]  pending_max   writes that may wait; one more that cannot be applied is refused
-  ARGV[7]  drain_max     waiting writes to apply in this call
+  ARGV[7]  drain_max     operations of waiting writes to apply in this call; one write at least
   ARGV[8]  now           microseconds since 1970
   ARGV[9]  alert         the channel where to tell the workers of a key of the system
   ARGV[10+] the writes, six each: actor, sequence, timestamp, dependencies, 1 if it follows the one
@@ -167,13 +167,15 @@ local function apply_operation(dot, actor, sequence, stamp, dependencies, verb, 
   end
 end
 
+-- How many operations it had.
 local function apply(actor, sequence, stamp, dependencies_text, dependencies, packed)
-  local number = integer(sequence)
+  local number, count = integer(sequence), 0
   local dot = actor .. ':' .. number
   redis.call('XADD', log_stem .. actor, number .. '-0',
     'timestamp', stamp, 'dependencies', dependencies_text, 'operations', packed)
   for verb, key, content_type, value, ttl in operations(packed) do
     apply_operation(dot, actor, sequence, stamp, dependencies, verb, key, content_type, value, ttl)
+    count = count + 1
     if string.byte(key) == 0 then
       redis.call('SADD', system_key, key)
       redis.call('PUBLISH', alert, key)
@@ -188,6 +190,7 @@ local function apply(actor, sequence, stamp, dependencies_text, dependencies, pa
   end
   latest = math.max(latest, tonumber(stamp))
   clock[actor], advanced[actor] = sequence, sequence
+  return count
 end
 
 local applied, duplicate, pending, refused = 0, 0, 0, 0
@@ -227,7 +230,7 @@ for i = first_write, #ARGV, fields_per_write do
 end
 
 -- Drain. `heads` holds what was read of each queue's head, so that a head is read once a call.
-local drained, more, heads = 0, 0, {}
+local drained, operated, more, heads = 0, 0, 0, {}
 
 local function head_of(actor)
   local sequence = (clock[actor] or 0) + 1
@@ -252,11 +255,12 @@ while progress do
   for actor in pairs(received) do
     local head = head_of(actor)
     while head.packed and not lacks(head.dependencies) do
-      if drained == drain_max then
+      if operated >= drain_max then
         more = 1
         break
       end
-      apply(actor, head.sequence, head.stamp, head.dependencies_text, head.dependencies, head.packed)
+      operated = operated
+        + apply(actor, head.sequence, head.stamp, head.dependencies_text, head.dependencies, head.packed)
       redis.call('HDEL', pending_stem .. actor, integer(head.sequence))
       drained, progress = drained + 1, true
       head = head_of(actor)

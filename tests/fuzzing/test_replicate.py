@@ -11,6 +11,7 @@ from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from app import wire
+from app.buffer import pieces
 from app.vector_clock import Dot, VectorClock, node_of
 from app.wire import Batch
 from app.write import Delete, Put, Write, write_problem
@@ -107,7 +108,9 @@ async def send(
     actors = {write.dot.actor for write in batch.writes}
     actors.update(*(write.dependencies for write in batch.writes))
     assert {node_of(actor) for actor in actors} <= {*"ABC", *map(node_of, batch.clock)}
-    outcomes = pair.twin.receive(batch.writes)
+    outcomes = [
+        outcome for piece in pieces(batch.writes, DRAIN_MAX) for outcome in pair.twin.receive(piece)
+    ]
     assert answer.applied == outcomes.count("applied")
     assert answer.duplicate == outcomes.count("duplicate")
     assert answer.pending == outcomes.count("pending")

@@ -464,6 +464,18 @@ async def test_a_drain_that_ends_exactly_at_drain_max_says_that_there_is_no_more
     assert (counts(received), received.more) == ({"applied": 1, "drained": 2}, False)
 
 
+async def test_what_is_drained_is_counted_by_operations_and_is_one_write_at_least(
+    make_store: MakeStore,
+) -> None:
+    a, b = await make_store("A"), Node("B")
+    writes = [b.write([Put(f"{n}-{i}", b"x") for i in range(3)], n + 1) for n in range(4)]
+    await step(a, writes[1:])
+    received = await step(a, writes[:1], drain_max=4)
+    assert (counts(received), received.more) == ({"applied": 1, "drained": 2}, True)
+    assert counts(await step(a, drain_max=1)) == {"drained": 1}
+    assert await state(a) == expected(writes)
+
+
 async def test_the_buffer_drains_on_until_there_is_no_more(make_store: MakeStore) -> None:
     a = await make_store("A", drain_max=2)
     b = notes("B", 8)
