@@ -14,6 +14,7 @@ from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import Operation, Put, Version, Write, expires_us, winner_first
 
 _ENDS = "\0end/"
+_DONE = "\0done/"
 Outcome = Literal["applied", "duplicate", "pending", "refused"]
 
 
@@ -152,7 +153,7 @@ class Node:
         has come home to the lane of an earlier name waits no more."""
         committed: list[Write] = []
         for dot, (context, operations) in list(self.deferred.items()):
-            if dot == self.clock.next_dot(self.lane) and context <= self.clock:
+            if dot == self.clock.next_dot(self.lane) and not self._lacking(context):
                 committed.append(self.write(operations, now_us, self.lane))
         for write in self.applied:
             self.deferred.pop(write.dot, None)
@@ -160,17 +161,25 @@ class Node:
 
     def commit_former(self, lane: str, now_us: int) -> Write | None:
         """What comes next in the lane of an earlier name is written under the one that is, if its
-        context is here. With the last the lane is declared to have ended."""
+        context is here. With the last the lane is declared to have ended; until then, how far it is
+        done is written down, for what is deferred elsewhere may follow it."""
         first, *others = [dot for dot in self.deferred if dot.actor == lane]
         context, operations = self.deferred[first]
-        if any(actor != lane for actor in context.beyond(self.clock)):
+        if any(actor != lane for actor in self._lacking(context)):
             return None
         del self.deferred[first]
         end = self.clock[lane]
         write = self.write(operations, now_us)
-        if not others and end < SEQUENCE_MAX:
-            self.write([Put(f"{_ENDS}{lane}", b"%d" % end, "text/plain")], now_us)
+        if end < SEQUENCE_MAX:
+            key, value = (f"{_DONE}{lane}", first.sequence) if others else (f"{_ENDS}{lane}", end)
+            self.write([Put(key, b"%d" % value, "text/plain")], now_us)
         return write
+
+    def _lacking(self, context: VectorClock) -> VectorClock:
+        """What the context names that is not here, nor was done under another name."""
+        lacking = context.beyond(self.clock)
+        done = {lane: [int(v.value) for v in self.held(f"{_DONE}{lane}")] for lane in lacking}
+        return VectorClock((a, s) for a, s in lacking.items() if s > max(done[a], default=0))
 
     def next_timestamp(self, now_us: int) -> int:
         """The timestamp that a write gets now."""

@@ -73,11 +73,11 @@ async def test_what_nobody_has_is_done_under_another_name_and_who_waits_for_it_i
         for peer in ("B", "C"):
             peers.say(peer, f"B:1 {actor}:1")
         shown = await read(client, "y", "lc1;A+:2")
-        assert (await shown.text(), shown.headers["Dot"]) == ("2", f"{actor}:3")
+        assert (await shown.text(), shown.headers["Dot"]) == ("2", f"{actor}:4")
         shown = await read(client, "x", "lc1;A+:1")
         assert (await shown.text(), shown.headers["Dot"]) == ("1", f"{actor}:2")
         assert await deferred(client) == {}
-        assert await clock_of(client) == {actor: 4, "A+": SEQUENCE_MAX, "B": 1}
+        assert await clock_of(client) == {actor: 5, "A+": SEQUENCE_MAX, "B": 1}
 
 
 async def _is_known(client: Client) -> bool:

@@ -65,20 +65,10 @@ local at = {
   channel = channel, alert = alert,
 }
 
-local function lacking(context)
-  local beyond = {}
-  for other, sequence in pairs(parse_clock(context)) do
-    if sequence > (clock[other] or 0) then
-      beyond[other] = sequence
-    end
-  end
-  return clock_text(beyond)
-end
-
 local committed, more, lacks = 0, 0, ''
 local head = waiting_at(queue, (clock[lane] or 0) + 1)
 while head do
-  lacks = lacking(head.context)
+  lacks = clock_text(lacking(kv_stem, clock, head.context))
   if lacks ~= '' then
     break
   end

@@ -33,7 +33,8 @@
 
   With the last of them the end of the lane is declared (ends.inc.lua), in a write of its own. So
   whoever waits for an old name is served from where the write is applied under its new one, at
-  every node; and what may turn up under an old name after all is a duplicate there.
+  every node; and what may turn up under an old name after all is a duplicate there. Until then, how
+  far they are committed (deferred.inc.lua): something else that is deferred may wait for that.
   Twin: tests/model.py, Node.commit_former.
 ]]
 --@include clocks
@@ -70,9 +71,9 @@ end
 
 local first = sequences[1]
 local head = waiting_at(queue, first)
-for other, sequence in pairs(parse_clock(head.context)) do
+for other in pairs(lacking(kv_stem, clock, head.context)) do
   -- What it has seen of its own lane was committed before it, under another name.
-  if other ~= lane and sequence > (clock[other] or 0) then
+  if other ~= lane then
     return { 0, clock_text(clock) }
   end
 end
@@ -90,15 +91,23 @@ local stamp = stamp_after(last, now)
 local dot, ends = commit(at, clock, actor, head.packed, stamp, kv_keys, fields_of_keys(kv_keys))
 keep(at, clock, actor, stamp, ends)
 take_away(meta_key, queue, first, head.packed)
+local function declare(key, sequence)
+  local value, declared_keys = string.format('%.0f', sequence), { kv_stem .. key }
+  local declaration = string.format('3:put,%d:', #key) .. key
+    .. string.format(',10:text/plain,%d:%s,', #value, value)
+  local _, ended =
+    commit(at, clock, actor, declaration, stamp + 1, declared_keys, fields_of_keys(declared_keys))
+  keep(at, clock, actor, stamp + 1, ended)
+end
+
 if #sequences == 1 then
   redis.call('HDEL', deferred_key, lane)
-  if clock[lane] ~= closed then
-    local key, value = string.char(0) .. 'end/' .. lane, string.format('%.0f', after)
-    local declaration = string.format('3:put,%d:', #key) .. key
-      .. string.format(',10:text/plain,%d:%s,', #value, value)
-    local last_keys = { kv_stem .. key }
-    local _, ended = commit(at, clock, actor, declaration, stamp + 1, last_keys, fields_of_keys(last_keys))
-    keep(at, clock, actor, stamp + 1, ended)
+end
+if clock[lane] ~= closed then
+  if #sequences == 1 then
+    declare(string.char(0) .. 'end/' .. lane, after)
+  else
+    declare(done_key(lane), first)
   end
 end
 

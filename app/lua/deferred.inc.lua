@@ -4,7 +4,36 @@
   An entry of `deferred:{lane}` is `SINCE CONTEXT`, a line break, the Idempotency-Key or nothing, a
   line break, and the operations (app/codec.py packs and unpacks it). A lane has no gaps, so what
   waits in it follows what was committed of it.
+
+  The key of the system NUL `done/{lane}` holds the last sequence of a lane of an earlier
+  incarnation that was committed under another name, until the lane's end is declared. It was
+  written after that write; so where it is applied the old name is good for what waits in a lane.
+  Else two lanes might wait for each other: one for an old name, the other for what waits for that.
 ]]
+local function done_key(lane)
+  return string.char(0) .. 'done/' .. lane
+end
+
+-- What the context names that is not applied here, nor was done under another name.
+local function lacking(kv_stem, clock, context)
+  local beyond = {}
+  for other, sequence in pairs(parse_clock(context)) do
+    if sequence > (clock[other] or 0) then
+      local done = 0
+      local flat = redis.call('HGETALL', kv_stem .. done_key(other))
+      for i = 1, #flat, 2 do
+        if flat[i] ~= 'deletes' then
+          done = math.max(done, tonumber(string.match(flat[i + 1], '\n(%d+)$')) or 0)
+        end
+      end
+      if sequence > done then
+        beyond[other] = sequence
+      end
+    end
+  end
+  return beyond
+end
+
 -- The entry at this sequence; nothing if there is none.
 local function waiting_at(queue, sequence)
   local entry = redis.call('HGET', queue, string.format('%.0f', sequence))

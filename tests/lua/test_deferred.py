@@ -339,12 +339,12 @@ async def test_what_nobody_has_is_committed_under_another_name_and_ends_the_lane
     await c.take(a.write([Put("lunch", b"noon?")], 1))
     assert not await c.deferred.commit_former("C+", 1), "another one is here"
     assert await c.deferred.commit_former("C+", 0)
-    assert await c.store.clock() == clock("A:1 C~x1:1")
+    assert await c.store.clock() == clock("A:1 C~x1:2")
     assert await waiting(c) == ["C+:2"]
     assert await c.deferred.commit_former("C+", 0)
     assert not await c.deferred.commit_former("C+", 0)
     assert (await c.store.clock())["C+"] == SEQUENCE_MAX, "whoever waits for C+:2 waits no more"
-    first, second, end = await log_of(c, "C~x1")
+    first, done, second, end = await log_of(c, "C~x1")
     twin = Node("C")
     twin.accept([Put("x", b"1")], clock("A:1"))
     twin.accept([Put("x", b"2")], clock("A:1 C+:1"))
@@ -352,6 +352,8 @@ async def test_what_nobody_has_is_committed_under_another_name_and_ends_the_lane
     assert twin.commit_former("C+", 1_000_000) is None
     twin.receive(await log_of(c, "A"))
     assert twin.commit_former("C+", 1_000_000) == first
+    assert twin.applied[-1] == done
+    assert done.operations == (Put("\0done/C+", b"1", "text/plain"),)
     assert twin.commit_former("C+", 1_000_000) == second
     assert (twin.applied[-1], twin.clock) == (end, await c.store.clock())
     assert (first.operations, second.operations) == ((Put("x", b"1"),), (Put("x", b"2"),))
@@ -360,6 +362,49 @@ async def test_what_nobody_has_is_committed_under_another_name_and_ends_the_lane
     assert await c.scripts.find_hole() == ""
     again = await accept(c, "", Put("x", b"1"), request="r")
     assert isinstance(again, Committed) and again.dot == Dot("C~x1", 1) and again.replayed
+
+
+async def test_two_lanes_do_not_wait_for_each_other_when_one_of_them_has_ended(
+    make_store: MakeStore,
+) -> None:
+    """A session has asked C, then B, then C; and what waits first at C has another name since."""
+    c, b = await make_store("C"), await make_store("B")
+    await accept(c, "A:1", Put("x", b"1"))
+    await accept(b, "A:1 C+:1", Put("y", b"2"))
+    await accept(c, "B+:1 C+:1", Put("x", b"3"))
+    await new_incarnation(c, "C~x1")
+    cause = Node("A").write([Put("lunch", b"noon?")], 1)
+    twins = Node("C"), Node("B")
+    for twin, store, writes in zip(
+        twins, (c, b), (["A:1", "B+:1 C+:1"], ["A:1 C+:1"]), strict=True
+    ):
+        for seen in writes:
+            twin.accept([Put("x", b"")], clock(seen))
+        await store.take(cause)
+        twin.receive([cause])
+    twins[0].name = "C~x1"
+
+    assert await c.deferred.commit_former("C+", 0) and twins[0].commit_former("C+", 1_000_000)
+    assert not await c.deferred.commit_former("C+", 0), "B+:1 has not come"
+    assert twins[0].commit_former("C+", 1_000_000) is None
+    assert (await b.deferred.commit_due()).committed == 0, "it waits for C+:1"
+    assert not twins[1].commit_deferred(1_000_000)
+    for other in await log_of(c, "C~x1"):
+        assert (await b.deferred.commit_due()).committed == 0
+        await b.take(other)
+    due = await b.deferred.commit_due()
+    assert (due.committed, due.lacks) == (1, clock(""))
+    twins[1].receive(twins[0].applied)
+    assert [str(write.dot) for write in twins[1].commit_deferred(1_000_000)] == ["B+:1"]
+    assert "C+" not in await b.store.clock(), "who reads with that name waits until all is done"
+    await c.take(*await log_of(b, "B+"))
+    twins[0].receive(twins[1].applied)
+    assert await c.deferred.commit_former("C+", 0) and twins[0].commit_former("C+", 1_000_000)
+    assert (
+        twins[0].clock
+        == await c.store.clock()
+        == clock("A:1 B+:1 C~x1:4").merge(VectorClock([("C+", SEQUENCE_MAX)]))
+    )
 
 
 async def test_what_turns_up_of_a_lane_after_its_end_is_a_duplicate(make_store: MakeStore) -> None:

@@ -136,7 +136,10 @@ class Promises:
         if dot in self.made:
             needs.append(self.made[dot].past)
         for need in needs:
-            lacks = [d for d in need.beyond(write.dependencies).dots() if d.actor != dot.actor]
+            beyond = need.beyond(write.dependencies).dots()
+            # What was done under another name is there under that.
+            here = {d for d in beyond if d in self.done and write.dependencies.covers(self.done[d])}
+            lacks = [d for d in beyond if d.actor != dot.actor and d not in here]
             if lacks:
                 raise Broken("G1", f"{write.dot} was accepted after {lacks[0]}, and done before it")
 
