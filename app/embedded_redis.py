@@ -41,6 +41,8 @@ RESTART_PAUSE_MAX_S = 5.0
 #: One that ran for so long did not die of its start: the next restart is at once again.
 STABLE_AFTER_S = 10.0
 POLL_S = 0.02
+#: Keys whose versions have no more are kept in one piece; beyond that the rest is little beside it.
+PACKED_MAX_BYTES = 1024
 REDIS_LOG_MAX_BYTES = 1024 * 1024
 LOG_LINES_SHOWN = 8
 
@@ -163,6 +165,9 @@ class EmbeddedRedis:
             "appendfsync": self._appendfsync,
             "save": "",
             "maxmemory-policy": "noeviction",
+            # A key is a hash of few versions: in one piece it takes less memory. Redis 7 knows
+            # this as hash-max-listpack-value, too.
+            "hash-max-ziplist-value": str(PACKED_MAX_BYTES),
         }
         return [part for name, value in settings.items() for part in (f"--{name}", value)]
 

@@ -119,6 +119,14 @@ async def test_it_is_configured_to_lose_nothing(program: RedisServer, tmp_path: 
     assert (tmp_path / "A").stat().st_mode & 0o077 == 0
 
 
+async def test_a_version_of_some_hundred_bytes_is_kept_in_one_piece(
+    program: RedisServer, tmp_path: Path
+) -> None:
+    async with running(tmp_path / "A") as redis, client_of(redis) as client:
+        await client.hset("kv:lunch", "A:1", "x" * 1000)
+        assert await client.object("encoding", "kv:lunch") in ("listpack", "ziplist")
+
+
 @pytest.mark.parametrize(
     ("fsync", "appendfsync"), [("everysec", "everysec"), ("always", "always"), ("trust", "always")]
 )
