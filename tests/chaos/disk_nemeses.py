@@ -3,9 +3,11 @@
 What it is: a `Nemesis` (nemeses.py) each.
 
 What it assumes and guarantees: nothing else is broken meanwhile, and all nodes have what any has;
-after `heal` that is so again. What exactly was lost is noted as a `Loss`. It is a loss that the
-node can notice: a copy is only put back once the peers have writes of the node that are not in it
-(docs/adr/0012-incarnations.md tells why).
+after `heal` that is so again. What exactly was lost is noted as a `Loss`, of the node's actor and
+of its lane. It is a loss that the node can notice: a copy is only put back once the peers have
+writes of the node that are not in it (docs/adr/0012-incarnations.md tells why). The end of a lane
+may be declared, and then its lost names are covered: by the node itself, where something waited in
+it, or by whoever waits for what is lost. Before that all who have seen it have begun anew.
 
 What it does not know: what becomes of those who have seen what is lost.
 
@@ -18,7 +20,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from app.incarnation import lane_of
 from client import Status
+from tests.chaos.lanes import until_lanes_are_clear
 from tests.chaos.losses import Loss
 from tests.chaos.place import Place
 from tests.chaos.plan import Strike
@@ -45,20 +49,36 @@ class _LostDisk:
         self._at_us = 0
         self._held = 0
         self._had = 0
+        self._losses = self._place.nodes.losses
 
-    async def _kill(self) -> None:
-        """The node is dead, and it is known what of it is on other disks."""
+    async def _kill(self, accepted: int = 0) -> None:
+        """The node is dead, and it is known what of it is on other disks.
+
+        What waits in its lane is on none, but for what was `accepted` before a copy was taken. Who
+        has seen more of the lane has begun anew.
+        """
         self._had = (await self._place.received()).get(self._actor, 0)
         await self._place.nodes.kill(self._place.node)
         self._at_us = time.monotonic_ns() // 1000
-        self._held = max([place.get(self._actor, 0) for place in await self._elsewhere()])
+        elsewhere, lane = await self._elsewhere(), lane_of(self._actor)
+        self._held = max([received.get(self._actor, 0) for received in elsewhere])
+        held = max([received.get(lane, 0) for received in elsewhere])
+        kept = max(held, accepted)
+        self._losses.taken.append(Loss(self._place.node, lane, self._at_us, held, kept, accepted))
+        await until(self._nobody_has_seen_it)
+
+    async def _nobody_has_seen_it(self) -> bool:
+        """Nobody asks on who has seen what is lost. What was on its way may still have come."""
+        for received in await self._elsewhere():
+            self._losses.keep(received)
+        return not self._losses.are_seen()
 
     async def _elsewhere(self) -> list[dict[str, int]]:
         return [await place.received() for place in self._others]
 
     async def heal(self) -> None:
         """The node takes writes, and what any node had then all have now."""
-        await self._network.mend(self._wires, refuses=self._refuses)
+        await self._mend()
         if self._place.nodes.pid(self._place.node) is None:
             await self._place.nodes.start(self._place.node)
         await until(self._takes_writes)
@@ -73,7 +93,14 @@ class _LostDisk:
         if self._at_us:
             kept = wanted.get(self._actor, 0)
             loss = Loss(self._place.node, self._actor, self._at_us, self._held, kept)
-            self._place.nodes.losses.taken.append(loss)
+            self._losses.keep(wanted)
+            self._losses.taken.append(loss)
+            await until(self._nobody_has_seen_it)
+            await until_lanes_are_clear(self._network, everywhere, self._losses, CATCH_UP_MAX_S)
+
+    async def _mend(self) -> None:
+        await self._network.mend(self._wires, refuses=self._refuses)
+        self._wires = ()
 
     async def _writer(self) -> str:
         """The actor that writes at the node, once somebody does."""
@@ -121,7 +148,11 @@ class LoseData(_LostDisk):
 
 
 class OldData(_LostDisk):
-    """A disk is as it was a while before, for a copy of it is put back."""
+    """A disk is as it was a while before, for a copy of it is put back.
+
+    Where what others send to the node is held meanwhile, what it has deferred is in the copy, and
+    waits still when the node is killed.
+    """
 
     def __init__(self, network: Network, places: Mapping[str, Place], strike: Strike) -> None:
         super().__init__(network, places, strike)
@@ -131,12 +162,16 @@ class OldData(_LostDisk):
     async def strike(self) -> None:
         place = self._place
         self._actor = await self._writer()
+        await self._network.cut(self._wires)
+        await asyncio.sleep(self._lasts_s / 2 if self._wires else 0)
         in_copy = (await place.clock()).get(self._actor, 0)
+        accepted = await place.given(lane_of(self._actor))
         await self._take_copy()
         self._copied = (await place.clock()).get(self._actor, 0)
         await asyncio.sleep(self._lasts_s)
         await until(self._is_old)
-        await self._kill()
+        await self._kill(accepted)
+        await self._mend()
         self._held = max(self._held, in_copy)
         await asyncio.to_thread(_empty, place.directory)
         await asyncio.to_thread(shutil.copytree, self._copy, place.directory, dirs_exist_ok=True)

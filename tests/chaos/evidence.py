@@ -9,7 +9,7 @@ looked at it has changed nothing.
 What it does not know: how it came about, what the nemeses did, and what must be so.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from tests.chaos.conduct import Firing
@@ -50,10 +50,26 @@ class Evidence:
     snapshots: Mapping[str, int] = field(default_factory=dict)
     #: What watchers were told, in order.
     stretches: Sequence[Stretch] = ()
+    #: What was asked about keys where all expires, with the final reads. The checker of histories
+    #: does not know what expires, so it is apart.
+    expiring: Sequence[Operation] = ()
+    #: When the newest write at each node was made, by hybrid logical clocks.
+    timestamps: Mapping[str, int] = field(default_factory=dict)
+    #: By node, what is in the sorted sets `keys`, `conflicts` and `expiring` of its Redis.
+    listed: Mapping[str, Mapping[str, Set[str]]] = field(default_factory=dict)
+    #: The other name under which a deferred write was done, where its node was put back.
+    done_as: Mapping[str, str] = field(default_factory=dict)
+    #: The last write of each actor whose end was declared. In `clocks` such an actor goes so far.
+    ends: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def operations(self) -> Sequence[Operation]:
+        """All that clients did and saw."""
+        return [*self.history, *self.expiring]
 
     def acknowledged(self) -> Iterator[Operation]:
-        """The writes that a client was told had been done."""
-        return (op for op in self.history if op.writes and op.outcome == "ok")
+        """The writes that a client was told had been done, or would be."""
+        return (op for op in self.operations if op.writes and op.outcome == "ok")
 
     def lost_writes(self) -> Sequence[Operation]:
         """The writes that were acknowledged and are lost with a disk.

@@ -1,6 +1,7 @@
 """What is checked at the end of a run, when everything has been healed.
 
-What it is: `verdicts`, one for each thing that must be so (`CHECKS`).
+What it is: `verdicts`, one for each thing that must be so (`CHECKS`). Those about lost disks,
+deferred writes, what expires and watchers are in modules of their own.
 
 What it assumes and guarantees: a check looks at the evidence only, and says what is wrong in words,
 or else what it has looked at, so that nothing passes for want of something to look at. Clients,
@@ -14,14 +15,17 @@ Where the idea is from: the final reads of Jepsen, and its checkers that compose
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from app.vector_clock import node_of
 from app.write import SYSTEM, Delete, Put
 from client.recorder import value_text
 from tests.chaos import watched
+from tests.chaos.deferred import deferred_writes_were_done
+from tests.chaos.ends import within
 from tests.chaos.evidence import Evidence, Verdict
-from tests.chaos.losses import Loss
+from tests.chaos.expiring import what_expires_is_gone, what_has_expired_does_not_come_back
+from tests.chaos.lost import only_what_one_disk_had_is_lost
 from tests.chaos.plan import NEMESES
 from tests.checker.__main__ import told
 from tests.checker.check import check_all
@@ -58,7 +62,7 @@ def every_strike_fired(evidence: Evidence) -> Verdict:
 
 def there_was_load(evidence: Evidence) -> Verdict:
     """Every session was served, every node took writes, siblings and snapshots were there."""
-    served = [op for op in evidence.history if op.outcome == "ok" and not op.final]
+    served = [op for op in evidence.operations if op.outcome == "ok" and not op.final]
     sessions = Counter(op.session for op in served)
     problems = [
         f"session {session.name} was never served"
@@ -195,7 +199,8 @@ def logs_are_short(evidence: Evidence) -> Verdict:
 def nothing_acknowledged_is_lost(evidence: Evidence) -> Verdict:
     """What a client was told had been written has been logged so, and all nodes have it (G3, G8).
 
-    Under the dot that the client was told, with the dependencies that it was told.
+    Under the dot that the client was told, with the dependencies that it was told. So is what it
+    was told would be done; under another dot, if its node was put back.
     """
     problems = []
     lost = set(map(id, evidence.lost_writes()))
@@ -204,8 +209,10 @@ def nothing_acknowledged_is_lost(evidence: Evidence) -> Verdict:
         logged = evidence.logbook.writes.get(str(op.dot))
         if logged is not None and not _is_as_told(logged, op):
             problems.append(f"{op.dot} is another write in the logs: {logged}")
-        if logged is not None and op.dependencies not in (None, logged.dependencies):
-            problems.append(f"{op.dot} depends on {logged.dependencies} in the logs")
+        if logged is not None and op.dependencies is not None:
+            dependencies = within(logged.dependencies, evidence.ends)
+            if op.dependencies != dependencies:
+                problems.append(f"{op.dot} depends on {dependencies} in the logs")
         if id(op) in lost:
             continue
         kinds[op.kind] += 1
@@ -221,26 +228,11 @@ def nothing_acknowledged_is_lost(evidence: Evidence) -> Verdict:
     return Verdict("nothing acknowledged is lost", what, problems)
 
 
-def only_what_one_disk_had_is_lost(evidence: Evidence) -> Verdict:
-    """With a disk only those writes are lost that no other had, and all who saw them know it.
-
-    So whoever had seen them is never served again, and the node writes under another name (G4, G7).
-    """
-    problems = [*_lost_too_much(evidence), *_served_without_loss(evidence)]
-    writes = evidence.lost_writes()
-    sessions = len({op.session for op in evidence.history if op.lost})
-    what = (
-        f"{len(evidence.losses)} disks were lost, and with them {len(writes)} acknowledged writes, "
-        f"which {sessions} sessions had seen"
-    )
-    return Verdict("only what one disk had is lost", what, problems)
-
-
 def nothing_refused_took_effect(evidence: Evidence) -> Verdict:
     """What a client was told had not been applied is in no log (G10)."""
     refused = {
         (written.key, written.value): op
-        for op in evidence.history
+        for op in evidence.operations
         if op.outcome == "not_applied"
         for written in op.writes
         if written.value is not None
@@ -261,7 +253,12 @@ def dots_name_one_write(evidence: Evidence) -> Verdict:
     given = Counter(str(op.dot) for op in evidence.acknowledged())
     problems = [f"{dot} was given to {count} writes" for dot, count in given.items() if count > 1]
     problems += book.conflicts
-    written = Counter(name for write in book.writes.values() for name in _puts_of(write))
+    written = Counter(
+        name
+        for write in book.writes.values()
+        if write.dot not in evidence.done_as
+        for name in _puts_of(write)
+    )
     problems += [
         f"{value} on {key} is {count} writes"
         for (key, value), count in written.items()
@@ -287,7 +284,7 @@ def timestamps_agree_with_causality(evidence: Evidence) -> Verdict:
     problems = []
     compared = 0
     for write in writes.values():
-        for actor, sequence in write.dependencies.items():
+        for actor, sequence in within(write.dependencies, evidence.ends).items():
             before = writes.get(f"{actor}:{sequence}")
             compared += 1
             if before is None:
@@ -313,46 +310,15 @@ CHECKS: tuple[Check, ...] = (
     nodes_hold_the_same,
     logs_are_short,
     nothing_acknowledged_is_lost,
+    deferred_writes_were_done,
+    what_expires_is_gone,
+    what_has_expired_does_not_come_back,
     only_what_one_disk_had_is_lost,
     nothing_refused_took_effect,
     dots_name_one_write,
     timestamps_agree_with_causality,
     nodes_did_not_complain,
 )
-
-
-def _lost_too_much(evidence: Evidence) -> Iterator[str]:
-    for loss in evidence.losses:
-        for node, clock in evidence.clocks.items():
-            if (has := clock.get(loss.actor, 0)) < loss.held:
-                yield (
-                    f"other disks had {loss.actor} up to {loss.held} when {loss.node} lost its "
-                    f"own, and {node} has it up to {has}"
-                )
-        for op in evidence.acknowledged():
-            if op.dot and op.dot.actor == loss.actor and _began_after(op, loss):
-                yield f"{op.dot} was given by {op.node} after it had lost its disk"
-
-
-def _served_without_loss(evidence: Evidence) -> Iterator[str]:
-    of = {loss.actor: loss for loss in evidence.losses}
-    for op in evidence.history:
-        if op.lost is None or op.outcome != "ok":
-            continue
-        loss = of.get(op.lost.actor)
-        if loss is None:
-            yield f"{op.lost} is lost, and {op.lost.actor} has lost no disk"
-        elif op.node != loss.node or _began_after(op, loss):
-            yield f"{op.session} had seen {op.lost}, which is lost, and {op.node} served it"
-        for node, clock in evidence.clocks.items():
-            if covers(clock, str(op.lost)):
-                yield f"{op.lost} is called lost, and {node} has it"
-        if op.dot and op.dot != op.lost:
-            yield f"{op.lost} is newer than {op.dot}, which was given after it"
-
-
-def _began_after(op: Operation, loss: Loss) -> bool:
-    return op.start is None or op.start > loss.at_us
 
 
 def _lag(evidence: Evidence, node: str) -> str:

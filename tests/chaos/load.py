@@ -5,7 +5,8 @@ What it is: `Load`, and `Tally`, the counts of what became of the requests.
 What it assumes and guarantees: what is asked follows from the plan alone. How much of it is asked
 before the end, and where a session that fails over ends up, does not. Every request is recorded by
 the client itself, so nothing is remembered here but counts. A session that no node can serve ever
-again, for it has seen what is lost with a disk, is begun anew.
+again, for it has seen what is lost with a disk, is begun anew: when it is refused, or as soon as
+the loss is known; who still asks on is known to `Losses.seen`.
 
 What it does not know: what is broken meanwhile, and what the answers should be.
 
@@ -18,8 +19,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from client import Lightcone, LightconeError, Session
+from client.answers import Transacted, Written
+from tests.chaos.clients import Request, SessionPlan, ttl_s_of
 from tests.chaos.losses import Losses
-from tests.chaos.plan import Plan, Request, SessionPlan, requests_of
+from tests.chaos.plan import Plan
 
 PATIENCE_S = 0.5
 
@@ -36,6 +39,8 @@ class Tally:
     by_node: Counter[str] = field(default_factory=Counter)
     #: Sessions that had seen what is lost.
     begun_anew: int = 0
+    #: Writes that were accepted, and are done later.
+    deferred: int = 0
 
     def total(self) -> int:
         """All requests."""
@@ -66,12 +71,18 @@ class Load:
 
     async def _client(self, planned: SessionPlan) -> None:
         session = self._begin(planned)
-        for request in requests_of(self._plan, planned):
+
+        def seen() -> str:
+            return session.context
+
+        self._losses.seen.append(seen)
+        for request in self._plan.requests_of(planned):
             if await self._stopped_within(request.pause_s):
-                return
-            if not await self._ask(session, request):
+                break
+            if self._losses.are_in(session.context) or not await self._ask(session, request):
                 self.tally.begun_anew += 1
                 session = self._begin(planned)
+        self._losses.seen.remove(seen)
 
     def _begin(self, planned: SessionPlan) -> Session:
         return self._kv.session(
@@ -94,8 +105,13 @@ class Load:
         try:
             match request.kind:
                 case "put":
-                    written = await session.put(request.key, request.value)
-                    self.tally.by_node[self._names[written.node]] += 1
+                    written = await session.put(
+                        request.key,
+                        request.value,
+                        ttl_s=ttl_s_of(request.key),
+                        deferred=request.deferred,
+                    )
+                    self._count(written)
                 case "delete":
                     await session.delete(request.key)
                 case "get":
@@ -103,16 +119,21 @@ class Load:
                 case "siblings":
                     await session.siblings(request.key)
                 case "txn":
-                    async with session.txn() as txn:
+                    async with session.txn(deferred=request.deferred) as txn:
                         for key in request.keys:
-                            txn.get(key)
+                            if not request.deferred:
+                                txn.get(key)
                             if is_write:
                                 txn.put(key, request.value)
                     if is_write:
-                        self.tally.by_node[self._names[txn.result.node]] += 1
+                        self._count(txn.result)
         except LightconeError as error:
             counts[error.outcome] += 1
             self.tally.refusals[error.kind or type(error).__name__] += 1
             return not self._losses.explain(error)
         counts["ok"] += 1
         return True
+
+    def _count(self, done: Written | Transacted) -> None:
+        self.tally.by_node[self._names[done.node]] += 1
+        self.tally.deferred += done.deferred

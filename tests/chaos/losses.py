@@ -1,18 +1,24 @@
 """Disks that were lost, and what was lost with them.
 
-What it is: `Loss`, one disk that was lost or is in an earlier state again; and `Losses`, those of a
-run, which know whether somebody's context names a write that is lost.
+What it is: `Loss`, what of one actor was lost with a disk, or because it is in an earlier state
+again; and `Losses`, those of a run, which know whether somebody's context names a write that is
+lost, and who has seen such a write.
 
 What it assumes and guarantees: one disk is lost at a time, and the next only when all nodes have
-what any has. So what is lost with a disk are writes of its own node, of the actor that wrote there,
-beyond some sequence; and a node that has lost its disk writes as another actor.
+what any has. So what is lost with a disk are writes of its own node, of the actor that wrote there
+and of its lane, beyond some sequence; and a node that has lost its disk writes as another actor.
+What waited in a lane was on that disk alone; what was in the copy that was put in its place is done
+all the same, maybe under another name.
 
 What it does not know: how a disk is lost.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
+from app.context import Contexts
+from app.vector_clock import SEQUENCE_MAX
 from client import LightconeError, Lost, NotCaughtUp
 from tests.checker.history import Dot
 
@@ -21,9 +27,12 @@ from tests.checker.history import Dot
 class Loss:
     """A disk was lost at `at_us`, of the monotonic clock.
 
-    `actor` wrote there. Its writes up to `held` were on some other disk when this one was lost, or
-    in the copy that was put in its place, so those must be there for ever. Once the nodes had been
-    healed they had those up to `kept`.
+    `actor` wrote there; for its lane there is another `Loss`. Its writes up to `held` were on some
+    other disk when this one was lost, or in the copy that was put in its place, so those must be
+    there for ever. Once the nodes had been healed they had those up to `kept`.
+
+    Of a lane `held` is what others had. What it had given up to `accepted` was in that copy: it
+    must be there too, be it under another name.
     """
 
     node: str
@@ -31,6 +40,12 @@ class Loss:
     at_us: int
     held: int
     kept: int
+    accepted: int = 0
+
+
+def is_lane(actor: str) -> bool:
+    """Whether it is the actor of a node's deferred writes."""
+    return actor.endswith("+")
 
 
 @dataclass
@@ -38,6 +53,15 @@ class Losses:
     """The disks that have been lost so far."""
 
     taken: list[Loss] = field(default_factory=list)
+    contexts: Contexts = field(default_factory=lambda: Contexts(None, sys.maxsize))
+    #: For everybody who asks on: what they have seen, as a token.
+    seen: list[Callable[[], str]] = field(default_factory=list)
+
+    def keep(self, received: Mapping[str, int]) -> None:
+        """This is there."""
+        self.taken[:] = [
+            replace(loss, kept=max(loss.kept, received.get(loss.actor, 0))) for loss in self.taken
+        ]
 
     def explain(self, error: LightconeError) -> bool:
         """Whether a session was refused for it has seen what is lost: no node can ever serve it."""
@@ -46,16 +70,35 @@ class Losses:
             missing = [Dot.parse(missing.dot) for missing in error.missing]
         elif isinstance(error, Lost):
             missing = [Dot(writes.actor, writes.through) for writes in error.writes]
-        return any(
-            dot.sequence > loss.kept
-            for dot in missing
-            for loss in self.taken
-            if loss.actor == dot.actor
-        )
+        return any(map(self.has_taken, missing))
 
-    def newest_in(self, context: Mapping[str, int], end: Mapping[str, int]) -> Dot | None:
-        """What the context names of what is lost, `end` being all that nodes have in the end."""
+    def has_taken(self, dot: Dot) -> bool:
+        """Whether the write is lost, as far as is known yet."""
+        return any(dot.actor == loss.actor and dot.sequence > loss.kept for loss in self.taken)
+
+    def newest_in(
+        self, context: Mapping[str, int], end: Mapping[str, int], actors: Iterable[str] = ()
+    ) -> Dot | None:
+        """What the context names of what is lost, `end` being all that nodes have in the end; of
+        these actors, if any are given.
+
+        Who has seen that an actor is closed was served with all that there is of it.
+        """
         for loss in reversed(self.taken):
-            if (sequence := context.get(loss.actor, 0)) > end.get(loss.actor, 0):
+            sequence = context.get(loss.actor, 0)
+            if end.get(loss.actor, 0) < sequence < SEQUENCE_MAX and (
+                not actors or loss.actor in actors
+            ):
                 return Dot(loss.actor, sequence)
         return None
+
+    def are_in(self, token: str) -> bool:
+        """Whether who has this context has seen what is lost, as far as is known yet."""
+        if not self.taken:
+            return False
+        kept = {loss.actor: loss.kept for loss in self.taken}
+        return self.newest_in(self.contexts.parse(token).to_dict(), kept) is not None
+
+    def are_seen(self) -> bool:
+        """Whether anybody asks on who has seen what is lost."""
+        return any(self.are_in(token()) for token in self.seen)

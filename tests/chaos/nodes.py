@@ -16,11 +16,13 @@ Where the idea is from: Jepsen's faketime and file system nemeses.
 import asyncio
 import contextlib
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from app.context import Contexts
 from app.local_nodes import LocalCluster
 from tests.chaos.losses import Losses
 from tests.chaos.plan import Plan
@@ -42,7 +44,8 @@ class ChaosNodes(LocalCluster):
         super().__init__(data_dir, nodes=len(plan.nodes), env=plan.settings)
         self.plan = plan
         self.network = Network(self.urls)
-        self.losses = Losses()
+        self.contexts = Contexts(plan.settings.get("CLUSTER_SECRET"), sys.maxsize)
+        self.losses = Losses(contexts=self.contexts)
         self._closing = contextlib.AsyncExitStack()
 
     @property

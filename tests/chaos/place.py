@@ -2,8 +2,9 @@
 
 What it is: `Place`, through which nemeses look at a node.
 
-What it assumes and guarantees: it only looks, and changes members. What it writes, to see whether
-the node takes writes, is recorded like the writes of any client, under a key of its own.
+What it assumes and guarantees: it only looks, changes members, and declares what is lost. What it
+writes, to see whether the node takes writes, is recorded like the writes of any client, under a key
+of its own.
 
 What it does not know: what is being done to the node.
 """
@@ -17,6 +18,7 @@ from redis.asyncio import Redis
 from app.local_nodes import HOST
 from app.server import is_ready
 from client import Lightcone, LightconeError, PeerStatus, Status
+from client.shapes import DeferredWrite
 from tests.chaos.nodes import ChaosNodes
 from tests.contents import redis_contents, sequence_of
 from tests.processes import until
@@ -79,6 +81,24 @@ class Place:
         """`node` is a member, by a change that is made here. Raises LightconeError."""
         await self._session.add_member(node, url)
 
+    async def deferred(self) -> list[DeferredWrite] | None:
+        """What waits in the node's lanes, as far as it shows that; None while it says nothing."""
+        try:
+            return (await self._session.pending())["deferred"]
+        except LightconeError:
+            return None
+
+    async def declare_lost(self, dot: str) -> None:
+        """Nothing waits for this write any more. Raises LightconeError."""
+        await self._session.declare_lost([dot])
+
+    async def given(self, lane: str) -> int:
+        """The last sequence that the lane has given. Raises RedisError."""
+        # In this order: what stops waiting meanwhile is in the clock by then.
+        held = await redis_contents(self.nodes.socket(self.node), "deferred")
+        waiting = held.get("deferred", {}).get(lane.encode(), 0)
+        return max(int(waiting), (await self.clock()).get(lane, 0))
+
     async def clock(self) -> dict[str, int]:
         """What the node's Redis says has been applied there. Raises RedisError."""
         held = await redis_contents(self.nodes.socket(self.node), "clock")
@@ -113,6 +133,11 @@ class Place:
             actor: sequence_of(first[actor][0][0]) if first[actor] else sequence + 1
             for actor, sequence in clock.items()
         }
+
+    async def timestamp(self) -> int:
+        """When the newest write here was made: *now* is no less. Raises RedisError."""
+        meta = await redis_contents(self.nodes.socket(self.node), "meta")
+        return int(meta["meta"].get(b"timestamp", 0))
 
     async def birth(self) -> str:
         """The name of the data in the node's Redis, which no other Redis has. Raises RedisError."""

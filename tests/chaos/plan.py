@@ -1,8 +1,7 @@
 """What is going to be done to a cluster in one run, all of it decided beforehand by a seed.
 
-What it is: a `Plan`: the cluster, its network, the sessions of clients, and `Strike`s, in tracks
-that go on side by side. `plan_for` makes one, `requests_of` what one session asks for, one request
-after the other.
+What it is: a `Plan`: the cluster, its network, the sessions of clients (clients.py), and `Strike`s,
+in tracks that go on side by side. `plan_for` makes one.
 
 What it assumes and guarantees: plain values only. The same arguments give the same plan for ever
 after, on this version of the file. Real processes take their own time, so the plan is what repeats
@@ -20,7 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-Kind = Literal["put", "get", "siblings", "delete", "txn"]
+from tests.chaos.clients import Request, SessionPlan, requests_of, sessions_of, ttl_s_of
+
 End = Literal["sender", "receiver"]
 ENDS: Final[tuple[End, ...]] = get_args(End)
 Wire = tuple[str, str]
@@ -86,15 +86,6 @@ _PROOF_S: Final[Mapping[str, float]] = {
     "clock-jump": 2,
 }
 
-#: A node that is not there is asked again and again by its clients, so none may wait for long.
-_TIMEOUT_S: Final = 3.0
-#: Longer than REDIS_TIMEOUT_MS, and too short for a second try after that. So what a node with a
-#: silent Redis says of a write is all that its client is told.
-_SHORT_TIMEOUT_S: Final = 1.9
-
-HOT_KEYS: Final = 4
-MANY_KEYS: Final = 150
-
 
 @dataclass(frozen=True, slots=True)
 class Strike:
@@ -128,44 +119,6 @@ class Strike:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionPlan:
-    """One client: where it asks, how fast, and for what. Shares are probabilities."""
-
-    name: str
-    home: str
-    #: How often it asks another node than its home; with `fails_over` it lists all nodes instead.
-    roams: float
-    fails_over: bool
-    timeout_s: float
-    pause_s: float
-    writes: float
-    deletes: float
-    keys: tuple[str, ...]
-    #: How many of the puts and gets are transactions instead.
-    transactions: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a session asks for, after a pause, of these nodes, nearest first.
-
-    A transaction gets two keys, `key` and `other`, and puts the value on both if there is one.
-    """
-
-    pause_s: float
-    nodes: tuple[str, ...]
-    kind: Kind
-    key: str
-    value: str = ""
-    other: str = ""
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """All that it asks about."""
-        return (self.key, self.other) if self.other else (self.key,)
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """One run."""
 
@@ -195,8 +148,19 @@ class Plan:
         return int(self.settings["LOG_MIN_ENTRIES"])
 
     def keys(self) -> list[str]:
-        """Every key that a session may use."""
-        return sorted({key for session in self.sessions for key in session.keys})
+        """Every key that a session may use, but for those of which what is put expires."""
+        return sorted(key for key in self._all_keys() if ttl_s_of(key) is None)
+
+    def expiring_keys(self) -> list[str]:
+        """Every key that a session may use of which what is put expires."""
+        return sorted(key for key in self._all_keys() if ttl_s_of(key) is not None)
+
+    def requests_of(self, session: SessionPlan) -> Iterator[Request]:
+        """What the session asks for, without end. No value is put twice on a key."""
+        return requests_of(self.seed, self.nodes, session)
+
+    def _all_keys(self) -> set[str]:
+        return {key for session in self.sessions for key in session.keys}
 
 
 def plan_for(
@@ -209,32 +173,6 @@ def plan_for(
 ) -> Plan:
     """The plan of a seed, for about so many seconds. `without` holds nemeses, and why not."""
     return _Planner(seed, nodes, topology).plan(seconds, without or {})
-
-
-def requests_of(plan: Plan, session: SessionPlan) -> Iterator[Request]:
-    """What the session asks for, without end. No value is put twice on a key."""
-    rng = random.Random(f"{plan.seed} {session.name}")
-    others = [node for node in plan.nodes if node != session.home]
-    for number in itertools.count():
-        kind: Kind
-        if rng.random() < session.writes:
-            kind = "delete" if rng.random() < session.deletes else "put"
-        else:
-            kind = "siblings" if rng.random() < 0.3 else "get"
-        nearest = rng.choice(others) if rng.random() < session.roams else session.home
-        rest = rng.sample(plan.nodes, len(plan.nodes)) if session.fails_over else ()
-        value = f"{session.name}.{number}" if kind == "put" else ""
-        key, other = rng.choice(session.keys), ""
-        if kind != "delete" and rng.random() < session.transactions:
-            kind, (key, other) = "txn", rng.sample(session.keys, 2)
-        yield Request(
-            pause_s=rng.expovariate(1 / session.pause_s),
-            nodes=tuple(dict.fromkeys((nearest, *rest))),
-            kind=kind,
-            key=key,
-            value=value,
-            other=other,
-        )
 
 
 class _Planner:
@@ -254,7 +192,7 @@ class _Planner:
         settings = self._settings()
         self._small_disk, self._odd_clock = rng.sample(self._nodes, 2)
         self._severed = set(severed)
-        sessions = self._sessions()
+        sessions = sessions_of(rng, self._nodes)
         decks = ([n for n in deck if n not in without] for deck in (PROCESSES, NETWORK, CLOCKS))
         tracks = tuple(tuple(self._track(deck, seconds)) for deck in decks if deck)
         return Plan(
@@ -304,6 +242,7 @@ class _Planner:
             "LOG_MIN_ENTRIES": rng.choice((100, 150)),
             "LOG_MAX_ENTRIES": rng.choice((200, 300)),
             "TRIM_MS": rng.choice((100, 300)),
+            "EXPIRY_MS": rng.choice((100, 300)),
             "BATCH_MAX_BYTES": rng.choice((20_000, 1024 * 1024)),
             "RELAY_AFTER_MS": rng.choice((100, 300)),
             "HEARTBEAT_MS": 300,
@@ -316,61 +255,6 @@ class _Planner:
         }
         secret = {"CLUSTER_SECRET": f"chaos-of-seed-{self._seed:06}"} if rng.random() < 0.5 else {}
         return {name: str(value) for name, value in settings.items()} | secret
-
-    # --- clients ----------------------------------------------------------------------------------
-
-    def _sessions(self) -> tuple[SessionPlan, ...]:
-        """At every node a writer and a reader of the hot keys that stay there; the rest moves."""
-        hot = tuple(f"hot/{number}" for number in range(HOT_KEYS))
-        many = tuple(f"many/{number:03}" for number in range(MANY_KEYS))
-        sessions = []
-        for node in self._nodes:
-            sessions += [
-                self._session(f"writer-{node}", node, keys=hot, writes=0.7, deletes=0.2),
-                self._session(f"reader-{node}", node, keys=hot, writes=0.0),
-                self._session(
-                    f"roamer-{node}", node, keys=hot, writes=0.4, roams=0.6, transactions=0.5
-                ),
-                self._session(
-                    f"keeper-{node}", node, keys=many, writes=0.6, roams=0.2, transactions=0.2
-                ),
-            ]
-            sessions.append(
-                self._session(f"wanderer-{node}", node, keys=many, writes=0.5, fails_over=True)
-            )
-        home = self._rng.choice(self._nodes)
-        sessions.append(self._session("deleter", home, keys=hot + many, writes=0.8, deletes=0.9))
-        return tuple(sessions)
-
-    def _session(
-        self,
-        name: str,
-        home: str,
-        *,
-        keys: tuple[str, ...],
-        writes: float,
-        deletes: float = 0.1,
-        roams: float = 0.0,
-        fails_over: bool = False,
-        transactions: float = 0.0,
-    ) -> SessionPlan:
-        # So that five nodes make no more load than three.
-        pause_s = self._rng.uniform(0.04, 0.1) * len(self._nodes) / 3
-        timeout_s = _TIMEOUT_S if writes < 0.6 else _SHORT_TIMEOUT_S
-        return SessionPlan(
-            *(
-                name,
-                home,
-                roams,
-                fails_over,
-                timeout_s,
-                pause_s,
-                writes,
-                deletes,
-                keys,
-                transactions,
-            )
-        )
 
     # --- strikes ----------------------------------------------------------------------------------
 
@@ -405,6 +289,13 @@ class _Planner:
             # What is held on a silent wire arrives after all, and is not lost.
             refuses = bool(wires) and rng.random() < 0.7
             return Strike(nemesis, gap_s, lasts_s, node, wires, refuses=refuses)
+        if nemesis == "old-data":
+            node = rng.choice(self._nodes)
+            # What others send to it is held: so what it defers waits, and is in the copy.
+            wires = self._wires_to(node, [peer for peer in self._nodes if peer != node])
+            is_deaf = rng.random() < 0.5
+            incoming = tuple(w for w in wires if is_deaf and w[1] == node)
+            return Strike(nemesis, gap_s, lasts_s, node, incoming)
         if nemesis == "in-snapshot":
             node = rng.choice(self._nodes)
             wires = self._wires_to(node, [peer for peer in self._nodes if peer != node])

@@ -53,6 +53,7 @@ def _cards(result: Result) -> Iterator[tuple[str, str]]:
     yield f"{tally.writes['ok']:,}", "writes acknowledged"
     yield f"{refused:,}", "requests refused"
     yield f"{tally.writes['unknown']:,}", "writes in doubt"
+    yield f"{tally.deferred:,}", "of these to be done later"
     yield f"{result.lost_writes:,}", "writes lost with a disk"
     yield f"{result.tally.begun_anew:,}", "sessions that had seen those, begun anew"
     yield f"{result.snapshots:,}", "snapshots merged"

@@ -12,39 +12,35 @@ What it does not know: how it is shown.
 
 import asyncio
 import contextlib
-import itertools
-import json
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.context import Contexts
 from app.vector_clock import VectorClock
 from client import Lightcone, LightconeError
 from tests.chaos.conduct import Conductor, Firing
+from tests.chaos.ends import ends_of, within
 from tests.chaos.evidence import Evidence, Verdict
 from tests.chaos.final import SETTLE_MAX_S, TRIM_MAX_S, verdicts
+from tests.chaos.gather import Telling, as_history, held_by, read_all
 from tests.chaos.load import Load, Tally
 from tests.chaos.logbook import Logbook, LogReader
 from tests.chaos.nemeses import nemesis_for
 from tests.chaos.nodes import ChaosNodes
+from tests.chaos.passing import let_time_pass
 from tests.chaos.place import Place, probe_key
 from tests.chaos.plan import Plan, Strike
 from tests.chaos.timeline import Timeline
-from tests.chaos.watched import all_told, watchers_of
-from tests.checker.history import Dot, Operation, read_history
-from tests.contents import Contents, joined, redis_contents
+from tests.chaos.watched import all_told, watchers_of, within_ends
+from tests.contents import joined, redis_contents
 
 #: Clients go on for so long after the last healing, so that the end shows all nodes at work.
 _CALM_S = 3.0
-_READS_AT_ONCE = 16
 _POLL_S = 0.1
 #: What a node logs when it has merged a snapshot.
 _MERGED = "snapshot merged"
@@ -92,13 +88,15 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
     timeline = Timeline(plan.nodes)
     requests, finals = directory / "requests.jsonl", directory / "final-reads.jsonl"
     logbook = Logbook()
-    contexts = Contexts(plan.settings.get("CLUSTER_SECRET"), sys.maxsize)
     async with ChaosNodes(directory / "nodes", plan) as nodes:
         watcher.tell(f"ready: {', '.join(f'{n} {url}' for n, url in nodes.urls.items())}")
         async with Lightcone(list(nodes.urls.values()), record=requests) as kv:
             load = Load(plan, kv, nodes.urls, nodes.losses)
-            conductor = _conductor(nodes, kv, watcher)
-            watchers = watchers_of(kv, contexts, nodes.losses)
+            places = {node: Place(nodes, kv, node) for node in nodes.names}
+            conductor = Conductor(
+                lambda strike: nemesis_for(strike, nodes.network, places), watcher.tell
+            )
+            watchers = watchers_of(kv, nodes.contexts, nodes.losses)
             async with asyncio.TaskGroup() as group:
                 looking = [
                     group.create_task(timeline.take(kv, nodes.urls, load.tally)),
@@ -112,6 +110,8 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
                 await _under_load(load, conductor, plan)
                 watcher.tell("everything is healed; waiting for the nodes to agree")
                 settled_s = await _settled_s(kv, nodes.urls)
+                await let_time_pass(nodes, list(places.values()), logbook)
+                await _settled_s(kv, nodes.urls)
                 await _until_logs_are_short(nodes)
                 clock = VectorClock((await kv.status())["clock"])
                 await all_told(watchers, clock, SETTLE_MAX_S)
@@ -119,38 +119,38 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
                     task.cancel()
         keys = [*plan.keys(), *map(probe_key, plan.nodes)]
         watcher.tell(f"reading {len(keys)} keys at every node, and what is in Redis")
-        await _read_all(nodes.urls, keys, finals)
-        held = {node: await _held(nodes, node) for node in plan.nodes}
+        await read_all(nodes.urls, [*keys, *plan.expiring_keys()], finals)
+        there = {node: held for node in plan.nodes if (held := await held_by(nodes, node))}
         log_files = {node: nodes.data_dir / f"{node}.log" for node in plan.nodes}
         names = {url: node for node, url in nodes.urls.items()}
     watcher.tell("checking")
-    for node, contents in held.items():
-        if contents is not None:
-            logbook.note(node, contents.logs)
+    for node, held in there.items():
+        logbook.note(node, held.logs)
+    ends = ends_of(held.versions for held in there.values())
+    clocks = {node: within(held.clock, ends) for node, held in there.items()}
+    telling = Telling(logbook, nodes.losses, ends, joined(clocks.values()))
+    timeline.lasting = telling.lasting()
+    records = await asyncio.to_thread(telling.records, requests, finals, names)
     history = directory / "history.jsonl"
-    there = {node: contents for node, contents in held.items() if contents is not None}
-    end = joined(contents.clock for contents in there.values())
-    timeline.lasting = {loss.actor: end.get(loss.actor, 0) for loss in nodes.losses.taken}
-
-    def lost_in(printed: str) -> Dot | None:
-        context = contexts.parse(printed).to_dict()
-        return nodes.losses.newest_in(context, end)
-
-    records = _records(requests, finals, names, lost_in if nodes.losses.taken else None)
-    operations = await asyncio.to_thread(_history, history, records)
+    operations, expiring = await asyncio.to_thread(as_history, history, records)
     evidence = Evidence(
         plan=plan,
         history=operations,
+        expiring=expiring,
         keys=keys,
         firings=conductor.firings,
         losses=nodes.losses.taken,
+        done_as=telling.done_as,
+        ends=ends,
         settled_s=settled_s,
-        clocks={node: contents.clock for node, contents in there.items()},
-        versions={node: contents.versions for node, contents in there.items()},
-        logs={node: contents.logs for node, contents in there.items()},
+        clocks=clocks,
+        timestamps={node: held.timestamp for node, held in there.items()},
+        versions={node: held.versions for node, held in there.items()},
+        listed={node: held.listed for node, held in there.items()},
+        logs={node: held.logs for node, held in there.items()},
         logbook=logbook,
-        pending={node: contents.pending for node, contents in there.items()},
-        stretches=[stretch for one in watchers for stretch in one.stretches],
+        pending={node: held.pending for node, held in there.items()},
+        stretches=[within_ends(stretch, ends) for one in watchers for stretch in one.stretches],
         complaints=await asyncio.to_thread(_told, log_files, _COMPLAINTS),
         snapshots=Counter(
             line.partition(":")[0] for line in await asyncio.to_thread(_told, log_files, (_MERGED,))
@@ -164,16 +164,11 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
         timeline=timeline,
         tally=load.tally,
         took_s=time.monotonic() - began,
-        redis={node: contents.redis for node, contents in there.items()},
+        redis={node: held.redis for node, held in there.items()},
         history=history,
         lost_writes=len(evidence.lost_writes()),
         snapshots=sum(evidence.snapshots.values()),
     )
-
-
-def _conductor(nodes: ChaosNodes, kv: Lightcone, watcher: Watcher) -> Conductor:
-    places = {node: Place(nodes, kv, node) for node in nodes.names}
-    return Conductor(lambda strike: nemesis_for(strike, nodes.network, places), watcher.tell)
 
 
 async def _under_load(load: Load, conductor: Conductor, plan: Plan) -> None:
@@ -200,7 +195,7 @@ async def _settled_s(kv: Lightcone, urls: Mapping[str, str]) -> float | None:
             told = [await kv.status(url) for url in urls.values()]
         except LightconeError:
             told = []
-        waiting = sum(status["pending"]["total"] for status in told)
+        waiting = sum(s["pending"]["total"] + s["deferred"]["total"] for s in told)
         if told and not waiting and all(s["clock"] == told[0]["clock"] for s in told):
             return loop.time() - began
         await asyncio.sleep(_POLL_S)
@@ -218,78 +213,6 @@ async def _until_logs_are_short(nodes: ChaosNodes) -> None:
             if all(len(log) <= longest for held in logs for log in held.values()):
                 return
         await asyncio.sleep(_POLL_S)
-
-
-async def _read_all(urls: Mapping[str, str], keys: Sequence[str], record: Path) -> None:
-    """Every node was asked for every key, as a stranger would."""
-    limit = asyncio.Semaphore(_READS_AT_ONCE)
-    async with Lightcone(list(urls.values()), record=record) as kv:
-        sessions = {node: kv.session(name=f"final-{node}").at(url) for node, url in urls.items()}
-
-        async def read(node: str, key: str) -> None:
-            # That a key could not be read is in the record.
-            async with limit:
-                with contextlib.suppress(LightconeError):
-                    await sessions[node].siblings(key)
-
-        await asyncio.gather(*itertools.starmap(read, itertools.product(urls, keys)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    clock: dict[str, int]
-    versions: Contents
-    logs: Contents
-    pending: list[str]
-    redis: str
-
-
-async def _held(nodes: ChaosNodes, node: str) -> _Held | None:
-    """What the node's Redis holds; None if it does not answer."""
-    socket = nodes.socket(node)
-    try:
-        clock = await redis_contents(socket, "clock")
-        async with Redis(unix_socket_path=str(socket)) as redis:
-            version = str((await redis.info("server"))["redis_version"])
-        return _Held(
-            {actor.decode(): int(s) for actor, s in clock.get("clock", {}).items()},
-            await redis_contents(socket, "kv:*"),
-            await redis_contents(socket, "log:*"),
-            sorted(await redis_contents(socket, "pending:*")),
-            version,
-        )
-    except (RedisError, OSError):
-        return None
-
-
-def _history(path: Path, records: Iterable[Mapping[str, Any]]) -> list[Operation]:
-    """The records are in the file; and as operations."""
-    with path.open("w", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(record) + "\n" for record in records)
-    with path.open(encoding="utf-8") as lines:
-        return read_history(lines)
-
-
-def _records(
-    requests: Path,
-    finals: Path,
-    names: Mapping[str, str],
-    lost_in: Callable[[str], Dot | None] | None,
-) -> Iterator[dict[str, Any]]:
-    """All that clients did and saw; marked are the final reads, and who has seen what is lost."""
-    for record in _lines(requests):
-        record["node"] = names[record["node"]]
-        if lost_in is not None and (lost := lost_in(record["context_out"])):
-            record["lost"] = str(lost)
-        yield record
-    for record in _lines(finals):
-        yield record | {"node": names[record["node"]], "final": True}
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
 
 
 def _told(log_files: Mapping[str, Path], what: Sequence[str]) -> list[str]:

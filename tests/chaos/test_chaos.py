@@ -1,4 +1,4 @@
-"""A short run of everything, as `make chaos` does it for longer."""
+"""A short run of everything, also of deferring and expiring; `make chaos` does it for longer."""
 
 from collections.abc import Sequence
 from pathlib import Path

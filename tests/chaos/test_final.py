@@ -13,25 +13,11 @@ from app.write import Put
 from tests.chaos.conduct import Firing
 from tests.chaos.evidence import Evidence
 from tests.chaos.final import CHECKS, verdicts
+from tests.chaos.good_runs import GOOD, LOSSY, as_logs, bad, changed, with_book, without
 from tests.chaos.logbook import Logbook
 from tests.chaos.model_run import model_run
 from tests.chaos.watched import Stretch, Told
 from tests.checker.history import Operation, Read, Write
-from tests.contents import sequence_of
-
-GOOD = model_run()
-#: And one in which a disk is lost.
-LOSSY = model_run(loses="A")
-
-
-def bad(evidence: Evidence) -> set[str]:
-    """The names of the checks that find something."""
-    return {verdict.name for verdict in verdicts(evidence) if not verdict.is_good}
-
-
-def changed(**fields: Any) -> Evidence:
-    """The good evidence but for these fields."""
-    return replace(GOOD, **fields)
 
 
 def with_logs(change: Callable[[dict[str, Any]], object]) -> Evidence:
@@ -41,39 +27,8 @@ def with_logs(change: Callable[[dict[str, Any]], object]) -> Evidence:
     return changed(logs=logs)
 
 
-def with_book(change: Callable[[dict[str, Any]], object]) -> Evidence:
-    """The good evidence, but for a change to what always stood in the logs, by dot."""
-    entries = copy.deepcopy(GOOD.logbook.entries)
-    change(entries)
-    book = Logbook()
-    for node in GOOD.plan.nodes:
-        book.note(node, as_logs(entries))
-    # Only the book has changed: what is left in the logs agrees with it.
-    logs = {
-        node: {
-            key: [(i, entries.get(f"{key[4:]}:{sequence_of(i)}", f)) for i, f in log]
-            for key, log in held.items()
-        }
-        for node, held in GOOD.logs.items()
-    }
-    return changed(logs=logs, logbook=book)
-
-
-def as_logs(entries: dict[str, Any]) -> dict[str, Any]:
-    """The logs in which these entries, by dot, stand."""
-    logs: dict[str, Any] = {}
-    for dot, fields in entries.items():
-        actor, _, sequence = dot.rpartition(":")
-        logs.setdefault(f"log:{actor}", []).append((f"{sequence}-0".encode(), fields))
-    return logs
-
-
 def first(kind: str, outcome: str = "ok") -> Operation:
     return next(op for op in GOOD.history if op.kind == kind and op.outcome == outcome)
-
-
-def without(operation: Operation, *instead: Operation) -> list[Operation]:
-    return [op for op in GOOD.history if op is not operation] + list(instead)
 
 
 def test_every_check_finds_a_good_run_good_and_says_what_it_looked_at() -> None:
@@ -95,8 +50,14 @@ def test_a_run_that_left_nothing_behind_is_bad_in_every_way_that_takes_something
         pending={},
         snapshots={},
         stretches=[],
+        expiring=[],
+        timestamps={},
+        listed={},
     )
     assert {
+        "deferred writes were done",
+        "what expires is gone",
+        "what has expired does not come back",
         "watchers were told each write once",
         "every strike fired",
         "there was load",
@@ -388,13 +349,13 @@ def test_what_only_the_lost_disk_had_may_be_lost_and_is_counted() -> None:
 
 
 def test_a_loss_that_no_disk_explains_is_found() -> None:
-    assert bad(replace(LOSSY, losses=[])) == {LOST}
+    assert bad(replace(LOSSY, losses=[])) == {LOST, "deferred writes were done"}
 
 
 def test_a_write_that_another_disk_had_may_not_be_lost() -> None:
-    [loss] = LOSSY.losses
+    loss, lane = LOSSY.losses
     more = replace(loss, held=loss.held + 1)
-    assert bad(replace(LOSSY, losses=[more])) == {LOST}
+    assert bad(replace(LOSSY, losses=[more, lane])) == {LOST}
 
 
 @pytest.mark.parametrize("kind", ["put", "delete"])
@@ -414,7 +375,7 @@ def test_a_session_that_saw_what_is_lost_may_not_be_served_at_another_node() -> 
 
 
 def test_a_session_that_saw_what_is_lost_may_not_be_served_after_the_loss() -> None:
-    read, [loss] = lost("get"), LOSSY.losses
+    read, loss = lost("get"), LOSSY.losses[0]
     late = replace(read, start=loss.at_us + 1, end=loss.at_us + 1)
     assert LOST in bad(lossy(read, late))
 
@@ -427,7 +388,7 @@ def test_a_session_may_not_forget_what_is_lost() -> None:
 
 
 def test_a_node_that_lost_its_disk_may_not_go_on_under_its_name() -> None:
-    [loss] = LOSSY.losses
+    loss = LOSSY.losses[0]
     put = next(op for op in LOSSY.history if op.dot and op.dot.actor == loss.actor and not op.lost)
     late = replace(put, start=loss.at_us + 1, end=loss.at_us + 1)
     assert LOST in bad(lossy(put, late))
@@ -440,7 +401,7 @@ def test_what_is_lost_was_what_the_client_was_told() -> None:
 
 
 def test_a_name_that_is_lost_may_not_be_given_again() -> None:
-    put, [loss] = lost("put"), LOSSY.losses
+    put, loss = lost("put"), LOSSY.losses[0]
     again = replace(
         put, lost=None, session="another", writes=(Write("hot/0", "another"),), start=loss.at_us + 1
     )

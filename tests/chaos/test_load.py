@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from client import Lightcone
+from tests.chaos.clients import SessionPlan
 from tests.chaos.load import Load
 from tests.chaos.losses import Loss, Losses
-from tests.chaos.plan import SessionPlan, plan_for
+from tests.chaos.plan import plan_for
 from tests.client.fake_node import FakeNode
 from tests.processes import until
 
@@ -43,6 +44,7 @@ async def test_a_session_that_saw_what_is_lost_is_begun_anew(node: FakeNode) -> 
         await until(lambda: tally.writes["ok"] > 3)
 
         node.clock, node.stored = {}, {}
+        node.name = "A~1"
         await until(lambda: tally.refusals["not-caught-up"] > 1)
         assert tally.begun_anew == 0, "it might still come"
 

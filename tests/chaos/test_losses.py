@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.vector_clock import SEQUENCE_MAX
 from client import Lost, NotApplied, NotCaughtUp
 from tests.chaos.losses import Loss, Losses
 from tests.checker.history import Dot
@@ -41,6 +42,29 @@ def test_a_context_names_what_is_lost_beyond_what_there_is_in_the_end() -> None:
     assert LOSSES.newest_in({"A": 7, "A~1": 4}, end) == Dot("A~1", 4)
     assert LOSSES.newest_in({"A": 7, "A~1": 2, "A~2": 51}, end) is None
     assert LOSSES.newest_in({"A": 8}, end | {"A": 8}) is None, "it came home after all"
+
+
+def test_who_has_seen_an_actor_closed_has_seen_nothing_lost() -> None:
+    assert LOSSES.newest_in({"A": SEQUENCE_MAX}, {"A": 7}) is None
+
+
+def test_of_one_actor_is_told_what_is_asked_of_it() -> None:
+    context = {"A": 8, "A~1": 4}
+    assert LOSSES.newest_in(context, {}, ["A"]) == Dot("A", 8)
+    assert LOSSES.newest_in(context, {}, ["B"]) is None
+
+
+def test_who_still_asks_on_is_known_and_what_has_come_is_not_lost() -> None:
+    losses, token = Losses([Loss("A", "A+", at_us=0, held=2, kept=3)]), "lc1;A+:4;B:7"
+    losses.seen.append(lambda: token)
+    assert losses.are_seen() and losses.has_taken(Dot("A+", 4))
+    losses.keep({"A+": 4})
+    assert not losses.are_seen() and not losses.has_taken(Dot("A+", 4))
+    assert losses.taken[0].held == 2
+    losses.keep({"A+": 1, "B": 90})
+    assert not losses.are_seen()
+    token = "lc1;A+:5"
+    assert losses.are_seen()
 
 
 def test_a_session_that_is_told_so_itself_is_explained_as_well() -> None:

@@ -4,14 +4,13 @@ import itertools
 
 import pytest
 
+from tests.chaos.clients import Request, ttl_s_of
 from tests.chaos.plan import (
     NEMESES,
     PROCESSES,
     TOPOLOGIES,
     Plan,
-    Request,
     plan_for,
-    requests_of,
 )
 
 SEEDS = range(30)
@@ -34,7 +33,7 @@ def asked(plan: Plan, count: int = 200) -> list[Request]:
     return [
         request
         for session in plan.sessions
-        for request in itertools.islice(requests_of(plan, session), count)
+        for request in itertools.islice(plan.requests_of(session), count)
     ]
 
 
@@ -92,13 +91,15 @@ def test_every_strike_is_at_a_node_or_at_wires_that_are_not_severed(nodes: int) 
         plan = plan_for(seed, nodes=nodes)
         for strike in plan.strikes():
             assert (strike.nemesis == "in-snapshot") == bool(strike.kills)
-            if strike.nemesis in ("lose-data", "in-snapshot"):
+            if strike.nemesis in ("lose-data", "old-data", "in-snapshot"):
                 assert all(strike.node in wire for wire in strike.wires), strike
             else:
                 assert bool(strike.node) != bool(strike.wires), strike
             assert not set(strike.wires) & set(plan.severed)
             assert strike.lasts_s >= 0 and strike.gap_s > 0
-            if strike.nemesis == "one-way":
+            if strike.nemesis == "old-data":
+                assert all(target == strike.node for _, target in strike.wires)
+            elif strike.nemesis == "one-way":
                 assert len(strike.wires) == 1 and not strike.refuses
             elif strike.wires:
                 assert set(strike.wires) == {(b, a) for a, b in strike.wires}
@@ -119,6 +120,32 @@ def test_a_node_that_loses_its_disk_is_cut_off_from_all_from_some_or_from_none()
         if strike.nemesis == "lose-data"
     }
     assert cut_off == {0, 2, 4}
+
+
+def test_a_node_that_is_put_back_heard_nothing_before_or_was_not_cut_off() -> None:
+    deaf_to = {
+        len(strike.wires)
+        for seed in SEEDS
+        for strike in plan_for(seed, nodes=3, topology="mesh").strikes()
+        if strike.nemesis == "old-data"
+    }
+    assert deaf_to == {0, 2}
+
+
+def test_only_what_is_known_by_its_values_is_deferred() -> None:
+    deferred = [request for request in asked(plan_for(7)) if request.deferred]
+    assert {request.kind for request in deferred} == {"put", "txn"}
+    assert all(request.value for request in deferred)
+
+
+def test_what_expires_has_keys_of_its_own_some_short_and_some_long() -> None:
+    plan = plan_for(7)
+    ttls_s = [ttl_s_of(key) or 0.0 for key in plan.expiring_keys()]
+    assert min(ttls_s) == 1 and max(ttls_s) > 24 * 3600, "beyond what a clock jumps"
+    assert not set(plan.keys()) & set(plan.expiring_keys())
+    for session in plan.sessions:
+        assert len({ttl_s_of(key) is None for key in session.keys}) == 1
+        assert not (session.transactions and ttl_s_of(session.keys[0]))
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)

@@ -12,13 +12,14 @@ What it does not know: what is broken meanwhile.
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from app.context import Contexts
 from app.vector_clock import Dot, VectorClock
 from app.write import SYSTEM
 from client import Lightcone, LightconeError, Lost, Session, TooFarBack
 from client.watching import NOW, Change, Cut
+from tests.chaos.ends import within
 from tests.chaos.logbook import Logbook
 from tests.chaos.losses import Losses
 
@@ -60,26 +61,33 @@ class Watching:
         self._losses = losses
         self._since = since
         self._place = ""
+        losses.seen.append(lambda: self._place)
 
     async def run(self) -> None:
         """It has been told whatever happened, for ever."""
         session = self._begin()
         while True:
+            is_lost, is_late = True, False
             try:
                 await self._watch(session)
             except LightconeError as error:
                 is_lost = isinstance(error, Lost) or self._losses.explain(error)
-                if is_lost and self.stretches:
-                    self.stretches[-1].is_lost = True
-                if is_lost or isinstance(error, TooFarBack):
-                    self._place = self._since = ""
-                    session = self._begin()
+                is_late = isinstance(error, TooFarBack)
+            if is_lost and self.stretches:
+                self.stretches[-1].is_lost = True
+            if is_lost or is_late:
+                self._place = self._since = ""
+                session = self._begin()
             await asyncio.sleep(_POLL_S)
 
     def _begin(self) -> Session:
         return self._kv.session(name=self.name, timeout_s=_TIMEOUT_S, patience_s=_PATIENCE_S)
 
     async def _watch(self, session: Session) -> None:
+        """It has been told what happened, until it has been told something that is lost.
+
+        A node does not mind that: what a watcher was told need not be there to go on.
+        """
         async for told in session.watch(since=self._place or self._since):
             match told:
                 case Cut():
@@ -92,6 +100,8 @@ class Watching:
                     dependencies = VectorClock(told.dependencies)
                     self.stretches[-1].told.append(Told(Dot.parse(told.dot), dependencies, clock))
                     self._go_on(told.context)
+            if self._losses.are_in(self._place):
+                return
 
     def _go_on(self, context: str) -> None:
         self._place = context
@@ -151,6 +161,16 @@ def _is_hidden(dot: Dot, book: Logbook) -> bool:
     """Whether the write is the system's own, which watchers are not told."""
     write = book.writes.get(str(dot))
     return write is not None and all(one.key.startswith(SYSTEM) for one in write.operations)
+
+
+def within_ends(stretch: Stretch, ends: Mapping[str, int]) -> Stretch:
+    """The stretch, where each actor whose end was declared goes so far."""
+
+    def cut(clock: VectorClock) -> VectorClock:
+        return VectorClock(within(clock.to_dict(), ends))
+
+    told = [Told(one.dot, cut(one.dependencies), cut(one.clock)) for one in stretch.told]
+    return replace(stretch, begun=cut(stretch.begun), told=told, clock=cut(stretch.clock))
 
 
 async def all_told(watching: Sequence[Watching], clock: VectorClock, within_s: float) -> None:

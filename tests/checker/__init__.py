@@ -49,6 +49,10 @@ The format: JSON lines, one operation a line, in any order across sessions.
 
 `python -m tests.checker.benchmark` prints what 100,000 operations take on this machine.
 
+A deferred write is `ok` when it was accepted: it has its dot and its place in its session from then
+on, for whoever carries that is served after it, and it may be seen later. Its `dependencies` are
+the clock when it was done, which a log tells.
+
 An operation whose outcome is `unknown` may have taken effect or not, then or later; nothing in its
 session is known to come after it. A read that is not `ok` saw nothing and is left aside.
 """
