@@ -88,12 +88,10 @@ def _too_late() -> RedisUnavailable:
 def reading(fields: Mapping[bytes, bytes], clock: VectorClock, now_us: int) -> Reading:
     """What a reader of a key is shown that has these fields, at a node with this clock, when the
     hybrid logical clock there shows `now_us`."""
-    if not fields:
-        return Reading((), clock)  # absence may be a delete's work
     held = codec.unpack_versions(fields)
     versions = tuple(winner_first([version for version in held if version.is_there(now_us)]))
     if not versions:
-        return Reading((), clock)
+        return Reading((), clock)  # absence may be a delete's work
     context = codec.unpack_deletes(fields)
     for version in held:  # one that has expired stands for its own delete
         context = context.with_dot(version.dot)

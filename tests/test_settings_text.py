@@ -39,7 +39,7 @@ def test_every_setting_is_described_and_shown() -> None:
 def test_every_limit_says_its_unit() -> None:
     units: dict[str, str | tuple[str, ...]] = {
         **{"BYTES": "Bytes.", "MS": "Milliseconds.", "WRITES": "Writes."},
-        "MAX": ("Writes.", "Watchers."),
+        "MAX": ("Writes.", "Watchers.", "Operations."),
     }
     for setting in list_settings(Config):
         if unit := units.get(setting.name.rpartition("_")[2]):
