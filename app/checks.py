@@ -234,15 +234,27 @@ def ttl_us(request: web.BaseRequest) -> int:
     return microseconds(seconds)
 
 
-async def body(request: web.BaseRequest, limit: int, what: str, setting: str | None) -> bytes:
-    """The whole body, if it is no larger than `limit` bytes.
+def encoding(request: web.BaseRequest) -> str:
+    """How the body is encoded; empty if it is as it is."""
+    name = request.headers.get("Content-Encoding", "").lower()
+    return "" if name == "identity" else name
+
+
+async def body(
+    request: web.BaseRequest,
+    limit: int,
+    what: str,
+    setting: str | None,
+    encodings: tuple[str, ...] = (),
+) -> bytes:
+    """The whole body, as it came, if it is no larger than `limit` bytes, and is as it is or has
+    one of these encodings.
 
     Raises TooLarge, UnsupportedEncoding, BadParameter.
     """
-    encoding = request.headers.get("Content-Encoding", "identity")
-    if encoding.lower() != "identity":
+    if (name := encoding(request)) and name not in encodings:
         raise errors.UnsupportedEncoding(
-            f"The {what} is encoded ({encoding[:40]}), and this node takes it only as it is. "
+            f"The {what} is encoded ({name[:40]}), and this node takes it only as it is. "
             "Nothing was done. Send it without Content-Encoding."
         )
     if (request.content_length or 0) > limit:

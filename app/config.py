@@ -138,6 +138,12 @@ class Config(BaseSettings):
         description="Bytes. A sender closes a batch once it holds this much; "
         "it may pass it by one write.",
     )
+    compress_min_bytes: int = Field(
+        0,
+        ge=0,
+        description="Bytes. Batches of so many and more are sent compressed, for links that are "
+        "far and narrow; 0: none is.",
+    )
     replicate_max_bytes: Bytes = Field(
         16 * 1024 * 1024,
         description="Bytes. Largest batch a receiver takes; more is refused with 413. At least "

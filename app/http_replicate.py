@@ -14,7 +14,7 @@ from typing import Final
 
 from aiohttp import web
 
-from app import checks, contract, errors, wire
+from app import checks, compression, contract, errors, wire
 from app.addresses import is_node_id
 from app.board import Board
 from app.buffer import PendingBuffer
@@ -45,6 +45,14 @@ _SIGNATURE: Final = Parameter(
     "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
 )
 
+_ENCODING: Final = Parameter(
+    "header",
+    "Content-Encoding",
+    "That the batch is compressed (COMPRESS_MIN_BYTES of the sender).",
+    {"enum": [compression.ENCODING, "identity"]},
+    compression.ENCODING,
+)
+
 REPLICATE: Final = Route(
     name="replicate",
     method="POST",
@@ -52,7 +60,7 @@ REPLICATE: Final = Route(
     group="internal",
     about="Each write of the batch is applied here, waits, was known, or is refused.\n\n"
     "Both bodies are MessagePack; docs/protocol.md has their fields.",
-    parameters=(_SIGNATURE,),
+    parameters=(_SIGNATURE, _ENCODING),
     body=Content(wire.CONTENT_TYPE),
     answers=(
         contract.Answer(
@@ -90,8 +98,12 @@ class ReplicateRoutes:
     async def replicate(self, request: web.BaseRequest) -> web.Response:
         """Each write of the batch is applied, waits, was known, or is refused; see the counts."""
         limit = self.config.replicate_max_bytes
-        body = await checks.body(request, limit, "batch", "REPLICATE_MAX_BYTES")
+        body = await checks.body(
+            request, limit, "batch", "REPLICATE_MAX_BYTES", (compression.ENCODING,)
+        )
         self.signer.check(body, request.headers.get(SIGNATURE_HEADER))
+        if checks.encoding(request):
+            body = compression.unpacked(body, limit)
         batch = wire.decode_batch(body, former(self.progress.clock))
         await self._check_sender(batch)
         actors = {write.dot.actor for write in batch.writes}

@@ -199,7 +199,9 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[In
         signer = Signer(secret)
         if exchange is None:
             session = await stack.enter_async_context(aiohttp.ClientSession())
-            exchange = HttpExchange(session, signer, config.peer_timeout_ms)
+            exchange = HttpExchange(
+                session, signer, config.peer_timeout_ms, config.compress_min_bytes
+            )
 
         def reader(prefix: str = "") -> SnapshotReader:
             part = config.batch_max_bytes

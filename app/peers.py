@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import aiohttp
 import msgspec
 
-from app import wire
+from app import compression, wire
 from app.errors import BadBatch, BadSignature, LightconeError
 from app.incarnation import former
 from app.vector_clock import NOTHING, VectorClock
@@ -128,10 +128,18 @@ def raise_for(status: int, reply: bytes) -> None:
 class HttpExchange:
     """Exchanges over HTTP: `POST /replicate`."""
 
-    def __init__(self, session: aiohttp.ClientSession, signer: Signer, timeout_ms: int) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        signer: Signer,
+        timeout_ms: int,
+        compress_min_bytes: int = 0,
+    ) -> None:
+        """Batches of `compress_min_bytes` and more are compressed; with 0 none is."""
         self._session = session
         self._signer = signer
         self._timeout = aiohttp.ClientTimeout(total=timeout_ms / 1000)
+        self._compress_min_bytes = compress_min_bytes
         self._bases = Bases()
 
     async def __call__(self, url: str, batch: Batch) -> Answer:
@@ -150,10 +158,14 @@ class HttpExchange:
         return answer
 
     async def _post(self, url: str, body: bytes) -> bytes:
+        headers = {"Content-Type": wire.CONTENT_TYPE}
+        if 0 < self._compress_min_bytes <= len(body):
+            body = compression.packed(body)
+            headers["Content-Encoding"] = compression.ENCODING
         async with self._session.post(
             f"{url}/replicate",
             data=body,
-            headers={"Content-Type": wire.CONTENT_TYPE, **self._signer.headers(body)},
+            headers={**headers, **self._signer.headers(body)},
             timeout=self._timeout,
             allow_redirects=False,
         ) as response:

@@ -27,7 +27,7 @@ INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 
 PURE = (
     *("vector_clock", "write", "context", "incarnation", "relay", "codec", "wire", "errors"),
-    *("clock_forms", "part_forms"),
+    *("clock_forms", "part_forms", "compression"),
     *("snapshot", "stability", "lost", "shapes"),
     *("conditions", "transactions", "explain"),
 )

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from app import wire
+from app.compression import packed
 from app.peers import SIGNATURE_HEADER, Signer
 from app.vector_clock import VectorClock
 from app.write import Delete
@@ -200,6 +201,22 @@ async def test_a_batch_over_the_limit_is_refused(redis_url: str, chunked: bool) 
         detail = (await problem(response, 413, "too-large"))["detail"]
         assert "REPLICATE_MAX_BYTES" in detail
         assert await clock_of(client) == {}
+
+
+async def test_a_compressed_batch_is_taken_and_no_larger_than_any(redis_url: str) -> None:
+    deflated = {"Content-Encoding": "deflate"}
+    async with node_a(redis_url) as client:
+        response = await client.post("/replicate", data=packed(GOOD), headers=deflated)
+        assert wire.decode_answer(await response.read()).applied == 1
+        large = packed(raw_batch(raw_write(operations=[put_form(value=bytes(20_000_000))])))
+        for body, status, kind in (
+            (GOOD, 400, "bad-batch"),
+            (packed(b"hello"), 400, "bad-batch"),
+            (large, 413, "too-large"),
+        ):
+            response = await client.post("/replicate", data=body, headers=deflated)
+            await problem(response, status, kind)
+        assert await clock_of(client) == {"B": 1}
 
 
 async def test_a_signed_cluster_takes_and_gives_signed_messages_only(redis_url: str) -> None:

@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from app import wire
+from app.compression import unpacked
 from app.errors import BadSignature, OtherBase
 from app.peers import (
     SIGNATURE_HEADER,
@@ -51,7 +52,7 @@ async def serve() -> AsyncIterator[Serve]:
         app.router.add_post("/replicate", handler)
         server = TestServer(app, host="127.0.0.1")
         servers.append(server)
-        await server.start_server()
+        await server.start_server(auto_decompress=False)
         return str(server.make_url("")).rstrip("/")
 
     yield start
@@ -216,6 +217,28 @@ async def test_an_answer_in_many_pieces_comes_back_whole(serve: Serve, exchange:
         return response
 
     assert await exchange(await serve(handler)) == ANSWER
+
+
+@pytest.mark.parametrize("secret", [None, SECRET])
+async def test_a_batch_of_some_size_is_compressed_where_that_is_wanted(
+    serve: Serve, session: aiohttp.ClientSession, secret: str | None
+) -> None:
+    got: list[tuple[str | None, Batch]] = []
+    signer = Signer(secret)
+
+    async def handler(request: web.Request) -> web.Response:
+        body, encoding = await request.content.read(), request.headers.get("Content-Encoding")
+        signer.check(body, request.headers.get(SIGNATURE_HEADER))
+        got.append((encoding, wire.decode_batch(unpacked(body, 10_000) if encoding else body)))
+        answer = wire.encode_answer(ANSWER)
+        return web.Response(body=answer, headers=signer.headers(answer))
+
+    url = await serve(handler)
+    size = len(wire.encode_batch(BATCH))
+    for least in (0, size + 1, size, 1):
+        exchange = HttpExchange(session, signer, LONG_MS, least)
+        assert await exchange(url, BATCH) == ANSWER
+    assert got == [(None, BATCH), (None, BATCH), ("deflate", BATCH), ("deflate", BATCH)]
 
 
 ENDED = VectorClock({"B~1": 5, "C~1": 7})
