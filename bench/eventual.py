@@ -57,7 +57,7 @@ EDITS: Final = (
     Edit(
         "what a session has seen is not looked at",
         "app/http_session.py",
-        'return self.contexts.parse(",".join(request.headers.getall(CONTEXT_HEADER, [])))',
+        'return self.contexts.parse(",".join(tokens)) if tokens else NOTHING',
         "return NOTHING",
     ),
 )
