@@ -8,7 +8,7 @@ NODES ?= 3
 TIMES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check coverage fuzz simulate mutate chaos bench bench-recovery bench-link bench-growth bench-bulk profile format docs lock clean
+.PHONY: help setup run demo test check coverage fuzz simulate mutate chaos bench bench-recovery bench-link bench-growth bench-bulk bench-lag bench-workers bench-memory profile format docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +68,16 @@ bench-growth: setup ## Measure how the cost of a write grows with nodes, keys an
 
 bench-bulk: setup ## Measure how fast many puts are taken: ARGS='--puts 200000'.
 	$(python) -m bench.bulk $(ARGS)
+
+bench-lag: setup ## Measure when a write is visible elsewhere: ARGS='--delays 0 50 150 --rounds 3'.
+	$(python) -m bench.lag $(ARGS)
+
+bench-workers: setup ## Measure what a request costs with several workers: ARGS='--workers 2 4'.
+	$(python) -m bench.workers $(ARGS)
+
+bench-memory: MINUTES = 10
+bench-memory: setup ## Measure whether a node's memory stays as it is under load: MINUTES=10.
+	$(python) -m bench.memory --minutes $(MINUTES) $(ARGS)
 
 format: setup ## Write the code in its standard form, and mend what can be mended.
 	$(python) -m ruff check --fix-only .

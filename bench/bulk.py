@@ -16,7 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -27,8 +27,8 @@ from app.local_nodes import LocalCluster
 from bench import command
 from bench.command import Tell
 from bench.contenders import VALUE, processes_of
-from bench.figures import Spread
-from bench.findings import Finding, Findings
+from bench.figures import Spread, disturbances
+from bench.findings import Finding, Outcome
 from bench.load import Loads
 from bench.options import count
 from bench.planting import key_names
@@ -103,9 +103,9 @@ def transactions(puts: int) -> Iterator[Request]:
         yield Request("POST", "/txn", body, {"Content-Type": "application/json"})
 
 
-async def measure(options: argparse.Namespace, tell: Tell) -> list[Loaded]:
+async def measure(options: argparse.Namespace, tell: Tell) -> Outcome:
     """All rounds. Raises StartupError, ProcessGone."""
-    found = []
+    loaded = []
     for number in range(options.rounds):
         for name, way in WAYS.items():
             tell(f"round {number + 1} of {options.rounds}: {name}")
@@ -115,52 +115,60 @@ async def measure(options: argparse.Namespace, tell: Tell) -> list[Loaded]:
                     meter = Meter(processes_of(cluster, "A"))
                     seconds = await way(cluster, where, options)
                     reading = replace(meter.read(options.puts), seconds=seconds)
-            found.append(Loaded(name, number, reading))
-    return found
+            loaded.append(Loaded(name, number, reading))
+    return Outcome(
+        [table(loaded)],
+        findings(loaded),
+        disturbances([one.reading for one in loaded]),
+        {
+            "readings": [
+                {"way": one.way, "round": one.round, **asdict(one.reading)} for one in loaded
+            ]
+        },
+    )
 
 
 def _port(cluster: LocalCluster) -> int:
     return int(cluster.urls["A"].rpartition(":")[2])
 
 
-def findings(loaded: Sequence[Loaded], options: argparse.Namespace) -> Findings:
+def findings(loaded: Sequence[Loaded]) -> list[Finding]:
     """What follows for the goal."""
-    return Findings(
-        "bulk",
-        {name: value for name, value in vars(options).items() if name != "directory"},
-        [({"way": one.way, "round": one.round}, one.reading) for one in loaded],
-        [
-            Finding(
-                f"bulk, {way}: puts a second", _of(loaded, way, _rate), _GOAL, "/s", False, digits=0
-            )
-            for way in WAYS
-        ],
-    )
-
-
-def tables(loaded: Sequence[Loaded]) -> Iterator[Table]:
-    """What was measured, for people."""
-    table = Table(title="Puts of 100 bytes, a hundred at a time", title_justify="left", box=None)
-    table.add_column("")
-    for name in ("puts/s", "worker us", "redis us", "who sends us"):
-        table.add_column(name, justify="right")
-    for way in dict.fromkeys(one.way for one in loaded):
-        table.add_row(
-            way,
-            figure(_of(loaded, way, _rate), 0),
-            figure(_of(loaded, way, lambda one: one.cpu_us("worker")), 1),
-            figure(_of(loaded, way, lambda one: one.cpu_us("redis")), 1),
-            figure(_of(loaded, way, lambda one: one.harness_s * 1e6 / one.count), 1),
+    return [
+        Finding(
+            f"bulk, {way}: puts a second",
+            _of(loaded, way, _rate),
+            *(_GOAL, "/s"),
+            at_most=False,
+            digits=0,
         )
-    yield table
+        for way in WAYS
+    ]
+
+
+def table(loaded: Sequence[Loaded]) -> Table:
+    """What was measured, for people."""
+    shown = Table(title="Puts of 100 bytes, a hundred at a time", title_justify="left", box=None)
+    shown.add_column("")
+    for name in ("puts/s", "worker us", "redis us", "who sends us"):
+        shown.add_column(name, justify="right")
+    for way in dict.fromkeys(one.way for one in loaded):
+        shown.add_row(
+            way,
+            figure(Spread.of(_of(loaded, way, _rate)), 0),
+            figure(Spread.of(_of(loaded, way, lambda one: one.cpu_us("worker"))), 1),
+            figure(Spread.of(_of(loaded, way, lambda one: one.cpu_us("redis"))), 1),
+            figure(Spread.of(_of(loaded, way, lambda one: one.harness_s * 1e6 / one.count)), 1),
+        )
+    return shown
 
 
 def _rate(reading: Reading) -> float:
     return reading.rate
 
 
-def _of(loaded: Sequence[Loaded], way: str, value: Callable[[Reading], float]) -> Spread:
-    return Spread.of([value(one.reading) for one in loaded if one.way == way])
+def _of(loaded: Sequence[Loaded], way: str, value: Callable[[Reading], float]) -> list[float]:
+    return [value(one.reading) for one in loaded if one.way == way]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -168,14 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.parser("bulk", "Measure how fast many puts are taken.", rounds=3)
     parser.add_argument("--puts", type=count, default=200_000, help="of new keys (200000)")
     parser.add_argument("--connections", type=count, default=16, help="at once (16)")
-    options = parser.parse_args(arguments)
-    return command.run(
-        "bulk",
-        options.directory,
-        lambda tell: measure(options, tell),
-        lambda loaded: findings(loaded, options),
-        tables,
-    )
+    return command.run("bulk", parser, measure, arguments)
 
 
 if __name__ == "__main__":

@@ -8,36 +8,38 @@ What it does not know: what is measured.
 
 import argparse
 import asyncio
+import json
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from rich.console import Console
-from rich.table import Table
 
 from app import log
 from app.errors import StartupError
 from bench.accounting import ProcessGone
-from bench.findings import Findings
+from bench.findings import Outcome
 from bench.options import count
 
 EXIT_NO_RUN: Final = 2
 _DIRECTORY: Final = Path("data/bench")
-_WIDTH: Final = 150
+_WIDTH_MIN: Final = 150
 
-Measured = TypeVar("Measured")
 Tell = Callable[[str], None]
 """Is told what is being done."""
+Measure = Callable[[argparse.Namespace, Tell], Awaitable[Outcome]]
+"""Raises StartupError, ProcessGone, OSError."""
 
 
-def parser(name: str, description: str, *, rounds: int) -> argparse.ArgumentParser:
-    """The options that all measurements have."""
+def parser(name: str, description: str, *, rounds: int | None) -> argparse.ArgumentParser:
+    """The options that all measurements have; with None there are no rounds."""
     made = argparse.ArgumentParser(
         prog=f"python -m bench.{name}", description=description, allow_abbrev=False
     )
-    made.add_argument("--rounds", type=count, default=rounds, help=f"how many ({rounds})")
+    if rounds is not None:
+        made.add_argument("--rounds", type=count, default=rounds, help=f"how many ({rounds})")
     made.add_argument(
         "--fsync", choices=("always", "everysec"), default="always", help="of every Redis (always)"
     )
@@ -49,23 +51,23 @@ def parser(name: str, description: str, *, rounds: int) -> argparse.ArgumentPars
 
 def run(
     name: str,
-    directory: Path,
-    measure: Callable[[Tell], Awaitable[Measured]],
-    findings: Callable[[Measured], Findings],
-    tables: Callable[[Measured], Iterable[Table]],
+    parser: argparse.ArgumentParser,
+    measure: Measure,
+    arguments: Sequence[str] | None = None,
 ) -> int:
-    """It was measured, shown and written down; the result is the exit code."""
+    """It was measured, shown, and written to `name`.json; the result is the exit code."""
+    options = parser.parse_args(arguments)
     console = Console(stderr=True, highlight=False)
     log.configure("warning", "text", node=name)
 
-    async def work() -> Measured:
+    async def work() -> Outcome:
         task = asyncio.current_task()
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await measure(console.print)
+        return await measure(options, console.print)
 
     try:
-        measured = asyncio.run(work())
+        outcome = asyncio.run(work())
     except (StartupError, ProcessGone, OSError) as error:
         notes = getattr(error, "__notes__", [])
         print("\n".join([f"{name}: {error}", *notes]), file=sys.stderr)
@@ -73,10 +75,10 @@ def run(
     except (KeyboardInterrupt, asyncio.CancelledError):
         print(f"{name}: ended before it was done; nothing was written.", file=sys.stderr)
         return EXIT_NO_RUN
-    found = findings(measured)
-    shown = Console(highlight=False, width=max(console.width, _WIDTH))
-    for table in tables(measured):
-        shown.print(table)
-    found.show(shown)
-    console.print(f"The figures: {found.write(directory)}")
+    outcome.show(Console(highlight=False, width=max(console.width, _WIDTH_MIN)))
+    options.directory.mkdir(parents=True, exist_ok=True)
+    path = options.directory / f"{name}.json"
+    settings = {key: value for key, value in vars(options).items() if key != "directory"}
+    path.write_text(json.dumps({"settings": settings, **outcome.to_json()}, indent=1))
+    console.print(f"The figures: {path}")
     return 0

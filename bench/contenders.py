@@ -15,7 +15,7 @@ import json
 import random
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,11 +128,12 @@ def pid_of(redis: EmbeddedRedis) -> int:
 
 @asynccontextmanager
 async def cluster_of(
-    kind: type[LocalCluster], nodes: int, directory: Path, fsync: str
+    kind: type[LocalCluster], nodes: int, directory: Path, fsync: str, **settings: str
 ) -> AsyncIterator[Running]:
-    """So many nodes, of which the first is asked."""
+    """So many nodes with these settings, of which the first is asked."""
+    env = {"FSYNC": fsync, "FAULTS": "0", **settings}
     async with (
-        kind(directory, nodes=nodes, env={"FSYNC": fsync, "FAULTS": "0"}) as cluster,
+        kind(directory, nodes=nodes, env=env) as cluster,
         aiohttp.ClientSession() as http,
     ):
         first, *others = cluster.names
@@ -142,12 +143,7 @@ async def cluster_of(
             processes["peers"] = [pid for node in theirs for pids in node for pid in pids]
 
         async def equal() -> bool:
-            told = []
-            for url in cluster.urls.values():
-                async with http.get(f"{url}/status") as response:
-                    status = await response.json()
-                told.append((status["clock"], status["pending"]["total"]))
-            return all(one == (told[0][0], 0) for one in told)
+            return await all_equal(http, cluster.urls.values())
 
         async def settle() -> None:
             if others:
@@ -155,6 +151,16 @@ async def cluster_of(
 
         ports = [int(url.rpartition(":")[2]) for url in cluster.urls.values()]
         yield Running(ports, processes, settle)
+
+
+async def all_equal(http: aiohttp.ClientSession, urls: Iterable[str]) -> bool:
+    """Whether all of these nodes have what any of them has."""
+    told = []
+    for url in urls:
+        async with http.get(f"{url}/status") as response:
+            status = await response.json()
+        told.append((status["clock"], status["pending"]["total"]))
+    return all(one == (told[0][0], 0) for one in told)
 
 
 def processes_of(cluster: LocalCluster, node: str) -> dict[str, list[int]]:

@@ -1,35 +1,34 @@
-"""Goals that are about one measurement each, and what was found: shown, and written down.
+"""Goals that are about one measurement each, and what was found: shown, and told to programs.
 
-What it is: `Finding`, a goal with its figure, and `Findings`, all of a run.
+What it is: `Finding`, a goal with its figure in each round, and `Outcome`, all that came of a run.
 
-What it assumes and guarantees: verdicts are as in `goals.py`: on a noisy machine a goal is met or
-missed only if every round says the same. What is written has all readings.
+What it assumes and guarantees: verdicts are as in `goals.py`: on a noisy machine, and where nothing
+says how noisy it was, a goal is met or missed only if every round says the same. On a quiet one the
+median tells.
 
 What it does not know: how anything was measured.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from bench.accounting import described
-from bench.figures import Spread, disturbances
+from bench.figures import Spread
 from bench.goals import Verdict, verdict
-from bench.reading import Reading
-from bench.shown import STYLE, figure
+from bench.shown import STYLE
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The figure is to be at most, or at least, so much."""
+    """A figure that is to be at most, or at least, so much."""
 
     goal: str
-    found: Spread | None
+    rounds: Sequence[float]
+    """What it was in each of them."""
     limit: float
     unit: str
     at_most: bool = True
@@ -40,6 +39,21 @@ class Finding:
     def __str__(self) -> str:
         return f"{self.goal} {'<=' if self.at_most else '>='} {self.limit:,g} {self.unit}"
 
+    @property
+    def found(self) -> Spread | None:
+        """What the rounds say together; None if there was none."""
+        return Spread.of(self.rounds) if self.rounds else None
+
+    @property
+    def text(self) -> str:
+        """The median, and between which values the rounds are."""
+        if (found := self.found) is None:
+            return "-"
+        median, low, high = (
+            f"{value:,.{self.digits}f}" for value in (found.median, found.low, found.high)
+        )
+        return median if low == high else f"{median} ({low} to {high})"
+
     def verdict(self, *, noisy: bool) -> Verdict:
         """Whether it is."""
         noisy = noisy and not self.exact
@@ -47,56 +61,54 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class Outcome:
     """All that came of a run."""
 
-    name: str
-    settings: Mapping[str, Any]
-    readings: Sequence[tuple[Mapping[str, Any], Reading]]
-    """Each with what was measured."""
+    tables: Sequence[Table]
     findings: Sequence[Finding]
+    noises: Sequence[str] | None
+    """Why the machine was too noisy to tell; None if nothing says whether it was."""
+    figures: Mapping[str, Any]
+    """All that was measured, as JSON."""
+    notes: Sequence[str] = ()
+    """What else is to be known before a figure is believed."""
 
-    @property
-    def noises(self) -> list[str]:
-        """Why the machine was too noisy to tell; empty if it was not."""
-        return disturbances([reading for _, reading in self.readings])
+    def verdict(self, finding: Finding) -> Verdict:
+        """Whether that goal is met."""
+        return finding.verdict(noisy=self.noises is None or bool(self.noises))
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
-        noisy = bool(self.noises)
         return {
-            "settings": dict(self.settings),
             "machine": described(),
-            "noises": self.noises,
+            "noises": None if self.noises is None else list(self.noises),
+            "notes": list(self.notes),
             "goals": [
                 {
                     "goal": str(one),
-                    "figure": None if one.found is None else asdict(one.found),
                     "limit": one.limit,
-                    "verdict": one.verdict(noisy=noisy),
+                    "unit": one.unit,
+                    "rounds": list(one.rounds),
+                    "verdict": self.verdict(one),
                 }
                 for one in self.findings
             ],
-            "readings": [{**about, **asdict(reading)} for about, reading in self.readings],
+            **self.figures,
         }
 
     def show(self, console: Console) -> None:
-        """The console shows each goal with its figure, and what is to be known beforehand."""
-        noises = self.noises
-        table = Table("goal", "figure", "verdict", title="Goals", title_justify="left", box=None)
-        table.columns[1].justify = "right"
+        """The console shows the tables, each goal with its figure, and what makes them doubtful."""
+        for table in self.tables:
+            console.print(table)
+        goals = Table("goal", "figure", "verdict", title="Goals", title_justify="left", box=None)
+        goals.columns[1].justify = "right"
         for one in self.findings:
-            said = one.verdict(noisy=bool(noises))
-            table.add_row(str(one), figure(one.found, one.digits), said, style=STYLE.get(said, ""))
-        console.print(table)
-        for noise in noises:
+            said = self.verdict(one)
+            goals.add_row(str(one), one.text, said, style=STYLE.get(said, ""))
+        console.print(goals)
+        for note in self.notes:
+            console.print(f"note   {note}")
+        for noise in self.noises or ():
             console.print(f"noise  {noise}", style="yellow")
-        if noises:
+        if self.noises:
             console.print("This machine was too noisy for its figures to be believed.")
-
-    def write(self, directory: Path) -> Path:
-        """They are in a file there. Raises OSError."""
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / f"{self.name}.json"
-        path.write_text(json.dumps(self.to_json(), indent=1))
-        return path

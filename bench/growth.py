@@ -18,7 +18,7 @@ import random
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -30,8 +30,8 @@ from app.vector_clock import Dot
 from bench import command
 from bench.command import Tell
 from bench.contenders import VALUE, own_redis, processes_of, under_kv
-from bench.figures import Spread
-from bench.findings import Finding, Findings
+from bench.figures import Spread, disturbances
+from bench.findings import Finding, Outcome
 from bench.link import drained
 from bench.load import Loads
 from bench.options import above, count, positive
@@ -117,7 +117,7 @@ async def site(where: Path, name: str, fsync: str, keys: int, nodes: int) -> Asy
         yield Site(cluster, planter, requests)
 
 
-async def measure(options: argparse.Namespace, tell: Tell) -> Growth:
+async def measure(options: argparse.Namespace, tell: Tell) -> Outcome:
     """All rounds. Raises StartupError, ProcessGone."""
     with own_place("the nodes") as where:
         tell(f"{options.keys:,} keys are stored")
@@ -153,7 +153,20 @@ async def measure(options: argparse.Namespace, tell: Tell) -> Growth:
                     RECEIVED,
                 )
             )
-    return Growth(found, key_bytes, plain_bytes)
+    growth = Growth(found, key_bytes, plain_bytes)
+    return Outcome(
+        list(tables(growth)),
+        findings(growth, options),
+        disturbances([one.reading for one in found]),
+        {
+            "key_bytes": key_bytes,
+            "plain_key_bytes": plain_bytes,
+            "readings": [
+                {"what": one.what, "much": one.much, "round": one.round, **asdict(one.reading)}
+                for one in found
+            ],
+        },
+    )
 
 
 async def _local_writes(side: Site, options: argparse.Namespace) -> Reading:
@@ -194,42 +207,30 @@ async def _plain_key_bytes(where: Path, fsync: str, keys: int) -> float:
     return (used[1] - used[0]) / (keys - FEW_KEYS)
 
 
-def ratio(measured: Sequence[Measured], what: str) -> Spread | None:
+def ratios(measured: Sequence[Measured], what: str) -> list[float]:
     """What a write costs where there is much, over where there is little, in each round."""
     much, little = (
         {one.round: one.cpu_us for one in measured if (one.what, one.much) == (what, is_much)}
         for is_much in (True, False)
     )
-    values = [much[number] / little[number] for number in much if little.get(number)]
-    return Spread.of(values) if values else None
+    return [much[number] / little[number] for number in much if little.get(number)]
 
 
-def findings(growth: Growth, options: argparse.Namespace) -> Findings:
+def findings(growth: Growth, options: argparse.Namespace) -> list[Finding]:
     """What follows for the goals."""
     goals = (
         ("nodes", 1.3, f"a local write with {options.nodes} nodes, over that with {FEW_NODES}"),
         ("waiting", 1.2, f"a received write with {options.waiting:,} waiting, over that with none"),
         ("keys", 1.1, f"a local write with {options.keys:,} keys, over that with {FEW_KEYS:,}"),
     )
-    memory = Spread.of([growth.key_bytes / growth.plain_key_bytes])
-    return Findings(
-        "growth",
-        {name: value for name, value in vars(options).items() if name != "directory"}
-        | {"key_bytes": growth.key_bytes, "plain_key_bytes": growth.plain_key_bytes},
-        [
-            ({"what": one.what, "much": one.much, "round": one.round}, one.reading)
-            for one in growth.measured
-        ],
-        [
-            *(
-                Finding(goal, ratio(growth.measured, what), limit, "x", digits=2)
-                for what, limit, goal in goals
-            ),
-            Finding(
-                "memory of a key, over that of a string", memory, 1.6, "x", exact=True, digits=2
-            ),
-        ],
-    )
+    memory = [growth.key_bytes / growth.plain_key_bytes]
+    return [
+        *(
+            Finding(goal, ratios(growth.measured, what), limit, "x", digits=2)
+            for what, limit, goal in goals
+        ),
+        Finding("memory of a key, over that of a string", memory, 1.6, "x", exact=True, digits=2),
+    ]
 
 
 def tables(growth: Growth) -> Iterator[Table]:
@@ -247,7 +248,8 @@ def tables(growth: Growth) -> Iterator[Table]:
         ]
         about = {"nodes": "nodes in the clock", "waiting": "writes that wait", "keys": "keys"}[what]
         shown = [figure(side, 1) for side in sides]
-        costs.add_row(about, *shown, figure(ratio(growth.measured, what), 2))
+        over = ratios(growth.measured, what)
+        costs.add_row(about, *shown, figure(Spread.of(over) if over else None, 2))
     yield costs
     memory = Table(title="Memory of a key, with its value of 100 bytes", box=None)
     memory.title_justify = "left"
@@ -271,14 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--warm-up", type=positive, default=1.0, help="seconds before them (1)")
     parser.add_argument("--connections", type=count, default=64, help="at once (64)")
-    options = parser.parse_args(arguments)
-    return command.run(
-        "growth",
-        options.directory,
-        lambda tell: measure(options, tell),
-        lambda growth: findings(growth, options),
-        tables,
-    )
+    return command.run("growth", parser, measure, arguments)
 
 
 if __name__ == "__main__":

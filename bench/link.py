@@ -17,10 +17,10 @@ import asyncio
 import itertools
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.table import Table
 
@@ -29,10 +29,11 @@ from app.errors import StartupError
 from app.local_nodes import LocalCluster
 from app.vector_clock import VectorClock
 from bench import command
+from bench.command import Tell
 from bench.contenders import processes_of
 from bench.dependencies import busy_batch, dependency_bytes
-from bench.figures import Spread
-from bench.findings import Finding, Findings
+from bench.figures import Spread, disturbances
+from bench.findings import Finding, Outcome
 from bench.options import above, count
 from bench.planting import LEASE_MS, Planter, foreign_writes, key_names, node_names, planted
 from bench.reading import Meter, Reading
@@ -130,9 +131,9 @@ def _roles(cluster: LocalCluster) -> dict[str, list[int]]:
     }
 
 
-async def measure(options: argparse.Namespace, tell: Callable[[str], None]) -> list[Drained]:
+async def measure(options: argparse.Namespace, tell: Tell) -> Outcome:
     """All rounds. Raises StartupError, ProcessGone."""
-    found = []
+    drains = []
     for number in range(options.rounds):
         for case in cases(options):
             about = f"batches of {case.batch}, {case.nodes} nodes"
@@ -146,8 +147,22 @@ async def measure(options: argparse.Namespace, tell: Callable[[str], None]) -> l
             with own_place("the link") as where:
                 writes = case.writes(options.writes)
                 reading, longest_ms = await drained(where, env, writes, options.keys, has_heard)
-            found.append(Drained(case, number, reading, longest_ms))
-    return found
+            drains.append(Drained(case, number, reading, longest_ms))
+    return Outcome(
+        [table(drains)],
+        findings(drains, options),
+        disturbances([one.reading for one in drains]),
+        {"readings": [_told(one) for one in drains]},
+    )
+
+
+def _told(one: Drained) -> dict[str, Any]:
+    return {
+        **asdict(one.case),
+        "round": one.round,
+        "longest_script_ms": one.longest_script_ms,
+        **asdict(one.reading),
+    }
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
@@ -155,57 +170,40 @@ def cases(options: argparse.Namespace) -> list[Case]:
     return [Case(batch, nodes) for nodes in (2, options.nodes) for batch in options.batches]
 
 
-def findings(drains: Sequence[Drained], options: argparse.Namespace) -> Findings:
+def findings(drains: Sequence[Drained], options: argparse.Namespace) -> list[Finding]:
     """What follows for the goals."""
 
-    def of(batch: int, value: Callable[[Drained], float]) -> Spread | None:
-        found = [value(one) for one in drains if one.case == Case(batch, 2)]
-        return Spread.of(found) if found else None
+    def of(batch: int, value: Callable[[Drained], float]) -> list[float]:
+        return [value(one) for one in drains if one.case == Case(batch, 2)]
 
     longest = [one.longest_script_ms for one in drains if one.case.batch <= DEFAULT_BATCH]
-    said = [dependency_share(options.nodes, GOAL_BATCH)]
-    return Findings(
-        "link",
-        {name: value for name, value in vars(options).items() if name != "directory"},
-        [
-            (
-                {
-                    **asdict(one.case),
-                    "round": one.round,
-                    "longest_script_ms": one.longest_script_ms,
-                },
-                one.reading,
-            )
-            for one in drains
-        ],
-        [
-            Finding(
-                f"link, batches of {DEFAULT_BATCH}: writes a second",
-                of(DEFAULT_BATCH, lambda one: one.reading.rate),
-                *(50_000, "/s"),
-                at_most=False,
-                digits=0,
-            ),
-            Finding(
-                f"link, batches of {GOAL_BATCH}: sender, receiver and its Redis, per write",
-                of(GOAL_BATCH, lambda one: one.reading.cpu_us(*TOGETHER)),
-                *(20, "us"),
-            ),
-            Finding(
-                f"link, batches of {GOAL_BATCH}, {options.nodes} nodes that all write: "
-                "dependencies, per write",
-                Spread.of(said),
-                *(8, "bytes"),
-                exact=True,
-            ),
-            Finding(
-                f"link, batches of at most {DEFAULT_BATCH}: the longest script of the receiver",
-                # None of them may be longer, in whatever round.
-                Spread.of([max(longest)]) if longest else None,
-                *(5, "ms"),
-            ),
-        ],
-    )
+    return [
+        Finding(
+            f"link, batches of {DEFAULT_BATCH}: writes a second",
+            of(DEFAULT_BATCH, lambda one: one.reading.rate),
+            *(50_000, "/s"),
+            at_most=False,
+            digits=0,
+        ),
+        Finding(
+            f"link, batches of {GOAL_BATCH}: sender, receiver and its Redis, per write",
+            of(GOAL_BATCH, lambda one: one.reading.cpu_us(*TOGETHER)),
+            *(20, "us"),
+        ),
+        Finding(
+            f"link, batches of {GOAL_BATCH}, {options.nodes} nodes that all write: "
+            "dependencies, per write",
+            [dependency_share(options.nodes, GOAL_BATCH)],
+            *(8, "bytes"),
+            exact=True,
+        ),
+        Finding(
+            f"link, batches of at most {DEFAULT_BATCH}: the longest script of the receiver",
+            # None of them may be longer, in whatever round.
+            [max(longest)] if longest else [],
+            *(5, "ms"),
+        ),
+    ]
 
 
 def dependency_share(nodes: int, batch: int) -> float:
@@ -213,7 +211,7 @@ def dependency_share(nodes: int, batch: int) -> float:
     return dependency_bytes(busy_batch(nodes, batch)) / batch
 
 
-def tables(drains: Sequence[Drained]) -> Iterator[Table]:
+def table(drains: Sequence[Drained]) -> Table:
     """What was measured, for people."""
     costs = Table(title="One link, per write of 100 bytes", title_justify="left", box=None)
     columns = (
@@ -239,7 +237,7 @@ def tables(drains: Sequence[Drained]) -> Iterator[Table]:
             f"{max(one.longest_script_ms for one in same):.1f}",
             f"{dependency_share(case.nodes, case.batch):.1f}",
         )
-    yield costs
+    return costs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -258,14 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--nodes", type=above(2), default=16, help="in the clock, beside a clock of two (16)"
     )
-    options = parser.parse_args(arguments)
-    return command.run(
-        "link",
-        options.directory,
-        lambda tell: measure(options, tell),
-        lambda drains: findings(drains, options),
-        tables,
-    )
+    return command.run("link", parser, measure, arguments)
 
 
 if __name__ == "__main__":

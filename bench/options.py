@@ -31,3 +31,8 @@ def positive(text: str) -> float:
     if not 0 < value < 100_000:
         raise argparse.ArgumentTypeError(f"{text} is not a time above 0")
     return value
+
+
+def zero_or_more(text: str) -> float:
+    """The same, or 0. Raises argparse.ArgumentTypeError."""
+    return 0.0 if text in ("0", "0.0") else positive(text)

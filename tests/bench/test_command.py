@@ -80,8 +80,65 @@ def test_a_tiny_run_of_each_other_measurement_has_a_figure_for_each_goal(
     for reading in told["readings"]:
         assert reading["count"] > 0 and reading["seconds"] > 0
         assert {"worker", "receiver"} & set(reading["cpu_s"])
-    assert told["goals"] and all(goal["figure"] for goal in told["goals"])
+    assert told["goals"] and all(goal["rounds"] for goal in told["goals"])
     assert all(goal["goal"] in " ".join(done.stdout.split()) for goal in told["goals"])
+
+
+@pytest.mark.timeout(300)
+def test_a_tiny_run_sees_markers_at_every_node_that_runs(tmp_path: Path) -> None:
+    done = run(
+        "bench.lag",
+        *("--delays", "0", "10", "--rounds", "1", "--seconds", "0.5", "--per-second", "10"),
+        *("--calibrate", "0.5", "--connections", "8", "--keys", "20"),
+        *("--directory", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "10 ms: p99 beyond the delay of the link" in done.stdout
+    told = json.loads((tmp_path / "lag.json").read_text())
+    seen = {(marker["case"], marker["node"]) for marker in told["markers"]}
+    assert seen == {
+        *((case, node) for case in ("0 ms", "10 ms", "0 ms, C at 10 ms") for node in "BC"),
+        ("0 ms, C stopped", "B"),
+    }
+    for marker in told["markers"]:
+        assert marker["lag_ms"] > marker["put_ms"] > 0
+        far = marker["case"] == "10 ms" or (marker["case"], marker["node"]) == (
+            "0 ms, C at 10 ms",
+            "C",
+        )
+        assert marker["lag_ms"] >= 10 or not far, "none is seen before it can be there"
+    assert len(told["goals"]) == 2 * 2 + 2 * 2
+    assert all(load["requests"] and not load["errors"] for load in told["loads"])
+
+
+@pytest.mark.timeout(300)
+def test_a_tiny_run_compares_one_worker_and_two(tmp_path: Path) -> None:
+    done = run(
+        "bench.workers",
+        *("--workers", "2", "--rounds", "1", "--seconds", "0.2", "--warm-up", "0.1"),
+        *("--connections", "8", "--keys", "20", "--directory", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "GET: CPU time with 2 workers, over that with one" in done.stdout
+    told = json.loads((tmp_path / "workers.json").read_text())
+    assert {sample["contender"] for sample in told["samples"]} == {"1 worker", "2 workers"}
+    assert all(len(goal["rounds"]) == 1 for goal in told["goals"])
+
+
+@pytest.mark.timeout(300)
+def test_a_tiny_run_watches_memory(tmp_path: Path) -> None:
+    done = run(
+        "bench.memory",
+        *("--minutes", "0.05", "--every", "0.1", "--connections", "8", "--keys", "20"),
+        *("--directory", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "worker: growth after the warm-up" in done.stdout
+    told = json.loads((tmp_path / "memory.json").read_text())
+    assert set(told["looks"]) == {"worker", "redis", "supervisor"}
+    for looks in told["looks"].values():
+        assert len(looks) >= 5 and all(mb > 0 for _, mb in looks)
+    assert told["requests"] > 0
 
 
 @pytest.mark.timeout(300)

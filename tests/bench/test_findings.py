@@ -1,27 +1,33 @@
-"""Goals that are about one measurement each: verdicts, what is shown, and what is written down."""
+"""Goals that are about one measurement each: verdicts, what is shown, and what is told."""
 
 import io
-import json
-from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from bench.accounting import Machine
-from bench.figures import Spread
-from bench.findings import Finding, Findings
+from bench.figures import disturbances
+from bench.findings import Finding, Outcome
 from bench.reading import Reading
 
 QUIET = Machine(busy_s=2.0, interrupts_s=0.0, steal_s=0.0, all_s=4.0)
 BUSY = Machine(busy_s=3.0, interrupts_s=0.0, steal_s=0.0, all_s=4.0)
+NOISES = ("Others used much.",)
 
 
 def reading(machine: Machine = QUIET) -> Reading:
     return Reading(1000, 2.0, {"worker": 1.0, "redis": 0.5}, machine, harness_s=0.5)
 
 
-def findings(*found: Finding, machine: Machine = QUIET) -> Findings:
-    return Findings("it", {"rounds": 1}, [({"round": 0}, reading(machine))], found)
+def outcome(*found: Finding, noises: tuple[str, ...] | None = ()) -> Outcome:
+    return Outcome([Table("what", title="Costs")], found, noises, {"more": [1, 2]}, ["Mind this."])
+
+
+def shown(told: Outcome) -> list[str]:
+    file = io.StringIO()
+    told.show(Console(file=file, width=200))
+    return [" ".join(line.split()) for line in file.getvalue().splitlines()]
 
 
 def test_a_reading_says_what_each_thing_cost() -> None:
@@ -33,49 +39,66 @@ def test_a_reading_says_what_each_thing_cost() -> None:
 def test_what_others_use_is_what_neither_the_measured_nor_the_measuring_did() -> None:
     assert reading().others_share == 0
     assert reading(BUSY).others_share == pytest.approx(0.25)
-    assert findings().noises == []
-    [said] = findings(machine=BUSY).noises
+    assert disturbances([reading()]) == []
+    [said] = disturbances([reading(BUSY)])
     assert "1 of 1" in said and "25%" in said
 
 
 @pytest.mark.parametrize(
-    ("found", "machine", "exact", "said"),
+    ("rounds", "noises", "exact", "said"),
     [
-        (Spread(9, 8, 10), QUIET, False, "met"),
-        (Spread(9, 8, 12), BUSY, False, "too noisy to tell"),
-        (Spread(9, 8, 10), BUSY, False, "met"),
-        (Spread(9, 8, 12), BUSY, True, "met"),
-        (Spread(11, 9, 12), QUIET, False, "missed"),
-        (None, QUIET, False, "not measured"),
+        ((8, 9, 10), (), False, "met"),
+        ((8, 9, 12), (), False, "met"),
+        ((8, 9, 12), NOISES, False, "too noisy to tell"),
+        ((8, 9, 12), None, False, "too noisy to tell"),
+        ((8, 9, 10), NOISES, False, "met"),
+        ((11, 12), None, False, "missed"),
+        ((8, 9, 12), NOISES, True, "met"),
+        ((9, 11, 12), (), False, "missed"),
+        ((), (), False, "not measured"),
     ],
 )
-def test_the_verdict_is_that_of_the_rounds(
-    found: Spread | None, machine: Machine, exact: bool, said: str
+def test_the_verdict_is_that_of_every_round_unless_the_machine_is_known_to_be_quiet(
+    rounds: tuple[float, ...], noises: tuple[str, ...] | None, exact: bool, said: str
 ) -> None:
-    told = findings(Finding("it", found, 10, "us", exact=exact), machine=machine).to_json()
-    assert told["goals"][0]["verdict"] == said
+    found = Finding("it", rounds, 10, "us", exact=exact)
+    assert outcome(found, noises=noises).verdict(found) == said
 
 
 def test_a_figure_may_be_wanted_to_be_large() -> None:
-    finding = Finding("it", Spread(60_000, 60_000, 60_000), 50_000, "/s", at_most=False)
+    finding = Finding("it", [60_000], 50_000, "/s", at_most=False)
     assert str(finding) == "it >= 50,000 /s"
     assert finding.verdict(noisy=True) == "met"
 
 
-def test_goals_are_shown_with_their_figures_and_with_what_makes_them_doubtful() -> None:
-    shown = io.StringIO()
-    missed = Finding("a write", Spread(11.26, 11, 12), 10, "us")
-    findings(missed, machine=BUSY).show(Console(file=shown, width=200))
-    assert "a write <= 10 us" in shown.getvalue()
-    assert "11.3" in shown.getvalue() and "missed" in shown.getvalue()
-    assert "too noisy" in shown.getvalue()
+def test_goals_are_shown_with_their_rounds_and_with_what_makes_them_doubtful() -> None:
+    lines = shown(
+        outcome(
+            Finding("a write", [11.26, 11, 12], 10, "us"),
+            Finding("small", [0.25], 0.5, "MB", digits=2),
+            Finding("new", [], 1.1, "x"),
+            noises=NOISES,
+        )
+    )
+    assert lines[0] == "Costs"
+    assert "a write <= 10 us 11.3 (11.0 to 12.0) missed" in lines
+    assert "small <= 0.5 MB 0.25 met" in lines
+    assert "new <= 1.1 x - not measured" in lines
+    assert "note Mind this." in lines and "noise Others used much." in lines
+    assert lines[-1].startswith("This machine was too noisy")
 
 
-def test_all_of_it_is_written_down(tmp_path: Path) -> None:
-    path = findings(Finding("it", Spread(9, 8, 10), 10, "us")).write(tmp_path / "new")
-    told = json.loads(path.read_text())
-    assert path.name == "it.json"
-    assert told["settings"] == {"rounds": 1}
-    assert told["goals"][0]["figure"] == {"median": 9, "low": 8, "high": 10}
-    assert told["readings"][0]["round"] == 0
-    assert told["readings"][0]["cpu_s"] == {"worker": 1.0, "redis": 0.5}
+@pytest.mark.parametrize("noises", [(), None])
+def test_nobody_is_told_of_noise_that_nothing_says_there_was(
+    noises: tuple[str, ...] | None,
+) -> None:
+    assert not any("nois" in line for line in shown(outcome(noises=noises)))
+
+
+def test_all_of_it_is_told_to_programs() -> None:
+    told = outcome(Finding("it", (9, 8, 10), 10, "us"), noises=None).to_json()
+    assert told["goals"] == [
+        {"goal": "it <= 10 us", "limit": 10, "unit": "us", "rounds": [9, 8, 10], "verdict": "met"}
+    ]
+    assert told["noises"] is None and told["notes"] == ["Mind this."]
+    assert told["more"] == [1, 2] and told["machine"]
