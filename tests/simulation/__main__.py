@@ -7,6 +7,7 @@ failed, and says how to see that seed again. What it does not know: what a seed 
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -35,6 +36,8 @@ _SEEDS_PER_POOL = 1000
 def main(arguments: list[str] | None = None) -> int:
     """The command has been carried out; the result is the exit code."""
     options = _parser().parse_args(arguments)
+    # So that whoever ends this ends its processes too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if os.environ.get("PYTHONHASHSEED") != "0":
         again = [sys.executable, "-m", "tests.simulation", *(arguments or sys.argv[1:])]
         os.execve(sys.executable, again, {**os.environ, "PYTHONHASHSEED": "0"})
@@ -105,11 +108,15 @@ def _run_some(
         seeds[first : first + _SEEDS_AT_ONCE] for first in range(0, len(seeds), _SEEDS_AT_ONCE)
     ]
     with ProcessPoolExecutor(options.j) as pool:
-        for part, outcomes in zip(
-            parts, pool.map(partial(run_seeds, profile=options.profile), parts), strict=True
-        ):
-            yield from outcomes.failures
-            progress.advance(task, len(part))
+        try:
+            for part, outcomes in zip(
+                parts, pool.map(partial(run_seeds, profile=options.profile), parts), strict=True
+            ):
+                yield from outcomes.failures
+                progress.advance(task, len(part))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _run_many(options: argparse.Namespace) -> int:

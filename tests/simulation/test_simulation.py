@@ -1,8 +1,11 @@
 """Two hundred clusters on virtual time: nothing is wrong in any, and a seed repeats exactly."""
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
@@ -122,6 +125,27 @@ def test_a_story_can_be_told_and_drawn() -> None:
     assert all(f"* {dot}" in drawn for dot in own)
     picture = diagram.as_svg(result.plan.nodes, result.events)
     assert picture.startswith("<svg ") and picture.count('class="way"') >= len(own)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_whoever_ends_a_long_run_ends_its_processes() -> None:
+    command = (sys.executable, "-m", "tests.simulation", "--seeds", "100000", "--profile", "calm")
+    run = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    while not children.read_text():
+        time.sleep(0.05)
+    run.terminate()
+    assert run.wait() == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        while True:
+            os.killpg(run.pid, 0)
+            time.sleep(0.05)
 
 
 def test_a_failure_is_made_smaller_and_still_fails_alike(monkeypatch: pytest.MonkeyPatch) -> None:
