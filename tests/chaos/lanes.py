@@ -3,14 +3,17 @@
 What it is: `until_lanes_are_clear`, what an operator does once all else is healed.
 
 What it assumes and guarantees: all nodes are there and have what any has, and nobody asks on who
-has seen what is lost. First what an earlier incarnation left is done, under whichever name. Then
-nothing waits for what is lost: it is declared lost where it is waited for. That takes a node which
-reaches all others, so what is severed is not, meanwhile (docs/adr/0017-what-is-lost.md).
+has seen what is lost. What waits for something lost has that declared lost, and then goes on, be it
+of an earlier incarnation itself. But while something waits in a lane, that lane's end is not
+declared: what has an earlier name there is done first, under whichever name. A declaration takes a
+node which reaches all others, so what is severed is not, meanwhile
+(docs/adr/0017-what-is-lost.md).
 
 What it does not know: what else is deferred all the time.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from app.incarnation import lane_of
 from app.vector_clock import Dot as AppDot
@@ -28,52 +31,38 @@ async def until_lanes_are_clear(
     """Nothing waits in the lane of an earlier incarnation, or for what is lost."""
     severed = places[0].nodes.plan.severed
 
-    async def nothing_is_left() -> bool:
-        return not any([await _waits_in_former(place) for place in places])
+    async def all_clear(*, declares: bool = True) -> bool:
+        found = [await _left_at(place, losses) for place in places]
+        left = [one for one in found if one is not None]
+        busy = {lane for former, _ in left for lane in former}
+        if declares and len(left) == len(places):
+            for place, (_, lost) in zip(places, left, strict=True):
+                await _declare(place, [dot for dot in lost if AppDot.parse(dot).actor not in busy])
+        return len(left) == len(places) and not any(former or lost for former, lost in left)
 
-    async def nothing_is_waited_for() -> bool:
-        return not any([await _declares_lost(place, losses) for place in places])
-
-    async def all_clear() -> bool:
-        return await nothing_is_left() and not any(
-            [await _lost_for(place, losses) for place in places]
-        )
-
-    if await all_clear():
+    if await all_clear(declares=False):
         return
     await network.mend(severed, refuses=True)
     try:
-        await until(nothing_is_left, within_s)
-        await until(nothing_is_waited_for, within_s)
+        await until(all_clear, within_s)
     finally:
         await network.cut(severed, refuses=True)
 
 
-async def _waits_in_former(place: Place) -> bool:
-    """Whether something does, or the node does not say."""
+async def _left_at(place: Place, losses: Losses) -> tuple[set[str], set[str]] | None:
+    """The lanes of earlier incarnations in which something waits at the node, and what is lost and
+    waited for there; nothing if it does not say."""
     status, waiting = await place.status(), await place.deferred()
     if status is None or status["actor"] is None or waiting is None:
-        return True
-    lane = lane_of(status["actor"])
-    return any(AppDot.parse(one["dot"]).actor != lane for one in waiting)
+        return None
+    lanes = {AppDot.parse(one["dot"]).actor for one in waiting}
+    dots = {dot for one in waiting for dot in one["waiting_for"]}
+    lost = {dot for dot in dots if losses.has_taken(Dot.parse(dot))}
+    return lanes - {lane_of(status["actor"])}, lost
 
 
-async def _lost_for(place: Place, losses: Losses) -> set[str]:
-    """What is lost and waited for at the node; what cannot be told is taken for something."""
-    waiting = await place.deferred()
-    if waiting is None:
-        return {"?"}
-    return {
-        dot for one in waiting for dot in one["waiting_for"] if losses.has_taken(Dot.parse(dot))
-    }
-
-
-async def _declares_lost(place: Place, losses: Losses) -> bool:
-    """Whether something was left to be declared lost at the node."""
-    dots = await _lost_for(place, losses)
-    for dot in dots - {"?"}:
-        try:
+async def _declare(place: Place, lost: Sequence[str]) -> None:
+    """These are declared lost, if everybody has been heard; else another time."""
+    with suppress(LightconeError):
+        for dot in lost:
             await place.declare_lost(dot)
-        except LightconeError:
-            break  # not everybody has been heard yet
-    return bool(dots)
