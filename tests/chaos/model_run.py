@@ -32,7 +32,7 @@ from tests.chaos.model_redis import listed_keys, logs_of, trimmed, versions_held
 from tests.chaos.plan import Plan, plan_for
 from tests.chaos.run import Result
 from tests.chaos.timeline import Sample, Timeline
-from tests.chaos.watched import Stretch, Told, within_ends
+from tests.chaos.watched import Stretch, Told, as_ended
 from tests.checker.history import Dot, Operation, Read, Seen
 from tests.checker.history import Write as Wrote
 from tests.model import Node
@@ -82,7 +82,7 @@ def model_run(seed: int = 1, *, loses: str = "") -> Evidence:
         pending={name: [] for name in nodes},
         losses=asking.losses,
         snapshots=dict.fromkeys(nodes, 1),
-        stretches=[within_ends(_watched(asking.logbook), ends)],
+        stretches=[as_ended(_watched(asking.logbook), ends)],
     )
 
 

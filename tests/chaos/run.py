@@ -36,7 +36,7 @@ from tests.chaos.passing import let_time_pass
 from tests.chaos.place import Place, probe_key
 from tests.chaos.plan import Plan, Strike
 from tests.chaos.timeline import Timeline
-from tests.chaos.watched import all_told, watchers_of, within_ends
+from tests.chaos.watched import all_told, as_ended, watchers_of
 from tests.contents import joined, redis_contents
 
 #: Clients go on for so long after the last healing, so that the end shows all nodes at work.
@@ -150,7 +150,11 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
         logs={node: held.logs for node, held in there.items()},
         logbook=logbook,
         pending={node: held.pending for node, held in there.items()},
-        stretches=[within_ends(stretch, ends) for one in watchers for stretch in one.stretches],
+        stretches=[
+            as_ended(stretch, ends, timeline.lasting)
+            for one in watchers
+            for stretch in one.stretches
+        ],
         complaints=await asyncio.to_thread(_told, log_files, _COMPLAINTS),
         snapshots=Counter(
             line.partition(":")[0] for line in await asyncio.to_thread(_told, log_files, (_MERGED,))

@@ -16,7 +16,7 @@ from tests.chaos.final import CHECKS, verdicts
 from tests.chaos.good_runs import GOOD, LOSSY, as_logs, bad, changed, with_book, without
 from tests.chaos.logbook import Logbook
 from tests.chaos.model_run import model_run
-from tests.chaos.watched import Stretch, Told
+from tests.chaos.watched import Stretch, Told, as_ended
 from tests.checker.history import Operation, Read, Write
 
 
@@ -454,6 +454,13 @@ def test_a_watcher_is_told_all_that_there_is_in_the_end() -> None:
         stretch.clock = stretch.told[-1].clock
 
     assert bad(with_stretch(ends_early)) == {WATCHED}
+
+
+def test_that_a_watcher_was_told_what_is_lost_is_known_in_the_end() -> None:
+    [stretch] = GOOD.stretches
+    last = stretch.clock["A"]
+    assert as_ended(stretch, {}, {"A": last}) == stretch
+    assert as_ended(stretch, {}, {"A": last - 1, "A~1": 3}) == replace(stretch, is_lost=True)
 
 
 def test_what_a_watcher_was_told_before_a_loss_counts_but_for_what_is_lost() -> None:

@@ -23,6 +23,7 @@ from tests.chaos.ends import within
 from tests.chaos.logbook import Logbook
 from tests.chaos.losses import Losses
 
+NOTHING: Mapping[str, int] = {}
 _PATIENCE_S = 0.5
 _TIMEOUT_S = 5.0
 _POLL_S = 0.1
@@ -163,14 +164,22 @@ def _is_hidden(dot: Dot, book: Logbook) -> bool:
     return write is not None and all(one.key.startswith(SYSTEM) for one in write.operations)
 
 
-def within_ends(stretch: Stretch, ends: Mapping[str, int]) -> Stretch:
-    """The stretch, where each actor whose end was declared goes so far."""
+def as_ended(
+    stretch: Stretch, ends: Mapping[str, int], lasting: Mapping[str, int] = NOTHING
+) -> Stretch:
+    """The stretch, now that it is known how all ended.
+
+    Each actor whose end was declared goes so far. What has lasted of other actors may tell that it
+    ended by a loss, though the watcher began anew for another reason before that was known.
+    """
 
     def cut(clock: VectorClock) -> VectorClock:
         return VectorClock(within(clock.to_dict(), ends))
 
     told = [Told(one.dot, cut(one.dependencies), cut(one.clock)) for one in stretch.told]
-    return replace(stretch, begun=cut(stretch.begun), told=told, clock=cut(stretch.clock))
+    begun, clock = cut(stretch.begun), cut(stretch.clock)
+    is_lost = stretch.is_lost or any(clock[actor] > last for actor, last in lasting.items())
+    return replace(stretch, begun=begun, told=told, clock=clock, is_lost=is_lost)
 
 
 async def all_told(watching: Sequence[Watching], clock: VectorClock, within_s: float) -> None:
