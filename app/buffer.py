@@ -74,11 +74,9 @@ class PendingBuffer:
         come again.
         """
         first, *others = pieces(writes, self._drain_max)
-        received = await self._receive(first)
+        received = await self._receive_piece(first)
         for piece in others:
-            received = _and_then(received, await self._receive(piece))
-        while received.more:
-            received = _and_then(received, await self._receive(()))
+            received = _and_then(received, await self._receive_piece(piece))
         _count(received)
         return received
 
@@ -144,6 +142,13 @@ class PendingBuffer:
                         write = codec.unpack_waiting(actor, first, entry).write
                         wanted = wanted.merge(write.dependencies.beyond(clock))
             return needed
+
+    async def _receive_piece(self, writes: Sequence[Write]) -> Received:
+        """As `receive`: it is as if they had come alone."""
+        received = await self._receive(writes)
+        while received.more:
+            received = _and_then(received, await self._receive(()))
+        return received
 
     async def _receive(self, writes: Sequence[Write]) -> Received:
         with translated(changes=True):

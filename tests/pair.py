@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 
 from app import codec, expiry, identity, wire
 from app.board import Board
-from app.buffer import PendingBuffer
+from app.buffer import PendingBuffer, pieces
 from app.commits import Committed
 from app.conditions import Condition
 from app.deferred import DeferredWrites
@@ -183,7 +183,9 @@ class Pair:
         """These writes come in one batch, as they travel."""
         body = wire.encode_batch(Batch("sender", "receiver", VectorClock(), tuple(writes)))
         received = await self.workers[number].buffer.receive(wire.decode_batch(body).writes)
-        outcomes = Counter(self.twin.receive(writes))
+        outcomes: Counter[str] = Counter()
+        for piece in pieces(writes, self.drain_max):
+            outcomes.update(self.twin.receive(piece))
         assert received.applied == outcomes["applied"]
         assert received.duplicate == outcomes["duplicate"]
         assert received.pending == outcomes["pending"]

@@ -112,11 +112,11 @@ MUTATIONS: Final = (
         _IN_TWO_STEPS,
     ),
     Mutation(
-        "a write that follows one that waits is taken to be covered",
+        "every write is taken to follow the one before it in its batch",
         "G1",
         _RECEIVE,
-        "ARGV[i + 4] == '1' and past\n  past = nil\n",
-        "ARGV[i + 4] == '1' and past\n",
+        "local covered = ARGV[i + 4] == '1' and past\n",
+        "local covered = past\n",
     ),
     Mutation(
         "transaction read at two instants",
