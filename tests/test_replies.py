@@ -1,7 +1,8 @@
 """Whole answers: on the wire they are what aiohttp's own responses are."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -13,6 +14,16 @@ from tests.one_node import serving
 KEPT = {"Dot": "A:7", "Content-Type": "text/plain"}
 
 
+@asynccontextmanager
+async def closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
 async def exchange(make: Callable[[], web.Response], said: str) -> tuple[str, list[str], bytes]:
     """Status line, header lines without the date, and the body that comes."""
 
@@ -22,14 +33,14 @@ async def exchange(make: Callable[[], web.Response], said: str) -> tuple[str, li
     async with serving(answer) as client:
         url = client.make_url("/")
         reader, writer = await asyncio.open_connection(url.host, url.port)
-        writer.write(said.encode())
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().rstrip("\r\n")
-        status, *lines = head.split("\r\n")
-        length = [int(line.partition(": ")[2]) for line in lines if "Content-Length" in line]
-        body = await reader.readexactly(0 if said.startswith("HEAD") else sum(length))
-        if "Connection: close" in lines:
-            assert await reader.read() == b""
-        writer.close()
+        async with closing(writer):
+            writer.write(said.encode())
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().rstrip("\r\n")
+            status, *lines = head.split("\r\n")
+            length = [int(line.partition(": ")[2]) for line in lines if "Content-Length" in line]
+            body = await reader.readexactly(0 if said.startswith("HEAD") else sum(length))
+            if "Connection: close" in lines:
+                assert await reader.read() == b""
     return status, sorted(line for line in lines if not line.startswith("Date")), body
 
 
