@@ -1,6 +1,6 @@
 """Answers that are whole, and sent in one piece.
 
-Assumes that headers are few and values of one line. Guarantees what aiohttp's own response does,
+Assumes headers that name the type of the body, too. Guarantees what aiohttp's own response does,
 at about half its price for the common case: head and body are put together once, and written once.
 
 Does not know what is answered.

@@ -63,15 +63,23 @@ async def contents_of(cluster: LocalCluster, node: str, pattern: str) -> Content
 
 
 async def assert_nodes_equal(cluster: LocalCluster) -> None:
-    """The same versions of every key, and under every dot the same write, on all nodes; also what
-    nodes may write of themselves a moment after all else."""
+    """The same versions of every key, and under every dot the same write, on all nodes."""
+    await until_same(cluster, "kv:*")
+    await until_same(cluster, "log:*")
 
-    async def same(pattern: str) -> bool:
+
+async def until_same(cluster: LocalCluster, pattern: str) -> dict[str, Contents]:
+    """All nodes hold the same under such keys of Redis, and something; also what nodes may write of
+    themselves a moment after all else. The result is that, by node."""
+    contents: dict[str, Contents] = {}
+
+    async def same() -> bool:
+        nonlocal contents
         contents = {node: await contents_of(cluster, node, pattern) for node in cluster.names}
         return all(contents.values()) and not unequal(contents)
 
-    await until(lambda: same("kv:*"))
-    await until(lambda: same("log:*"))
+    await until(same)
+    return contents
 
 
 # --- links ----------------------------------------------------------------------------------------

@@ -14,8 +14,7 @@ import aiohttp
 import pytest
 
 from app.local_nodes import LocalCluster
-from tests.clusters import client_of, cut, heal, put_many, status
-from tests.contents import redis_contents, unequal
+from tests.clusters import client_of, cut, heal, put_many, status, until_same
 from tests.processes import until, until_equal_clocks
 
 pytestmark = pytest.mark.timeout(300)
@@ -37,12 +36,7 @@ async def log_entries(http: aiohttp.ClientSession, url: str) -> int:
 
 async def assert_same_keys(cluster: LocalCluster, expected: dict[str, str | None]) -> None:
     """All nodes hold the same versions, and these values."""
-    contents = {
-        node: await redis_contents(cluster.data_dir / node / "redis.sock", "kv:*")
-        for node in cluster.names
-    }
-    assert not unequal(contents)
-    held = contents[cluster.names[0]]
+    held = (await until_same(cluster, "kv:*"))[cluster.names[0]]
     for key, value in expected.items():
         versions = held.get(f"kv:{key}", {})
         values = {v.partition(b"\n")[2] for f, v in versions.items() if f != b"deletes"}
