@@ -83,7 +83,7 @@ class Gathering(Generic[Wish, Result]):
             for _, waiter in batch:
                 if not waiter.done():
                     waiter.set_exception(error)
-        except BaseException:
+        except BaseException:  # this task is ended: nobody may wait for it for ever
             for waiter in (*(one[1] for one in batch), *(one[2] for one in self._waiting)):
                 waiter.cancel()
             self._waiting.clear()

@@ -114,7 +114,7 @@ def _run_some(
             ):
                 yield from outcomes.failures
                 progress.advance(task, len(part))
-        except BaseException:
+        except BaseException:  # Ctrl-C too: what is not begun yet is not to be waited for
             pool.shutdown(cancel_futures=True)
             raise
 
