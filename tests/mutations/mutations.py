@@ -126,6 +126,13 @@ MUTATIONS: Final = (
         _AT_TWO_INSTANTS,
     ),
     Mutation(
+        "idempotency key forgotten",
+        "G2",
+        "app/lua/requests.inc.lua",
+        "local done = request ~= '' and redis.call('HGET', requests_key, request)",
+        "local done = nil",
+    ),
+    Mutation(
         "drain forgotten",
         "G8",
         _RECEIVE,

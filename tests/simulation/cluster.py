@@ -584,6 +584,8 @@ class _Simulation:
                 await self._until(step.at)
                 try:
                     await self._request(session, step, tokens, rng)
+                    if step.repeats:
+                        await self._request(session, step, tokens, rng)
                 except Violation as violation:
                     self._raise(violation)
                     return
@@ -640,14 +642,16 @@ class _Simulation:
 def _asked(request: Request) -> tuple[str, str, dict[str, str], bytes]:
     """The method, the path, the headers, and the body by which it is asked for."""
     wait = f"wait={request.wait_s:g}"
-    prefers = {"Prefer": "respond-async"} if request.defers else {}
+    headers = {"Prefer": "respond-async"} if request.defers else {}
+    if request.repeats:
+        headers["Idempotency-Key"] = f"{request.session} {request.at}"
     match request.kind:
         case "put":
-            headers = {"Content-Type": "text/plain", **prefers}
+            headers["Content-Type"] = "text/plain"
             wait += f"&ttl={request.ttl_s}" if request.ttl_s else ""
             return "PUT", f"/kv/{request.key}?{wait}", headers, request.value.encode()
         case "delete":
-            return "DELETE", f"/kv/{request.key}?{wait}", prefers, b""
+            return "DELETE", f"/kv/{request.key}?{wait}", headers, b""
         case "get":
             return "GET", f"/kv/{request.key}?{wait}", {}, b""
         case "siblings":
@@ -657,7 +661,7 @@ def _asked(request: Request) -> tuple[str, str, dict[str, str], bytes]:
             ops = [{"put": key, "value": request.value, **ttl} for key in request.keys]
         case _:
             ops = [{"get": key} for key in request.keys]
-    return "POST", f"/txn?{wait}", prefers, json.dumps({"ops": ops}).encode()
+    return "POST", f"/txn?{wait}", headers, json.dumps({"ops": ops}).encode()
 
 
 def _understood(request: Request, carries: bool, reply: Any) -> Answered:

@@ -126,6 +126,17 @@ class Answered:
     """Of such a one: the clock of the instant at which it read."""
 
 
+@dataclass
+class Repeated:
+    """A request that is asked more than once, to be done once."""
+
+    losses: int
+    """How often its node had lost something when it was asked first: what a node has lost it may
+    do again."""
+    dot: Dot | None = None
+    """The write that the client was told of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Before:
     """Where a node stood when it was asked for something: what it had applied, what its hybrid
@@ -164,6 +175,7 @@ class Oracle:
         self._seen: dict[tuple[str, str], Seen] = {}
         self._acknowledged: dict[Dot, Request] = {}
         self._not_applied: dict[str, Request] = {}
+        self._repeated: dict[Request, Repeated] = {}
         self.promises = Promises()
         self.told: set[Dot] = set()
         """What watchers were told."""
@@ -468,7 +480,7 @@ class Oracle:
         if answer.lost:
             self._check_lost(answer)
         if request.kind in ("put", "delete", "puts"):
-            self._check_write(answer)
+            self._check_write(answer, asked)
         elif answer.outcome == "ok" and request.kind == "gets":
             self._check_cut(answer)
             for one in answer.reads:
@@ -519,11 +531,16 @@ class Oracle:
                 if self._has_somebody(dot):
                     raise Violation("G8", f"{who}: told that {dot} is lost, and a node has it")
 
-    def _check_write(self, answer: Answered) -> None:
+    def _check_write(self, answer: Answered, asked: Before) -> None:
         request = answer.request
         who = f"{request.session} {request.kind} {request.key} at {request.node}"
-        if answer.outcome == "not_applied" and request.kind != "delete":
+        is_again = request in self._repeated
+        if answer.outcome != "not_applied":
+            self._not_applied.pop(request.value, None)
+        elif request.kind != "delete" and not is_again:
             self._not_applied[request.value] = request
+        if request.repeats and self._is_known(who, answer, asked):
+            return
         if answer.outcome == "accepted":
             self._check_promise(who, answer)
             return
@@ -543,6 +560,21 @@ class Oracle:
             raise Violation("G7", f"{who}: {dot} does not follow {lacks}, which its session saw")
         self._acknowledged[dot] = request
         seen.past = seen.past.merge(self._pasts[dot])
+
+    def _is_known(self, who: str, answer: Answered, asked: Before) -> bool:
+        """Whether the client was told of this write before, for the same request."""
+        repeated = self._repeated.setdefault(answer.request, Repeated(asked.losses))
+        if answer.outcome not in ("ok", "accepted"):
+            return False
+        [dot], known = answer.dots, repeated.dot
+        repeated.dot = dot
+        if known is None:
+            return False
+        if dot in (known, self.promises.done.get(known)):
+            return True
+        if self._losses[answer.request.node] == repeated.losses:
+            raise Violation("G2", f"{who}: done as {known}, and asked for again as {dot}, too")
+        return False
 
     def _check_promise(self, who: str, answer: Answered) -> None:
         """What is accepted is kept, and will be done after what its session has seen."""
@@ -710,6 +742,11 @@ class Oracle:
                 if not any(other.dependencies.covers(dot) for other in about):
                     raise Violation("G8", f"{dot} is lost: nothing that replaced it had seen it")
         made: dict[str, Dot] = {}
+        again = {
+            request.value
+            for request, repeated in self._repeated.items()
+            if self._losses[request.node] != repeated.losses
+        }
         for write in living:
             for operation in write.operations:
                 if isinstance(operation, Put) and not operation.key.startswith(SYSTEM):
@@ -717,7 +754,7 @@ class Oracle:
                     if value in self._not_applied:
                         who = self._not_applied[value].session
                         raise Violation("G10", f"{write.dot} was `not_applied` for {who}")
-                    if made.get(value, write.dot) != write.dot:
+                    if made.get(value, write.dot) != write.dot and value not in again:
                         raise Violation("G2", f"one put is {made[value]} and {write.dot}, too")
                     made[value] = write.dot
 

@@ -66,6 +66,8 @@ class Request:
     """How long what it puts lives; 0 for ever."""
     defers: bool = False
     """Whether it prefers that its write is done later, where the node lacks what it has seen."""
+    repeats: bool = False
+    """Whether it is asked once more, whatever came of it, with the same Idempotency-Key."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -241,6 +243,7 @@ class _Planner:
         steps: list[Step] = _with_transactions(requests, random.Random(f"transactions {seed}"))
         chance = random.Random(f"deferred {seed}")
         steps = _with_deferred(steps, chance, nodes, {s.name for s in sessions if s.carries})
+        steps = _with_repeats(steps, random.Random(f"repeats {seed}"))
         signs = chance.random() < 0.8
         if self._has["limits"]:
             settings["deferred_max"] = chance.choice((1, 2, 1000))
@@ -531,6 +534,20 @@ def _with_deferred(
         replace(step, defers=True, node=rng.choice(nodes), wait_s=rng.choice((0.0, 0.0, 0.2)))
         if isinstance(step, Request)
         and step.session in carrying
+        and step.kind in ("put", "puts", "delete")
+        and rng.random() < often
+        else step
+        for step in steps
+    ]
+
+
+def _with_repeats(steps: list[Step], rng: random.Random) -> list[Step]:
+    """In some simulations some of the writes are asked for twice, to be done once. Chance of their
+    own."""
+    often = rng.choice((0.0, 0.0, 0.3, 0.8))
+    return [
+        replace(step, repeats=True)
+        if isinstance(step, Request)
         and step.kind in ("put", "puts", "delete")
         and rng.random() < often
         else step
