@@ -13,11 +13,11 @@ What it does not know: what passes.
 import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
 from app.local_nodes import HOST, LocalCluster, free_ports
+from bench.proxy import Proxy
 
 _CHUNK_BYTES: Final = 65536
 _UNDER_WAY_MAX: Final = 1024
@@ -32,46 +32,16 @@ class Wire:
         """One way."""
 
 
-class DelayingProxy:
-    """A port in front of another, on this machine, by a wire."""
+class DelayingProxy(Proxy):
+    """All that passes takes as long as on its wire."""
 
     def __init__(self, port: int, target_port: int, wire: Wire) -> None:
-        self._port = port
-        self._target_port = target_port
+        super().__init__(port, target_port)
         self._wire = wire
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> Self:
-        """Connections are taken."""
-        self._server = await asyncio.start_server(self._connected, HOST, self._port)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        with suppress(OSError, asyncio.CancelledError):
-            far_reader, far_writer = await asyncio.open_connection(HOST, self._target_port)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._pump(reader, far_writer))
-                    group.create_task(self._pump(far_reader, writer))
-            except* OSError:
-                pass
-            finally:
-                far_writer.transport.abort()
-        writer.transport.abort()
-        self._connections.discard(task)
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool
+    ) -> None:
         """All that the reader gives has been written, each chunk when it is due."""
         loop = asyncio.get_running_loop()
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_UNDER_WAY_MAX)
@@ -110,12 +80,12 @@ class DelayedLinks:
     async def __aenter__(self) -> Self:
         """All links pass what comes, at once."""
         for proxy in self._proxies:
-            await proxy.__aenter__()
+            await proxy.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for proxy in self._proxies:
-            await proxy.__aexit__()
+            await proxy.shut()
 
     def set(self, one: str, other: str, delay_ms: float) -> None:
         """What passes between these two takes so long from now on, one way."""
