@@ -19,10 +19,12 @@ from app.existence import Existence
 from app.http_backup import BackupRoutes
 from app.http_explain import ExplainRoutes
 from app.http_faults import FaultRoutes
+from app.http_health import HealthRoutes
 from app.http_kv import KeyRoutes
 from app.http_lists import ListRoutes
 from app.http_lost import LostRoutes
 from app.http_members import MemberRoutes
+from app.http_pending import PendingRoutes
 from app.http_replicate import ReplicateRoutes
 from app.http_session import Sessions
 from app.http_status import StatusRoutes
@@ -99,10 +101,21 @@ class Api:
             self.buffer,
             self.deferred,
             self.receiving,
-            self.progress,
             self.board,
             self.now_us,
         ).add_to(interface)
+        PendingRoutes(
+            self.config,
+            self.members,
+            self.store,
+            self.buffer,
+            self.deferred,
+            self.board,
+            self.now_us,
+        ).add_to(interface)
+        HealthRoutes(self.members, self.store, self.receiving, self.progress, self.board).add_to(
+            interface
+        )
         if self.config.faults:
             FaultRoutes(self.members, self.board, self.fault_changed).add_to(interface)
         return interface

@@ -1,4 +1,4 @@
-"""What the node answers about itself: where it stands, what waits, whether it can serve.
+"""What the node answers about itself: where it stands, for people and for Prometheus.
 
 Assumes that the board has what peers last said. Guarantees that whoever looks changes nothing.
 
@@ -15,7 +15,6 @@ from aiohttp import web
 from app import __version__, errors, metrics, shapes
 from app.board import Board, PeerReport
 from app.buffer import PendingBuffer
-from app.codec import Deferred
 from app.config import Config
 from app.contract import JSON, Answer, Content, Route
 from app.deferred import DeferredWrites
@@ -23,15 +22,12 @@ from app.faults import HEALTHY
 from app.interface import Interface
 from app.kv_store import KVStore
 from app.members import Member, Members
-from app.progress import Progress
 from app.replies import json_reply
 from app.snapshot_receiving import SnapshotReceiving
 from app.stability import held_back, stable, writes_beyond
-from app.vector_clock import Dot, VectorClock, node_of
+from app.vector_clock import VectorClock
 from app.write import Write
 
-PENDING_SHOWN_MAX: Final = 1000
-"""Waiting writes that `GET /pending` lists; the total is always exact."""
 _NO_URL: Final = "no URL of it is known here: POST /members, or add it to PEERS"
 
 STATUS: Final = Route(
@@ -76,44 +72,6 @@ STATUS: Final = Route(
     problems=(errors.RedisUnavailable,),
     head=True,
 )
-PENDING: Final = Route(
-    name="pending",
-    method="GET",
-    path="/pending",
-    group="node",
-    about="The writes that wait here, those that came too early and those that were deferred, and "
-    "exactly which writes each waits for.",
-    answers=(
-        Answer(
-            200,
-            f"The first {PENDING_SHOWN_MAX} of either.",
-            Content(
-                JSON,
-                shapes.Pending,
-                {
-                    "total": 1,
-                    "writes": [
-                        {
-                            **{"dot": "B:1", "dependencies": {"A": 3}, "waiting_for": ["A:3"]},
-                            **{"could_come_from": {"A:3": ["A", "B"]}, "waiting_s": 1.255},
-                            "keys": ["reply"],
-                        }
-                    ],
-                    "deferred_total": 1,
-                    "deferred": [
-                        {
-                            **{"dot": "C+:1", "context": {"A": 3}, "waiting_for": ["A:3"]},
-                            **{"could_come_from": {"A:3": ["A", "B"]}, "waiting_s": 0.52},
-                            "keys": ["reply"],
-                        }
-                    ],
-                },
-            ),
-        ),
-    ),
-    problems=(errors.RedisUnavailable,),
-    head=True,
-)
 METRICS: Final = Route(
     name="metrics",
     method="GET",
@@ -123,33 +81,11 @@ METRICS: Final = Route(
     answers=(Answer(200, "Prometheus' text format.", Content("text/plain")),),
     head=True,
 )
-HEALTHZ: Final = Route(
-    name="healthz",
-    method="GET",
-    path="/healthz",
-    group="node",
-    about="This worker runs. Redis is not asked.",
-    answers=(Answer(200, "It does.", Content(JSON, shapes.Alive, {"status": "alive"})),),
-    head=True,
-)
-READYZ: Final = Route(
-    name="readyz",
-    method="GET",
-    path="/readyz",
-    group="node",
-    about="This node can serve: its Redis answers, and holds its state.",
-    answers=(Answer(200, "It can.", Content(JSON, shapes.Ready, {"status": "ready"})),),
-    problems=(
-        *(errors.RedisUnavailable, errors.NotReady, errors.Syncing),
-        *(errors.Joining, errors.NodeRemoved),
-    ),
-    head=True,
-)
 
 
 @dataclass(frozen=True, slots=True)
 class StatusRoutes:
-    """The routes by which a node is looked into."""
+    """The routes by which a node is looked over."""
 
     config: Config
     members: Members
@@ -157,17 +93,13 @@ class StatusRoutes:
     buffer: PendingBuffer
     deferred: DeferredWrites
     receiving: SnapshotReceiving
-    progress: Progress
     board: Board
     now_us: Callable[[], int]
 
     def add_to(self, interface: Interface) -> None:
         """These routes are served."""
         interface.serve(STATUS, self.status)
-        interface.serve(PENDING, self.pending)
         interface.serve(METRICS, self.metrics)
-        interface.serve(HEALTHZ, self.healthz)
-        interface.serve(READYZ, self.readyz)
 
     async def status(self, request: web.BaseRequest) -> web.Response:
         """Where this node stands, and how far it sees each peer."""
@@ -320,88 +252,3 @@ class StatusRoutes:
             standing = None
         text = metrics.exposition(self.config.node_id, __version__, standing)
         return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
-
-    async def pending(self, request: web.BaseRequest) -> web.Response:
-        """The writes that wait, and which writes each waits for."""
-        clock = await self.store.clock()
-        counts = await self.buffer.counts()
-        now_us = self.now_us()
-        reports = await self.board.peers(self.members.others)
-        peers = {peer: report.has for peer, report in reports.items()}
-        writes: list[shapes.PendingWrite] = [
-            {
-                "dot": str(blocked.waiting.write.dot),
-                "dependencies": blocked.waiting.write.dependencies.to_dict(),
-                "waiting_for": [str(dot) for dot in blocked.waiting_for],
-                "could_come_from": {str(dot): _holders(dot, peers) for dot in blocked.waiting_for},
-                "waiting_s": round((now_us - blocked.waiting.since_us) / 1e6, 3),
-                "keys": [operation.key for operation in blocked.waiting.write.operations],
-            }
-            for blocked in await self.buffer.blocked(PENDING_SHOWN_MAX)
-        ]
-        deferred, _ = await self.deferred.counts()
-        answer: shapes.Pending = {
-            "total": sum(counts.values()),
-            "writes": writes,
-            "deferred_total": deferred,
-            "deferred": [
-                self._deferred_write(one, clock, peers)
-                for one in (await self.deferred.first(PENDING_SHOWN_MAX) if deferred else ())
-            ],
-        }
-        return json_reply(answer)
-
-    def _deferred_write(
-        self, one: Deferred, clock: VectorClock, peers: Mapping[str, VectorClock]
-    ) -> shapes.DeferredWrite:
-        waits = self.deferred.waits_for(one.dot, one.context, clock)
-        elsewhere = [dot for dot in waits if node_of(dot.actor) != self.config.node_id]
-        return {
-            "dot": str(one.dot),
-            "context": one.context.to_dict(),
-            "waiting_for": [str(dot) for dot in waits],
-            "could_come_from": {str(dot): _holders(dot, peers) for dot in elsewhere},
-            "waiting_s": round((self.now_us() - one.since_us) / 1e6, 3),
-            "keys": [operation.key for operation in one.operations],
-        }
-
-    async def healthz(self, _request: web.BaseRequest) -> web.Response:
-        """This worker runs."""
-        answer: shapes.Alive = {"status": "alive"}
-        return json_reply(answer)
-
-    async def readyz(self, _request: web.BaseRequest) -> web.Response:
-        """This node can serve: its Redis answers, and holds its state."""
-        try:
-            await self.store.check()
-        except errors.Syncing:
-            state = await self.receiving.state()
-            raise errors.Syncing((state.merged, state.keys) if state else None) from None
-        self.members.check()
-        await self._check_joined()
-        answer: shapes.Ready = {"status": "ready"}
-        return json_reply(answer)
-
-    async def _check_joined(self) -> None:
-        """A node that began with nothing has what its peers had, but for what no member that it
-        reaches can give it. Raises Joining."""
-        lacking = (await self.store.joining()).beyond(self.progress.clock)
-        if not lacking:
-            return
-        reports = await self.board.peers(self.members.others)
-        reached = [report.clock for report in reports.values() if not report.error]
-        mine = self.progress.clock
-        lacking = VectorClock(
-            (actor, sequence)
-            for actor, sequence in lacking.items()
-            if not reached or any(clock[actor] > mine[actor] for clock in reached)
-        )
-        if lacking:
-            raise errors.Joining(writes_beyond(lacking, mine))
-
-
-def _holders(dot: Dot, peers: Mapping[str, VectorClock]) -> list[str]:
-    """The peers that could send the write: who made it, and who has said that it has it."""
-    return sorted(
-        peer for peer, clock in peers.items() if clock.covers(dot) or peer == node_of(dot.actor)
-    )
