@@ -644,7 +644,9 @@ def _asked(request: Request) -> tuple[str, str, dict[str, str], bytes]:
     wait = f"wait={request.wait_s:g}"
     headers = {"Prefer": "respond-async"} if request.defers else {}
     if request.repeats:
-        headers["Idempotency-Key"] = f"{request.session} {request.at}"
+        # A session may ask for two things at the same time of the plan.
+        about = request.kind, *request.keys, request.value
+        headers["Idempotency-Key"] = " ".join((request.session, f"{request.at}", *about))
     match request.kind:
         case "put":
             headers["Content-Type"] = "text/plain"
