@@ -10,9 +10,13 @@ What it does not know: what is being done to the node.
 """
 
 import itertools
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
+from aiohttp import ClientTimeout
 from redis.asyncio import Redis
 
 from app.local_nodes import HOST
@@ -72,6 +76,17 @@ class Place:
             return await self._session.status()
         except LightconeError:
             return None
+
+    async def clock_off_s(self) -> float | None:
+        """By how much the node's wall clock is ahead, within a second or two, as the date of an
+        answer says; None while it says nothing."""
+        timeout = ClientTimeout(total=GLANCE_S)
+        try:
+            async with aiohttp.request("GET", f"{self.url}/healthz", timeout=timeout) as response:
+                dated = parsedate_to_datetime(response.headers["Date"])
+        except (aiohttp.ClientError, TimeoutError):
+            return None
+        return dated.timestamp() - time.time()
 
     async def remove_member(self, node: str) -> None:
         """`node` is no member any more, by a change that is made here. Raises LightconeError."""
