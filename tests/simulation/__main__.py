@@ -127,11 +127,12 @@ def _run_many(options: argparse.Namespace) -> int:
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task("seeds", total=len(seeds))
         for first in range(0, len(seeds), _SEEDS_PER_POOL):
-            for failure in _run_some(
-                seeds[first : first + _SEEDS_PER_POOL], options, progress, task
-            ):
+            some = seeds[first : first + _SEEDS_PER_POOL]
+            for failure in _run_some(some, options, progress, task):
                 failures.append(failure)
-                progress.console.print(str(failure))
+                console.print(str(failure))
+            if not console.is_terminal:
+                console.print(f"{first + len(some)} of {len(seeds)} seeds are done")
     if not failures:
         console.print(f"{len(seeds)} seeds, nothing is wrong")
         return 0
