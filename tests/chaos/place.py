@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 
 from app.local_nodes import HOST
 from app.server import is_ready
-from client import Lightcone, LightconeError, PeerStatus, Status
+from client import Lightcone, LightconeError, PeerStatus, Session, Status
 from client.shapes import DeferredWrite
 from tests.chaos.nodes import ChaosNodes
 from tests.contents import redis_contents, sequence_of
@@ -44,8 +44,8 @@ class Place:
         self.reaches = [
             peer for peer in nodes.names if peer != node and (node, peer) not in nodes.plan.severed
         ]
-        self._session = kv.session(name=f"nemesis-{node}", timeout_s=GLANCE_S, patience_s=0)
-        self._session = self._session.at(self.url)
+        session = kv.session(name=f"nemesis-{node}", timeout_s=GLANCE_S, patience_s=0)
+        self._session = session.at(self.url)
         self._numbers = itertools.count()
 
     async def until_ready(self) -> None:
@@ -53,13 +53,9 @@ class Place:
         await until(lambda: is_ready(HOST, self.port))
 
     async def says(self) -> str:
-        """What a client that writes here now is told: empty when the write is acknowledged.
-
-        It is a client that has seen nothing, so that it misses nothing that is lost.
-        """
-        stranger = self._session.session(name=self._session.name)
+        """What a client that writes here now is told: empty when the write is acknowledged."""
         try:
-            await stranger.put(probe_key(self.node), f"probe.{next(self._numbers)}")
+            await self._stranger().put(probe_key(self.node), f"probe.{next(self._numbers)}")
         except LightconeError as error:
             kind = f" {error.kind}" if error.kind else ""
             return f"{type(error).__name__}{kind}"
@@ -90,11 +86,11 @@ class Place:
 
     async def remove_member(self, node: str) -> None:
         """`node` is no member any more, by a change that is made here. Raises LightconeError."""
-        await self._session.remove_member(node)
+        await self._stranger().remove_member(node)
 
     async def add_member(self, node: str, url: str) -> None:
         """`node` is a member, by a change that is made here. Raises LightconeError."""
-        await self._session.add_member(node, url)
+        await self._stranger().add_member(node, url)
 
     async def deferred(self) -> list[DeferredWrite] | None:
         """What waits in the node's lanes, as far as it shows that; None while it says nothing."""
@@ -105,7 +101,7 @@ class Place:
 
     async def declare_lost(self, dot: str) -> None:
         """Nothing waits for this write any more. Raises LightconeError."""
-        await self._session.declare_lost([dot])
+        await self._stranger().declare_lost([dot])
 
     async def given(self, lane: str) -> int:
         """The last sequence that the lane has given. Raises RedisError."""
@@ -162,6 +158,10 @@ class Place:
     def redis(self) -> Redis:
         """A connection to the node's Redis, for an operator."""
         return Redis(unix_socket_path=str(self.nodes.socket(self.node)))
+
+    def _stranger(self) -> Session:
+        """A client of the node that has seen nothing, and so misses nothing that is lost."""
+        return self._session.session(name=self._session.name)
 
 
 def probe_key(node: str) -> str:
