@@ -8,7 +8,7 @@ Does not know who waits for what is lost.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final
 
 import msgspec
@@ -47,6 +47,13 @@ DECLARE_LOST: Final = Route(
     group="node",
     about="For operators: nothing waits any more for these writes, which no node has, nor for any "
     "that their actors made later.\n\nIt cannot be taken back.",
+    parameters=(
+        replace(
+            contract.CONTEXT,
+            about="What the client has seen, which may be what is lost. It is not waited for, and "
+            "is in that of the answer.",
+        ),
+    ),
     body=Content(JSON, LostForm, {"dots": ["A:101"]}),
     answers=(
         Answer(
@@ -65,7 +72,13 @@ DECLARE_LOST: Final = Route(
     ),
     problems=(
         *contract.WITH_BODY,
-        *(errors.NotLost, errors.NotReady, errors.Syncing, errors.RedisUnavailable),
+        *(
+            errors.BadContext,
+            errors.NotLost,
+            errors.NotReady,
+            errors.Syncing,
+            errors.RedisUnavailable,
+        ),
     ),
 )
 
@@ -86,6 +99,8 @@ class LostRoutes:
     async def declare(self, request: web.BaseRequest) -> web.Response:
         """Nothing waits for these writes any more, nor for any that their actors made later."""
         wanted = _dots(await checks.body(request, _MAX_BYTES, "declaration", None))
+        # Who waits for what is lost would be refused for just that.
+        context = self.sessions.context(request)
         clock = await self.store.clock()
         found: list[Loss] = []
         for dot in wanted.beyond(clock).dots():
@@ -108,7 +123,7 @@ class LostRoutes:
             "lost": [{"actor": loss.actor, "after": loss.after} for loss in found],
             "clock": clock.to_dict(),
         }
-        return json_reply(answer, headers=self.sessions.headers(clock))
+        return json_reply(answer, headers=self.sessions.headers(context.merge(clock)))
 
 
 def _dots(body: bytes) -> VectorClock:

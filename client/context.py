@@ -7,7 +7,8 @@ What it assumes and guarantees: a node's answer covers all tokens that came with
 the tokens held here always cover everything the session has seen, however many requests of the
 session are under way at once and in whatever order they are answered: a token that a request did
 not carry is never dropped by that request's answer. With n requests under way there are never more
-than n tokens beside those the session began with, so a limit on the first is a limit on the second.
+than n tokens beside those the session began with; so only as many may be under way as leave room
+for all of their tokens in one header, or none could be sent any more. One always may.
 
 What it does not know: what is inside a token. Only nodes read them.
 
@@ -18,9 +19,16 @@ import asyncio
 
 from client.errors import BadInput
 
-#: Requests of one session under way at once; more wait their turn. A header has room for some
-#: 8 KiB, and a token with a signature and a few actors takes about 100 bytes.
+#: Requests of one session under way at once; more wait their turn.
 UNDER_WAY_MAX = 32
+
+#: Of the header, with what the answers under way may bring. Nodes take 8 KiB, unless told
+#: otherwise, and tokens grow.
+_BYTES_MAX = 6 * 1024
+
+#: How long a token is, while none is known. With a signature and a few actors it is some 100 bytes;
+#: nodes that have lost many disks have many names.
+_TOKEN_BYTES = 1024
 
 #: One place for the header's name: requests carry it, answers bring it.
 HEADER = "Causal-Context"
@@ -40,8 +48,25 @@ class Context:
             )
         # A dict is an ordered set: the header should look the same from one request to the next.
         self._tokens = {token: None for part in printed.split(",") if (token := part.strip())}
-        #: To be held while a request is under way.
-        self.turn = asyncio.Semaphore(UNDER_WAY_MAX)
+        self._under_way = 0
+        self._ended = asyncio.Event()
+
+    @property
+    def under_way(self) -> int:
+        """How many requests are."""
+        return self._under_way
+
+    async def begin(self) -> None:
+        """One more request is under way, once there is room for its answer."""
+        while not self._has_room():
+            self._ended.clear()
+            await self._ended.wait()
+        self._under_way += 1
+
+    def end(self) -> None:
+        """One request is under way no more."""
+        self._under_way -= 1
+        self._ended.set()
 
     def carried(self) -> tuple[str, ...]:
         """The tokens that a request sent now must carry."""
@@ -52,6 +77,12 @@ class Context:
         for old in carried:
             self._tokens.pop(old, None)
         self._tokens[token] = None
+
+    def _has_room(self) -> bool:
+        answers = self._under_way + 1
+        token_bytes = 1 + max(map(len, self._tokens), default=_TOKEN_BYTES)
+        fits = len(str(self)) + answers * token_bytes <= _BYTES_MAX
+        return answers == 1 or (answers <= UNDER_WAY_MAX and fits)
 
     def __str__(self) -> str:
         return ",".join(self._tokens)

@@ -22,7 +22,7 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from client.answers import Answer
-from client.context import HEADER, UNDER_WAY_MAX, Context
+from client.context import HEADER, Context
 from client.errors import (
     BadInput,
     LightconeError,
@@ -87,16 +87,16 @@ class Route:
             return await self._rounds(request, context, deadline, patience_s)
         try:
             async with asyncio.timeout_at(deadline):
-                await context.turn.acquire()
+                await context.begin()
         except TimeoutError:
             raise NotApplied(
-                f"{request.name}: not sent within {timeout_s:g} s, because {UNDER_WAY_MAX} other "
-                "requests of this session were under way; use several sessions"
+                f"{request.name}: not sent within {timeout_s:g} s, because {context.under_way} "
+                "other requests of this session were under way; use several sessions"
             ) from None
         try:
             return await self._rounds(request, context, deadline, patience_s)
         finally:
-            context.turn.release()
+            context.end()
 
     async def any_serves(self, request: Request[Any]) -> bool:
         """Whether any of the nodes serves the request at once."""

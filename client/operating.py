@@ -103,12 +103,10 @@ class Operating(Asking):
             body=json.dumps({"dots": list(dots)}).encode(),
             headers={"Content-Type": "application/json"},
             is_write=True,
-            # Who waits for what is lost would be refused for just that.
-            in_session=False,
+            # For what is lost there is nothing to wait for.
+            may_wait=False,
         )
-        declared = await self._ask(request, route=self._asked(node))
-        self._context.answered((), declared.context)
-        return declared
+        return await self._ask(request, route=self._asked(node))
 
     async def set_fault(self, node: str, peer: str, **fault: Unpack[Fault]) -> Fault:
         """The link from the node at this address to the peer of this id has just these faults.

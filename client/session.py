@@ -156,6 +156,7 @@ class Session(Operating):
                 method="GET",
                 path=checks.key_path(key),
                 query={"stale": "true"} if stale else {},
+                may_wait=not stale,
                 read=lambda answer: answers.version(key, answer),
             ),
             patience_s,

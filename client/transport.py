@@ -65,6 +65,8 @@ class Request(Generic[Result]):
     is_repeatable: bool = False
     #: Whether it is part of a session: it carries the context, and its answer brings one.
     in_session: bool = True
+    #: Whether a node, in a session, may wait until it has what the session has seen.
+    may_wait: bool = True
 
 
 class Transport:
@@ -183,7 +185,7 @@ class Transport:
         """Who sends the request, where it goes, and the head of it."""
         query, headers = dict(request.query), dict(request.headers)
         if request.in_session:
-            if "stale" not in query:
+            if request.may_wait:
                 query["wait"] = f"{wait_s:.3f}"
             if carried:
                 headers[HEADER] = ",".join(carried)

@@ -331,6 +331,9 @@ async def test_an_operator_declares_it_with_the_python_client(redis_url: str) ->
         assert (declared.lost, declared.clock["B"]) == ({"B": 2}, SEQUENCE_MAX)
         assert kv.context == declared.context
         assert (await kv.declare_lost(["B:3"], node=kv.nodes[0])).lost == {}
+        assert kv.context == declared.context, "one token, however often"
+        await waiting.declare_lost(["B:3"])
+        assert waiting.context == declared.context, "what is lost need not be waited for"
         version = await waiting.get("x")
         assert version is not None and version.text == "2"
 

@@ -112,10 +112,11 @@ async def test_a_read_leaves_a_node_that_says_nothing(a: FakeNode, b: FakeNode) 
 
 async def test_a_request_that_waits_for_its_turn_keeps_its_deadline(a: FakeNode) -> None:
     async with Lightcone([a.url], timeout_s=0.2) as kv:
+        busy = kv.session(context="lc1;A:1")
         for _ in range(UNDER_WAY_MAX):
-            await kv._context.turn.acquire()
-        with pytest.raises(NotApplied, match="use several sessions"):
-            await kv.put("lunch", "noon?")
+            await busy._context.begin()
+        with pytest.raises(NotApplied, match=f"{UNDER_WAY_MAX} other .* use several sessions"):
+            await busy.put("lunch", "noon?")
     assert a.seen == []
 
 

@@ -105,6 +105,22 @@ async def test_whatever_is_under_way_together_a_session_never_forgets(
         assert most <= UNDER_WAY_MAX
 
 
+async def test_however_long_tokens_are_those_of_requests_side_by_side_fit_into_a_header(
+    a: FakeNode,
+) -> None:
+    a.clock = {f"A~{number:07}": 1_000_000 + number for number in range(60)}
+    async with Lightcone([a.url]) as kv:
+        other = kv.session()
+        for _ in range(3):
+            # What is absent is vouched for by the whole clock, which is another each time.
+            reading = [kv.get(f"dinner {number}") for number in range(50)]
+            await asyncio.gather(*reading, *(other.put("lunch", "noon?") for _ in range(50)))
+        assert joined(kv.context) == a.clock
+        assert len(kv.context) > 1000, "such tokens are long"
+        assert max(len(seen.context) for seen in a.seen) <= 8192
+        assert max(seen.context.count(",") for seen in a.seen) > 0, "some were side by side"
+
+
 async def test_a_refusal_changes_nothing_that_was_seen(a: FakeNode, b: FakeNode) -> None:
     async with Lightcone([a.url], patience_s=0) as kv:
         await kv.put("lunch", "noon?")
