@@ -35,6 +35,8 @@ TRIM, MERGE, SETTINGS = "~trim", "~merge", "~settings"
 """Leases of work that is about no peer. No node can be called so."""
 
 _REFRESH_S = 1.0
+_FOLLOWING = "next_"
+"""What the names of the fields begin with that say where one part more leads."""
 """A worker that hears nothing for so long reads the clock itself: a channel may lose a message."""
 
 
@@ -136,10 +138,15 @@ class Board:
             count: int = await self._redis.hlen(self._keys.births)
         return count
 
-    async def post_sending(self, peer: str, sending: Sending) -> None:
-        """Every worker can go on with the snapshot for `peer` from there."""
-        fields = {**asdict(sending), "since": sending.since.entries_text()}
-        fields["scanning"] = int(sending.scanning)
+    async def post_sending(
+        self, peer: str, sending: Sending, following: Sending | None = None
+    ) -> None:
+        """Every worker can go on with the snapshot for `peer` from there; or from `following`, if
+        the peer has got the part that leads there."""
+        following = following or sending
+        fields = _sending_fields(sending) | {
+            f"{_FOLLOWING}{name}": value for name, value in _sending_fields(following).items()
+        }
         with translated(changes=True):
             await self._redis.hset(self._keys.sending(peer), mapping=fields)
 
@@ -149,24 +156,23 @@ class Board:
             await self._redis.delete(self._keys.sending(peer))
 
     async def sending(self, peer: str) -> Sending | None:
-        """The snapshot for `peer` that is under way."""
+        """The snapshot for `peer` that is under way, up to what the peer is known to have."""
+        return next(iter(await self.sendings(peer)), None)
+
+    async def sendings(self, peer: str) -> tuple[Sending, ...]:
+        """From where the snapshot for `peer` can be gone on with: where the peer was known to be,
+        and where it is if it has got one part more. Nothing if none is under way."""
         with translated():
             fields = await self._redis.hgetall(self._keys.sending(peer))
         if not fields:
-            return None
+            return ()
         text = {name.decode(): value.decode() for name, value in fields.items()}
-        return Sending(
-            text["snapshot"],
-            text["run"],
-            int(text["cursor"]),
-            text["scanning"] == "1",
-            VectorClock.parse(text["since"]),
-            text["last"],
-            int(text["sent"]),
-            int(text["total"]),
-            int(text["begun_us"]),
-            int(text["heard_us"]),
-        )
+        following = {
+            name.removeprefix(_FOLLOWING): value
+            for name, value in text.items()
+            if name.startswith(_FOLLOWING)
+        }
+        return _sending(text), _sending(following)
 
     async def first_birth(self, node: str, birth: str) -> str:
         """The birth of the first Redis of that node of which this one heard: this, if none before.
@@ -265,4 +271,25 @@ def _report(fields: Mapping[bytes, bytes]) -> PeerReport:
         int(fields[b"skew_us"]),
         VectorClock.parse(fields[b"received"].decode()),
         hearsay,
+    )
+
+
+def _sending_fields(sending: Sending) -> dict[str, str | int]:
+    fields = {**asdict(sending), "since": sending.since.entries_text()}
+    fields["scanning"] = int(sending.scanning)
+    return fields
+
+
+def _sending(text: Mapping[str, str]) -> Sending:
+    return Sending(
+        text["snapshot"],
+        text["run"],
+        int(text["cursor"]),
+        text["scanning"] == "1",
+        VectorClock.parse(text["since"]),
+        text["last"],
+        int(text["sent"]),
+        int(text["total"]),
+        int(text["begun_us"]),
+        int(text["heard_us"]),
     )

@@ -175,7 +175,7 @@ class Link:
                 heartbeat_at = loop.time() + self._config.heartbeat_ms / 1000
                 await self._take(answer, batch)
                 if batch.part is not None:
-                    await self._take_kept(answer.kept or Kept(), batch.part)
+                    await self._take_kept(answer.kept or Kept())
 
     def _begin(
         self, mine: VectorClock, writes: list[Write], fault: Fault, part: Part | None = None
@@ -260,15 +260,15 @@ class Link:
         if unreached:
             await self._board.post_hearsay(unreached)
 
-    async def _take_kept(self, kept: Kept, part: Part) -> None:
+    async def _take_kept(self, kept: Kept) -> None:
         """Learn how far the snapshot is."""
         if await self._snapshot.take(kept):
             # What it has once that is merged, it says when it is asked again.
             await self._snapshot.end()
             self._view = PeerView(self._config.node_id, self._relay_after_s)
             self._needs_snapshot = False
-        elif kept.snapshot != part.snapshot:
-            # It receives another node's, or has lost ours: perhaps it needs none any more.
+        elif not self._snapshot.is_under_way:
+            # It receives another's, or has merged or lost ours: perhaps it needs none any more.
             heartbeat_s = self._config.heartbeat_ms / 1000
             self._next_part_at = asyncio.get_running_loop().time() + heartbeat_s
             self._needs_snapshot = False

@@ -56,9 +56,9 @@ class Part:
     """A part of a snapshot. It follows the part that is called `after`: parts are kept in one
     order, whoever sends, and each once.
 
-    One without a name has no keys: it asks whether to begin, and what is there already. A key may
-    be in several parts, and the last counts. `total` is about how many keys there are in all. The
-    last part has the `cut`.
+    One without a name has no keys: it asks whether to begin, and what is there already; only the
+    latter, if it names one that may be there. A key may be in several parts, and the last counts.
+    `total` is about how many keys there are in all. The last part has the `cut`.
     """
 
     snapshot: str

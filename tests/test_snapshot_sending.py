@@ -1,7 +1,7 @@
 """A snapshot is sent in parts, whatever happens between two of them."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -38,7 +38,7 @@ class Receiver:
 
     def take(self, part: Part) -> Kept:
         self.parts.append(part)
-        if not part.name and self.snapshot != part.snapshot:
+        if not part.name and not part.after and self.snapshot != part.snapshot:
             self.snapshot, self.last, self.staged = part.snapshot, "", {}
         elif part.name and (self.snapshot, self.last) == (part.snapshot, part.after):
             self.last, self.cut = part.name, part.cut
@@ -139,24 +139,92 @@ async def test_a_part_is_the_same_until_it_is_there(make_store: MakeStore) -> No
     await assert_same(a, b)
 
 
-async def test_another_worker_goes_on_where_the_first_died(make_store: MakeStore) -> None:
+@pytest.mark.parametrize("arrives", [False, True])
+async def test_another_worker_goes_on_where_the_first_died(
+    make_store: MakeStore, arrives: bool
+) -> None:
     a, b = await make_store("A"), Receiver()
     await put(a, *KEYS)
     first = sending_of(a)
     for _ in range(4):
         await exchange(first, b)
-    on_its_way = await first.part()  # arrives after its sender's death, amid what another sends
+    on_its_way = await first.part()
     assert on_its_way is not None
+    if arrives:  # but its answer does not
+        b.take(on_its_way)
     second = sending_of(a, seed=2)
     await exchange(second, b)
-    assert b.parts[-1] == Part(b.snapshot, "", "", b.parts[0].total), "it asks what is there"
+    asked = Part(b.snapshot, "", on_its_way.name, b.parts[0].total)
+    assert b.parts[-1] == asked, "it asks what is there"
     part = await second.part()
     assert part is not None and part.after == b.last
-    b.take(on_its_way)
-    assert not await second.take(b.take(part)), "it was not kept, for another came before it"
     await send_all(second, b)
     await assert_same(a, b)
     assert {part.snapshot for part in b.parts} == {b.snapshot}, "nothing was begun anew"
+
+
+async def test_a_part_that_arrives_after_its_senders_death_amid_what_another_sends_begins_it_anew(
+    make_store: MakeStore,
+) -> None:
+    a, b = await make_store("A"), Receiver()
+    await put(a, *KEYS)
+    first = sending_of(a)
+    for _ in range(4):
+        await exchange(first, b)
+    on_its_way = await first.part()
+    second = sending_of(a, seed=2)
+    await exchange(second, b)
+    part = await second.part()
+    assert on_its_way is not None and part is not None
+    b.take(on_its_way)
+    assert not await second.take(b.take(part)), "it was not kept, for another came before it"
+    a.set_time(a.time_us[0] + 1)
+    await send_all(second, b)
+    await assert_same(a, b)
+    assert b.snapshot != part.snapshot
+
+
+async def test_who_has_merged_it_is_not_taken_for_one_who_has_nothing_of_it_yet(
+    make_store: MakeStore,
+) -> None:
+    a, b = await make_store("A"), Receiver()
+    await put(a, *KEYS)
+    first = sending_of(a)
+    while not (part := await first.part()) or not part.cut:
+        assert part is not None
+        await first.take(b.take(part))
+    b.take(part)  # and its sender dies
+    merged, b = b, Receiver()
+    second = sending_of(a, seed=2)
+    assert not await exchange(second, b)
+    assert not second.is_under_way
+    assert b.snapshot == "", "it begins no snapshot that was begun before"
+    a.set_time(a.time_us[0] + 1)
+    await send_all(second, b)
+    await assert_same(a, b)
+    assert b.snapshot != merged.snapshot
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+async def test_who_was_put_back_to_an_older_copy_is_sent_all_of_it_again(
+    make_store: MakeStore, is_asked: bool
+) -> None:
+    a, b = await make_store("A"), Receiver()
+    await put(a, *KEYS)
+    sending = sending_of(a)
+    for _ in range(3):
+        await exchange(sending, b)
+    copy = replace(b, staged=dict(b.staged))
+    for _ in range(2):
+        await exchange(sending, b)
+    if is_asked:
+        sending = sending_of(a, seed=2)
+    assert not await exchange(sending, copy)
+    assert not sending.is_under_way
+    a.set_time(a.time_us[0] + 1)
+    await send_all(sending, copy)
+    await assert_same(a, copy)
+    assert copy.snapshot != b.snapshot
 
 
 async def test_after_redis_was_started_again_it_begins_anew(make_store: MakeStore) -> None:

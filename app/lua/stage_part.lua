@@ -13,7 +13,8 @@
   ARGV[2]  id           the snapshot
   ARGV[3]  source       who sends it
   ARGV[4]  name         of the part; empty if it asks to begin
-  ARGV[5]  after        the part that it follows; empty for the first
+  ARGV[5]  after        the part that it follows; empty for the first. If it asks, empty unless the
+                        snapshot was begun before, and is only to be gone on with
   ARGV[6]  total        about how many keys there will be
   ARGV[7]  now          microseconds since 1970
   ARGV[8]  patience     microseconds of silence after which another node's snapshot may take its
@@ -52,8 +53,9 @@ if name == '' then
   -- A node sends one snapshot to a peer, so who asks for another goes on with the first no more.
   local is_free = not current
     or (not merging and (source == sender or tonumber(now) - tonumber(heard) >= patience))
-  -- One whose parts may still be staged was given up: it is begun anew by another name.
-  if current ~= id and is_free and redis.call('SADD', staging_key, id) == 1 then
+  -- One whose parts may still be staged was given up: it is begun anew by another name. So is one
+  -- that was begun and is here no more: it has been merged, or lost.
+  if current ~= id and after == '' and is_free and redis.call('SADD', staging_key, id) == 1 then
     redis.call('DEL', snapshot_key)
     redis.call('HSET', snapshot_key, 'id', id, 'source', source, 'last', '', 'keys', '0',
       'total', total, 'begun', now, 'heard', now)
