@@ -59,6 +59,8 @@ def test_a_write_that_was_done_under_another_name_for_no_reason_is_found() -> No
     *others, lane = LOSSY.losses
     not_put_back = replace(lane, accepted=0)
     assert bad(replace(LOSSY, losses=[*others, not_put_back])) == {DEFERRED}
+    jumping = replace(LOSSY.plan, odd_clock="A")
+    assert not bad(replace(LOSSY, losses=[*others, not_put_back], plan=jumping))
     elsewhere = replace(lane, held=lane.accepted)
     assert DEFERRED in bad(replace(LOSSY, losses=[*others, elsewhere]))
 
