@@ -38,15 +38,18 @@ from tests.simulation.plan import (
     ClockJump,
     Crash,
     DiskLost,
+    Disturbance,
     LinkChange,
     MemberChange,
     Pause,
     Plan,
     PowerCut,
     Request,
+    SenderCrash,
     Session,
     Trouble,
     Weather,
+    WorkerCrash,
 )
 from tests.simulation.record import Event, Record
 from tests.simulation.storage import Life, Storage
@@ -121,7 +124,7 @@ class _Simulation:
         self._jumps: list[tuple[str, int]] = []
         """Of each jump of a clock: the node, and what it showed then."""
         self._is_troubled = any(
-            isinstance(s, Crash | Trouble | Pause | PowerCut | DiskLost) for s in plan.steps
+            isinstance(s, WorkerCrash | Trouble | Pause | PowerCut | DiskLost) for s in plan.steps
         )
         self._storages = {node: self._storage(node) for node in plan.nodes}
         self._lives: dict[tuple[str, int], Life] = {}
@@ -323,10 +326,7 @@ class _Simulation:
     async def _until(self, at: float) -> None:
         await asyncio.sleep(max(0.0, at - self._loop.time()))
 
-    async def _trouble(
-        self,
-        step: LinkChange | Pause | Crash | Trouble | PowerCut | DiskLost | ClockJump | MemberChange,
-    ) -> None:
+    async def _trouble(self, step: Disturbance) -> None:
         note = self._record.note
         match step:
             case LinkChange(_, source, target, weather):
@@ -344,6 +344,10 @@ class _Simulation:
             case Crash(_, node, index):
                 if life := self._lives.get((node, index)):
                     life.plan_crash(step)
+            case SenderCrash(_, node):
+                for life in self._lives.values():
+                    if life.node == node:
+                        life.sender_crash = step
             case DiskLost(_, node, copied_s, for_s):
                 if not self._healed:
                     self._lose_disk(node, copied_s > 0, for_s)
@@ -387,7 +391,7 @@ class _Simulation:
         for redis in self._storages.values():
             redis.end()
         for life in self._lives.values():
-            life.crash = None
+            life.crash = life.sender_crash = None
             life.running.set()
 
     async def _change_member(self, node: str, verb: str, member: str) -> int:

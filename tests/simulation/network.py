@@ -253,7 +253,7 @@ class Network:
                 raise PeerUnreachable("this process is dead")
             try:
                 async with asyncio.timeout(timeout_s):
-                    answer = await bases.exchange(batch, partial(self._carry, batch))
+                    answer = await bases.exchange(batch, partial(self._carry, life, batch))
             except TimeoutError:
                 raise PeerUnreachable(f"no answer within {timeout_s:g} s") from None
             except ConnectionReset as error:
@@ -266,7 +266,7 @@ class Network:
 
         return exchange
 
-    async def _carry(self, batch: Batch, body: bytes) -> bytes:
+    async def _carry(self, life: Life, batch: Batch, body: bytes) -> bytes:
         there, back = (batch.sender, batch.receiver), (batch.receiver, batch.sender)
         rng = self._rng(there)
         weather = self._weather.get(there, FINE)
@@ -280,6 +280,8 @@ class Network:
             await self._never()
         await self._pass(there, what)
         reply = await self._ask(batch.receiver, body)
+        if batch.part is not None and batch.part.cut is not None:
+            life.has_sent_snapshot()
         await self._pass(back, f"answer to {what}")
         raise_for(reply.status, reply.body)
         return reply.body

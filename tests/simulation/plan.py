@@ -111,6 +111,16 @@ class Crash:
 
 
 @dataclass(frozen=True, slots=True)
+class SenderCrash:
+    """A worker is killed when the last part of a snapshot has arrived that it is the next to send,
+    before it hears of that, and another starts later. Rare moments would not be hit otherwise."""
+
+    at: float
+    node: str
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Trouble:
     """A node's Redis is unwell for a while."""
 
@@ -163,9 +173,11 @@ class MemberChange:
     member: str
 
 
-Step = (
-    Request | LinkChange | Pause | Crash | Trouble | PowerCut | DiskLost | ClockJump | MemberChange
+WorkerCrash = Crash | SenderCrash
+Disturbance = (
+    LinkChange | Pause | WorkerCrash | Trouble | PowerCut | DiskLost | ClockJump | MemberChange
 )
+Step = Request | Disturbance
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +263,8 @@ class _Planner:
             steps += self._link_changes(weather)
         if self._has["crash"] or (self._has["trim"] and rng.random() < 0.5):
             steps += self._crashes(workers)
+        if self._has["trim"]:
+            steps += self._sender_crashes(random.Random(f"sender crashes {seed}"))
         if self._has["storage"]:
             steps += self._troubles()
         if self._has["power"]:
@@ -433,6 +447,18 @@ class _Planner:
                 self._for_s(),
             )
             for _ in range(rng.randint(1, 6))
+        ]
+
+    def _sender_crashes(self, rng: random.Random) -> list[SenderCrash]:
+        if rng.random() < 0.5:
+            return []
+        return [
+            SenderCrash(
+                round(rng.uniform(0.05, self._length), 4),
+                rng.choice(self._nodes),
+                round(rng.uniform(0.05, 1.5), 4),
+            )
+            for _ in range(rng.randint(2, 6))
         ]
 
     def _troubles(self) -> list[Trouble]:

@@ -40,7 +40,7 @@ from app import redis_link
 from app.keys import LAYOUT
 from app.node import Connect
 from app.redis_link import Admits
-from tests.simulation.plan import Crash, PowerCut, TroubleKind
+from tests.simulation.plan import Crash, PowerCut, SenderCrash, TroubleKind
 
 GROWS: Final = {"xadd", "hset", "set", "sadd", "zadd", "rpush", "hincrby"}
 """Commands of ours that a full Redis refuses; one that frees memory it carries out."""
@@ -83,6 +83,7 @@ class Life:
         self.worker = worker
         self.alive = True
         self.crash: Crash | None = None
+        self.sender_crash: SenderCrash | None = None
         self.commands_left = 0
         self.back_after_s = 0.05
         self.tasks: dict[asyncio.Task[Any], None] = {}
@@ -95,6 +96,12 @@ class Life:
         if self.alive and self.crash is None:
             self.crash, self.commands_left = crash, crash.commands
             self.back_after_s = crash.for_s
+
+    def has_sent_snapshot(self) -> None:
+        """The last part of a snapshot that it sends has arrived."""
+        if self.sender_crash is not None:
+            self.back_after_s = self.sender_crash.for_s
+            self.die("when a snapshot had been sent")
 
     def die(self, why: str) -> None:
         """Nothing that it does has any effect from now on."""
