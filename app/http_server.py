@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 from aiohttp.http import HttpProcessingError
 
 from app import errors
@@ -89,9 +89,13 @@ class _Connection(web.RequestHandler):
     __slots__ = ()
 
     def log_exception(self, *args: Any, **options: Any) -> None:
-        """What somebody sent is no error of ours, and is not repeated."""
-        if isinstance(options.get("exc_info"), HttpProcessingError | web.RequestPayloadError):
-            log.debug("no http", reason=type(options["exc_info"]).__name__)
+        """What somebody sent is no error of ours, and is not repeated; nor is it one that a client
+        goes."""
+        error = options.get("exc_info")
+        if isinstance(error, HttpProcessingError | web.RequestPayloadError):
+            log.debug("no http", reason=type(error).__name__)
+        elif isinstance(error, ClientConnectionResetError):
+            log.debug("client gone")
         else:
             super().log_exception(*args, **options)
 

@@ -119,7 +119,9 @@ async def test_what_is_no_request_is_refused_with_a_problem(said: bytes, why: st
     assert {entry["log_level"] for entry in logs} <= {"debug"}, "anybody could fill the log"
 
 
-async def test_a_client_that_is_gone_before_its_answer_begins_is_no_failure() -> None:
+async def test_a_client_that_is_gone_before_its_answer_begins_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with structlog.testing.capture_logs() as logs:
         async with serving() as server:
             async with server.said(b"GET /stream HTTP/1.1\r\nHost: n\r\n\r\n"):
@@ -127,7 +129,9 @@ async def test_a_client_that_is_gone_before_its_answer_begins_is_no_failure() ->
             async with server.said(ECHO + b"Content-Length: 2\r\n\r\nhi") as reader:
                 await answer(reader)  # by now the server knows that the other one has gone
             server.go_on.set()
-    assert not [entry for entry in logs if entry["log_level"] == "critical"]
+    assert {entry["event"] for entry in logs if entry["log_level"] == "debug"} >= {"client gone"}
+    assert {entry["log_level"] for entry in logs} == {"debug"}
+    assert not caplog.records
 
 
 async def test_whoever_has_connected_before_serving_ends_is_answered() -> None:
