@@ -17,6 +17,7 @@ Where the idea is from: the final reads of Jepsen, and its checkers that compose
 from collections import Counter
 from collections.abc import Callable
 
+from app.incarnation import is_later
 from app.vector_clock import node_of
 from app.write import SYSTEM, Delete, Put
 from client.recorder import value_text
@@ -171,7 +172,6 @@ def nodes_hold_the_same(evidence: Evidence) -> Verdict:
 def logs_are_short(evidence: Evidence) -> Verdict:
     """Soon after the last write no log is longer than it need be, and none has a gap (G9)."""
     plan = evidence.plan
-    ended = {loss.actor for loss in evidence.losses}
     problems = []
     trimmed = 0
     for node, clock in evidence.clocks.items():
@@ -179,8 +179,11 @@ def logs_are_short(evidence: Evidence) -> Verdict:
         problems += [f"{node} has {key}, and {clock}" for key in logs if key[4:] not in clock]
         for actor, last in clock.items():
             sequences = [sequence_of(id_) for id_, _ in logs.get(f"log:{actor}", [])]
-            # A merge lets the logs of others begin anew, but not that of the node itself.
-            is_own = node_of(actor) == node and actor not in ended
+            # A merge lets the logs of others begin anew, but not those of the node itself, unless
+            # it had lost them with its disk.
+            is_own = node_of(actor) == node and all(
+                is_later(actor, loss.actor) for loss in evidence.losses if loss.node == node
+            )
             about = f"the log of {actor} at {node}"
             if not sequences:
                 problems += [f"{about} is empty"] if is_own else []

@@ -292,6 +292,22 @@ def test_a_log_that_is_empty_is_found_where_no_merge_explains_it() -> None:
     assert not bad(with_logs(lambda logs: logs["B"].pop("log:A")))
 
 
+def test_whoever_has_lost_a_disk_has_lost_the_logs_of_all_that_it_was_until_then() -> None:
+    def without_log(actor: str, evidence: Evidence) -> set[str]:
+        logs = {
+            **LOSSY.logs,
+            "A": {k: v for k, v in LOSSY.logs["A"].items() if k != f"log:{actor}"},
+        }
+        return bad(replace(evidence, logs=logs))
+
+    name = "logs are short"
+    assert name not in without_log("A", LOSSY)
+    assert name in without_log("A~1", LOSSY), "that is who writes since"
+    twice = replace(LOSSY, losses=[replace(loss, actor="A~1") for loss in LOSSY.losses])
+    assert name not in without_log("A", twice)
+    assert name not in without_log("A~1", twice)
+
+
 def test_a_log_of_somebody_who_is_in_no_clock_is_found() -> None:
     def change(logs: dict[str, Any]) -> None:
         logs["B"]["log:A~1"] = []
