@@ -35,9 +35,9 @@ TRIM, MERGE, SETTINGS = "~trim", "~merge", "~settings"
 """Leases of work that is about no peer. No node can be called so."""
 
 _REFRESH_S = 1.0
+"""A worker that hears nothing for so long reads the clock itself: a channel may lose a message."""
 _FOLLOWING = "next_"
 """What the names of the fields begin with that say where one part more leads."""
-"""A worker that hears nothing for so long reads the clock itself: a channel may lose a message."""
 
 
 @dataclass(frozen=True, slots=True)

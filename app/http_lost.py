@@ -72,13 +72,8 @@ DECLARE_LOST: Final = Route(
     ),
     problems=(
         *contract.WITH_BODY,
-        *(
-            errors.BadContext,
-            errors.NotLost,
-            errors.NotReady,
-            errors.Syncing,
-            errors.RedisUnavailable,
-        ),
+        *(errors.BadContext, errors.NotLost, errors.NotReady),
+        *(errors.Syncing, errors.RedisUnavailable),
     ),
 )
 

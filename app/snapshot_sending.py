@@ -43,15 +43,16 @@ class SnapshotSending:
         self._now_us = now_us
         self._rng = rng
         self._at: Sending | None = None
-        self._places: tuple[Sending, ...] = ()
-        """Where the peer may be, while it has not said."""
+        """Where the peer is, as far as it has said."""
+        self._places: dict[str, Sending] = {}
+        """Where it may be, by the last part that it has then. None while nothing is under way."""
         self._part: Part | None = None
-        self._after_part: Sending | None = None
+        """What it is being sent."""
 
     @property
     def is_under_way(self) -> bool:
         """Whether there is a snapshot that the peer may go on with."""
-        return self._at is not None
+        return bool(self._places)
 
     async def part(self) -> Part | None:
         """The part that the peer is to be sent now, the same until it has it. None: not now.
@@ -60,14 +61,12 @@ class SnapshotSending:
         """
         if self._part is None:
             if self._at is None:
-                # What the peer has of it, if anything, it will say.
-                self._places = await self._board.sendings(self._peer) or (await self._begun(),)
-                self._at = self._places[0]
-                return Part(self._at.snapshot, "", self._places[-1].last, self._at.total)
-            try:
-                await self._make_part(self._at)
-            except LogTrimmed as error:
-                await self._begin_anew(str(error))
+                await self._ask()
+            else:
+                try:
+                    await self._make_part(self._at)
+                except LogTrimmed as error:
+                    await self._begin_anew(str(error))
         return self._part
 
     async def take(self, kept: Kept) -> bool:
@@ -75,35 +74,31 @@ class SnapshotSending:
 
         Raises RedisUnavailable.
         """
-        at, part = self._at, self._part
-        if at is None or kept.snapshot != at.snapshot:
+        part, place = self._part, self._places.get(kept.last)
+        if part is None or kept.snapshot != part.snapshot:
             # It receives another, or has begun anew.
             await self.end()
             return False
-        if part is None:  # it was asked
-            place = next((place for place in self._places if place.last == kept.last), None)
-            if place is None:
-                await self._begin_anew(f"the peer has {kept.last!r} of it last")
-            else:
-                self._reader.go_back(place)
-                self._at, self._places = place, (place,)
-                log.info("sending snapshot", peer=self._peer, sent=place.sent, total=place.total)
+        if place is None:
+            await self._begin_anew(f"the peer says that it has {kept.last!r} of it last")
             return False
-        assert self._after_part is not None
+        if part.name and kept.last == part.after:
+            return False  # it has not kept it yet
+        self._part, self._at = None, replace(place, heard_us=self._now_us())
         if kept.last == part.name:
-            self._at = replace(self._after_part, heard_us=self._now_us())
-            self._part = None
+            self._places = {place.last: place}
             if part.cut:
-                log.info("snapshot sent", peer=self._peer, sent=self._at.sent)
-                return True
-        elif kept.last != part.after:
-            await self._begin_anew(f"the peer has {kept.last!r} of it last, not {part.after!r}")
-        return False
+                log.info("snapshot sent", peer=self._peer, sent=place.sent)
+        else:
+            # It was asked; or a part that another worker had sent came in between.
+            self._reader.go_back(place)
+            log.info("sending snapshot", peer=self._peer, sent=place.sent, total=place.total)
+        return kept.last == part.name and part.cut is not None
 
     async def end(self) -> None:
         """No snapshot is under way."""
-        if self._at is not None:
-            self._at, self._part = None, None
+        if self._places:
+            self._at, self._places, self._part = None, {}, None
             await self._board.end_sending(self._peer)
 
     async def _begin_anew(self, reason: str) -> None:
@@ -114,6 +109,12 @@ class SnapshotSending:
         now_us = self._now_us()
         return await self._reader.begin(f"{self._node}-{now_us:x}-{self._new_name()}", now_us)
 
+    async def _ask(self) -> None:
+        """The peer is asked what it has, of the snapshot that was under way, or of a new one."""
+        places = await self._board.sendings(self._peer) or (await self._begun(),)
+        self._places = {place.last: place for place in places}
+        self._part = Part(places[0].snapshot, "", places[-1].last, places[0].total)
+
     async def _make_part(self, at: Sending) -> None:
         """The part after `at` is there, if it can be read now. Raises LogTrimmed."""
         if found := await self._reader.read(at):
@@ -122,8 +123,8 @@ class SnapshotSending:
             after = replace(after, last=name)
             # Before it is sent: who goes on in another worker has to know it if the peer has it.
             await self._board.post_sending(self._peer, at, after)
+            self._places[name] = after
             self._part = Part(at.snapshot, name, at.last, at.total, tuple(states), cut)
-            self._after_part = after
 
     def _new_name(self) -> str:
         return f"{self._rng.randrange(16**8):08x}"

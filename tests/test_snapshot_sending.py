@@ -61,6 +61,18 @@ async def send_all(sending: SnapshotSending, receiver: Receiver) -> None:
         pass
 
 
+async def half_sent(
+    make_store: MakeStore, exchanges: int
+) -> tuple[Store, Receiver, SnapshotSending]:
+    """A node, of which B has a part, and what sends the rest."""
+    a, b = await make_store("A"), Receiver()
+    await put(a, *KEYS)
+    sending = sending_of(a)
+    for _ in range(exchanges):
+        await exchange(sending, b)
+    return a, b, sending
+
+
 async def put(store: Store, *keys: str, value: bytes = b"") -> None:
     for key in keys:
         await store.store.commit([Put(key, value, "text/plain")])
@@ -81,9 +93,8 @@ KEYS = [f"key-{n}" for n in range(60)]
 
 
 async def test_all_keys_come_a_few_at_a_time(make_store: MakeStore) -> None:
-    a, b = await make_store("A"), Receiver()
-    await put(a, *KEYS)
-    await send_all(sending_of(a), b)
+    a, b, sending = await half_sent(make_store, 0)
+    await send_all(sending, b)
     await assert_same(a, b)
     assert len(b.parts) > 4
     assert max(len(part.keys) for part in b.parts) < len(KEYS)
@@ -123,10 +134,7 @@ async def test_more_than_fits_the_cut_is_sent_before_it(make_store: MakeStore) -
 
 
 async def test_a_part_is_the_same_until_it_is_there(make_store: MakeStore) -> None:
-    a, b = await make_store("A"), Receiver()
-    await put(a, *KEYS)
-    sending = sending_of(a)
-    await exchange(sending, b)
+    a, b, sending = await half_sent(make_store, 1)
     lost = await sending.part()
     await put(a, *KEYS, value=b"changed")
     assert await sending.part() == lost
@@ -143,11 +151,7 @@ async def test_a_part_is_the_same_until_it_is_there(make_store: MakeStore) -> No
 async def test_another_worker_goes_on_where_the_first_died(
     make_store: MakeStore, arrives: bool
 ) -> None:
-    a, b = await make_store("A"), Receiver()
-    await put(a, *KEYS)
-    first = sending_of(a)
-    for _ in range(4):
-        await exchange(first, b)
+    a, b, first = await half_sent(make_store, 4)
     on_its_way = await first.part()
     assert on_its_way is not None
     if arrives:  # but its answer does not
@@ -163,14 +167,10 @@ async def test_another_worker_goes_on_where_the_first_died(
     assert {part.snapshot for part in b.parts} == {b.snapshot}, "nothing was begun anew"
 
 
-async def test_a_part_that_arrives_after_its_senders_death_amid_what_another_sends_begins_it_anew(
+async def test_a_part_may_arrive_after_its_senders_death_amid_what_another_sends(
     make_store: MakeStore,
 ) -> None:
-    a, b = await make_store("A"), Receiver()
-    await put(a, *KEYS)
-    first = sending_of(a)
-    for _ in range(4):
-        await exchange(first, b)
+    a, b, first = await half_sent(make_store, 4)
     on_its_way = await first.part()
     second = sending_of(a, seed=2)
     await exchange(second, b)
@@ -178,18 +178,27 @@ async def test_a_part_that_arrives_after_its_senders_death_amid_what_another_sen
     assert on_its_way is not None and part is not None
     b.take(on_its_way)
     assert not await second.take(b.take(part)), "it was not kept, for another came before it"
-    a.set_time(a.time_us[0] + 1)
     await send_all(second, b)
     await assert_same(a, b)
-    assert b.snapshot != part.snapshot
+    assert {part.snapshot for part in b.parts} == {b.snapshot}, "nothing was begun anew"
+
+
+async def test_who_does_not_hear_what_the_peer_has_asks_again(make_store: MakeStore) -> None:
+    a, b, _ = await half_sent(make_store, 4)
+    second = sending_of(a, seed=2)
+    asked = await second.part()
+    assert asked is not None
+    b.take(asked)  # and the answer was lost
+    assert await second.part() == asked
+    await send_all(second, b)
+    await assert_same(a, b)
+    assert {part.snapshot for part in b.parts} == {b.snapshot}, "nothing was begun anew"
 
 
 async def test_who_has_merged_it_is_not_taken_for_one_who_has_nothing_of_it_yet(
     make_store: MakeStore,
 ) -> None:
-    a, b = await make_store("A"), Receiver()
-    await put(a, *KEYS)
-    first = sending_of(a)
+    a, b, first = await half_sent(make_store, 1)
     while not (part := await first.part()) or not part.cut:
         assert part is not None
         await first.take(b.take(part))
@@ -209,11 +218,7 @@ async def test_who_has_merged_it_is_not_taken_for_one_who_has_nothing_of_it_yet(
 async def test_who_was_put_back_to_an_older_copy_is_sent_all_of_it_again(
     make_store: MakeStore, is_asked: bool
 ) -> None:
-    a, b = await make_store("A"), Receiver()
-    await put(a, *KEYS)
-    sending = sending_of(a)
-    for _ in range(3):
-        await exchange(sending, b)
+    a, b, sending = await half_sent(make_store, 3)
     copy = replace(b, staged=dict(b.staged))
     for _ in range(2):
         await exchange(sending, b)
@@ -228,11 +233,7 @@ async def test_who_was_put_back_to_an_older_copy_is_sent_all_of_it_again(
 
 
 async def test_after_redis_was_started_again_it_begins_anew(make_store: MakeStore) -> None:
-    a, b = await make_store("A"), Receiver()
-    await put(a, *KEYS)
-    sending = sending_of(a)
-    for _ in range(3):
-        await exchange(sending, b)
+    a, b, sending = await half_sent(make_store, 3)
     name = b.snapshot
     a.set_time(a.time_us[0] + 1)
     await a.redis.hset("meta", "run", "another run")
@@ -242,11 +243,7 @@ async def test_after_redis_was_started_again_it_begins_anew(make_store: MakeStor
 
 
 async def test_when_the_log_was_cut_short_meanwhile_it_begins_anew(make_store: MakeStore) -> None:
-    a, b = await make_store("A"), Receiver()
-    await put(a, *KEYS)
-    sending = sending_of(a)
-    for _ in range(3):
-        await exchange(sending, b)
+    a, b, sending = await half_sent(make_store, 3)
     name = b.snapshot
     await put(a, "one", "two", "three")
     await a.store.log.trim("A", len(KEYS) + 2, 1)
@@ -258,10 +255,7 @@ async def test_when_the_log_was_cut_short_meanwhile_it_begins_anew(make_store: M
 async def test_nothing_is_sent_while_this_node_merges_a_snapshot_itself(
     make_store: MakeStore,
 ) -> None:
-    a, b = await make_store("A"), Receiver()
-    await put(a, *KEYS)
-    sending = sending_of(a)
-    await exchange(sending, b)
+    a, b, sending = await half_sent(make_store, 1)
     await a.redis.hset("meta", "merging", "s1")
     assert await sending.part() is None
     await a.redis.hdel("meta", "merging")

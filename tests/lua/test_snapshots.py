@@ -137,6 +137,16 @@ async def test_another_snapshot_waits_until_the_first_is_silent_for_long(
     assert await a.redis.smembers("staging") == {b"s1", b"s2"}
 
 
+async def test_who_asks_to_go_on_with_a_snapshot_begins_none(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    assert await stage(a, Part("s1", "", "p2", 9)) == Kept("", ""), "it is not here any more"
+    assert not await a.redis.exists("snapshot", "staging")
+    await begun(a)
+    await stage(a, Part("s1", "p1", "", 9, (state("x", "B:1"),)))
+    assert await stage(a, Part("s1", "", "p2", 9)) == Kept("s1", "p1")
+    assert await stage(a, Part("s2", "", "p2", 9)) == Kept("s1", "p1")
+
+
 async def test_a_sender_that_begins_anew_does_not_wait_for_itself(make_store: MakeStore) -> None:
     """It does not go on with the first, so nothing would come of waiting for that."""
     a = await make_store("A")
