@@ -64,12 +64,18 @@ def _not_explained(evidence: Evidence) -> Iterator[str]:
     for name, other in evidence.done_as.items():
         dot = Dot.parse(name)
         if dot.actor not in losses or not losses[dot.actor].accepted:
-            # A node that is started when its clock has jumped by hours, and does not reach all
-            # others, takes what it has for an old copy.
-            if node_of(dot.actor) != evidence.plan.odd_clock:
+            if not _had_doubts(evidence, dot.actor, Dot.parse(other).actor):
                 yield f"{name} was done as {other}, and its node was not put back"
         elif dot.sequence <= losses[dot.actor].held:
             yield f"{name} was done again as {other}, and other disks had it"
+
+
+def _had_doubts(evidence: Evidence, before: str, after: str) -> bool:
+    """Whether the node whose clock jumps took what it had for an old copy between these names: it
+    does if it starts hours after its Redis was used last, and does not reach all others."""
+    return node_of(before) == evidence.plan.odd_clock and any(
+        is_later(one, before) and not is_later(one, after) for one in evidence.in_doubt
+    )
 
 
 def done_as(

@@ -38,6 +38,9 @@ _REWRITE = "auto-aof-rewrite-percentage"
 class _LostDisk:
     """A node is killed, its disk is another one, and it goes on under another name."""
 
+    _empties = False
+    """Whether nothing is put in its place."""
+
     def __init__(self, network: Network, places: Mapping[str, Place], strike: Strike) -> None:
         self._network = network
         self._place = places[strike.node]
@@ -64,7 +67,9 @@ class _LostDisk:
         self._held = max([received.get(self._actor, 0) for received in elsewhere])
         held = max([received.get(lane, 0) for received in elsewhere])
         kept = max(held, accepted)
-        self._losses.taken.append(Loss(self._place.node, lane, self._at_us, held, kept, accepted))
+        self._losses.taken.append(
+            Loss(self._place.node, lane, self._at_us, held, kept, accepted, self._empties)
+        )
         await until(self._nobody_has_seen_it)
 
     async def _nobody_has_seen_it(self) -> bool:
@@ -92,7 +97,9 @@ class _LostDisk:
         await until(all_have_it, CATCH_UP_MAX_S)
         if self._at_us:
             kept = wanted.get(self._actor, 0)
-            loss = Loss(self._place.node, self._actor, self._at_us, self._held, kept)
+            loss = Loss(
+                self._place.node, self._actor, self._at_us, self._held, kept, emptied=self._empties
+            )
             self._losses.keep(wanted)
             self._losses.taken.append(loss)
             await until(self._nobody_has_seen_it)
@@ -119,6 +126,8 @@ class LoseData(_LostDisk):
     Wires of the node are cut meanwhile, and still are when it starts. If all are, there are writes
     that no other disk has. What was on its way arrives, unless links refuse connections.
     """
+
+    _empties = True
 
     def __init__(self, network: Network, places: Mapping[str, Place], strike: Strike) -> None:
         super().__init__(network, places, strike)

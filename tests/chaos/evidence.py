@@ -57,8 +57,10 @@ class Evidence:
     timestamps: Mapping[str, int] = field(default_factory=dict)
     #: By node, what is in the sorted sets `keys`, `conflicts` and `expiring` of its Redis.
     listed: Mapping[str, Mapping[str, Set[str]]] = field(default_factory=dict)
-    #: The other name under which a deferred write was done, where its node was put back.
+    #: The other name under which a deferred write was done, where its node took another.
     done_as: Mapping[str, str] = field(default_factory=dict)
+    #: The names that nodes took since what they had might be an old copy, as they said.
+    in_doubt: Sequence[str] = ()
     #: The last write of each actor whose end was declared. In `clocks` such an actor goes so far.
     ends: Mapping[str, int] = field(default_factory=dict)
 

@@ -26,6 +26,7 @@ from tests.chaos.deferred import deferred_writes_were_done
 from tests.chaos.ends import within
 from tests.chaos.evidence import Evidence, Verdict
 from tests.chaos.expiring import what_expires_is_gone, what_has_expired_does_not_come_back
+from tests.chaos.losses import Loss
 from tests.chaos.lost import only_what_one_disk_had_is_lost
 from tests.chaos.plan import NEMESES
 from tests.checker.__main__ import told
@@ -169,6 +170,11 @@ def nodes_hold_the_same(evidence: Evidence) -> Verdict:
     return Verdict("nodes hold the same", what, problems)
 
 
+def _went_with(actor: str, loss: Loss) -> bool:
+    """Whether the node lost its log of that actor, one of its own, with the disk."""
+    return actor == loss.actor or (loss.emptied and not is_later(actor, loss.actor))
+
+
 def logs_are_short(evidence: Evidence) -> Verdict:
     """Soon after the last write no log is longer than it need be, and none has a gap (G9)."""
     plan = evidence.plan
@@ -179,10 +185,9 @@ def logs_are_short(evidence: Evidence) -> Verdict:
         problems += [f"{node} has {key}, and {clock}" for key in logs if key[4:] not in clock]
         for actor, last in clock.items():
             sequences = [sequence_of(id_) for id_, _ in logs.get(f"log:{actor}", [])]
-            # A merge lets the logs of others begin anew, but not those of the node itself, unless
-            # it had lost them with its disk.
-            is_own = node_of(actor) == node and all(
-                is_later(actor, loss.actor) for loss in evidence.losses if loss.node == node
+            # A merge lets the logs of others begin anew, but not those of the node itself.
+            is_own = node_of(actor) == node and not any(
+                loss.node == node and _went_with(actor, loss) for loss in evidence.losses
             )
             about = f"the log of {actor} at {node}"
             if not sequences:

@@ -32,7 +32,8 @@ class Loss:
     there for ever. Once the nodes had been healed they had those up to `kept`.
 
     Of a lane `held` is what others had. What it had given up to `accepted` was in that copy: it
-    must be there too, be it under another name.
+    must be there too, be it under another name. `emptied` says that there was no copy: all went
+    that the node had, also of its earlier names.
     """
 
     node: str
@@ -41,6 +42,7 @@ class Loss:
     held: int
     kept: int
     accepted: int = 0
+    emptied: bool = False
 
 
 def is_lane(actor: str) -> bool:

@@ -208,7 +208,7 @@ class ClockJump:
 
     async def proof(self) -> str:
         # What peers say may be of the jump before.
-        if not await self._has_jumped(True):
+        if not await self._is_off():
             return ""
         for other in self._others:
             skew_s = await self._skew_s(other)
@@ -218,13 +218,18 @@ class ClockJump:
 
     async def heal(self) -> None:
         self._place.nodes.set_clock(0)
-        # Not by what peers say: they may be cut off from it.
-        await until(lambda: self._has_jumped(False))
+        await until(self._is_right)
 
-    async def _has_jumped(self, wanted: bool) -> bool:
-        """Whether the node says that its clock is off, or right, as is wanted."""
+    async def _is_off(self) -> bool | None:
+        """Whether the node's clock is, by itself; None while it says nothing."""
         off_s = await self._place.clock_off_s()
-        return off_s is not None and (off_s / self._by_s > 0.5) is wanted
+        return None if off_s is None else off_s / self._by_s > 0.5
+
+    async def _is_right(self) -> bool:
+        """The node's clock is, by itself, and by whoever reaches it: all may be cut off from it."""
+        skews_s = [await self._skew_s(other) for other in self._others]
+        is_seen_off = any(s is not None and abs(s / self._by_s) > 0.5 for s in skews_s)
+        return not is_seen_off and await self._is_off() is False
 
     async def _skew_s(self, other: Place) -> float | None:
         peers = await other.peers()

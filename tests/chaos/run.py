@@ -12,6 +12,7 @@ What it does not know: how it is shown.
 
 import asyncio
 import contextlib
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,8 @@ _CALM_S = 3.0
 _POLL_S = 0.1
 #: What a node logs when it has merged a snapshot.
 _MERGED = "snapshot merged"
+#: What it logs when it takes another name, since what it has may be an old copy.
+_IN_DOUBT = re.compile(r"new incarnation +actor=(\S+) .*may be an old copy")
 #: What it logs only when it meets what nobody thought of, or doubts a guarantee.
 _COMPLAINTS = ("Traceback (most recent call last)", "[critical", "a guarantee is in doubt")
 
@@ -156,6 +159,11 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
             for stretch in one.stretches
         ],
         complaints=await asyncio.to_thread(_told, log_files, _COMPLAINTS),
+        in_doubt=[
+            found[1]
+            for line in await asyncio.to_thread(_told, log_files, ("new incarnation",))
+            if (found := _IN_DOUBT.search(line))
+        ],
         snapshots=Counter(
             line.partition(":")[0] for line in await asyncio.to_thread(_told, log_files, (_MERGED,))
         ),

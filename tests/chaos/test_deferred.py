@@ -59,10 +59,18 @@ def test_a_write_that_was_done_under_another_name_for_no_reason_is_found() -> No
     *others, lane = LOSSY.losses
     not_put_back = replace(lane, accepted=0)
     assert bad(replace(LOSSY, losses=[*others, not_put_back])) == {DEFERRED}
-    jumping = replace(LOSSY.plan, odd_clock="A")
-    assert not bad(replace(LOSSY, losses=[*others, not_put_back], plan=jumping))
     elsewhere = replace(lane, held=lane.accepted)
     assert DEFERRED in bad(replace(LOSSY, losses=[*others, elsewhere]))
+
+
+def test_a_node_whose_clock_jumps_may_take_another_name_for_no_other_reason() -> None:
+    *others, lane = LOSSY.losses
+    not_put_back = replace(LOSSY, losses=[*others, replace(lane, accepted=0)], in_doubt=["A~1"])
+    jumps, jumps_not = (replace(LOSSY.plan, odd_clock=node) for node in "AB")
+    assert not bad(replace(not_put_back, plan=jumps))
+    assert bad(replace(not_put_back, plan=jumps_not)) == {DEFERRED}
+    for other_time in ("A", "A~2", "B~1"):
+        assert bad(replace(not_put_back, plan=jumps, in_doubt=[other_time])) == {DEFERRED}
 
 
 def test_a_write_that_was_in_the_copy_may_not_be_lost() -> None:

@@ -292,20 +292,19 @@ def test_a_log_that_is_empty_is_found_where_no_merge_explains_it() -> None:
     assert not bad(with_logs(lambda logs: logs["B"].pop("log:A")))
 
 
-def test_whoever_has_lost_a_disk_has_lost_the_logs_of_all_that_it_was_until_then() -> None:
-    def without_log(actor: str, evidence: Evidence) -> set[str]:
-        logs = {
-            **LOSSY.logs,
-            "A": {k: v for k, v in LOSSY.logs["A"].items() if k != f"log:{actor}"},
-        }
-        return bad(replace(evidence, logs=logs))
+def test_whoever_was_left_nothing_has_lost_the_logs_of_all_that_it_was_until_then() -> None:
+    def lacking(log: str, last: str, *, emptied: bool) -> bool:
+        """Whether that log is missed where the disk was lost under the name `last`."""
+        logs = {**LOSSY.logs, "A": {k: v for k, v in LOSSY.logs["A"].items() if k != log}}
+        losses = [replace(loss, actor=last, emptied=emptied) for loss in LOSSY.losses]
+        return "logs are short" in bad(replace(LOSSY, logs=logs, losses=losses))
 
-    name = "logs are short"
-    assert name not in without_log("A", LOSSY)
-    assert name in without_log("A~1", LOSSY), "that is who writes since"
-    twice = replace(LOSSY, losses=[replace(loss, actor="A~1") for loss in LOSSY.losses])
-    assert name not in without_log("A", twice)
-    assert name not in without_log("A~1", twice)
+    for emptied in (False, True):
+        assert not lacking("log:A", "A", emptied=emptied)
+        assert lacking("log:A~1", "A", emptied=emptied), "that is who writes since"
+        assert not lacking("log:A~1", "A~1", emptied=emptied)
+    assert lacking("log:A", "A~1", emptied=False), "it was in the copy"
+    assert not lacking("log:A", "A~1", emptied=True)
 
 
 def test_a_log_of_somebody_who_is_in_no_clock_is_found() -> None:
