@@ -1,12 +1,13 @@
-"""What a lost disk leaves in lanes: what waits is done, or what it waits for is declared lost.
+"""What a lost disk leaves waiting: it is done, or what it waits for is declared lost.
 
 What it is: `until_lanes_are_clear`, what an operator does once all else is healed.
 
 What it assumes and guarantees: all nodes are there and have what any has, and nobody asks on who
-has seen what is lost. What waits for something lost has that declared lost, and then goes on, be it
-of an earlier incarnation itself. But while something waits in a lane, that lane's end is not
-declared: what has an earlier name there is done first, under whichever name. A declaration takes a
-node which reaches all others, so what is severed is not, meanwhile
+has seen what is lost. What waits for something lost has that declared lost: what is deferred goes
+on then, be it of an earlier incarnation itself, and what had overtaken what the disk had alone is
+given up. But while something waits in a lane, that lane's end is not declared: what has an earlier
+name there is done first, under whichever name. A declaration takes a node which reaches all others,
+so what is severed is not, meanwhile
 (docs/adr/0017-what-is-lost.md).
 
 What it does not know: what else is deferred all the time.
@@ -28,7 +29,7 @@ from tests.processes import until
 async def until_lanes_are_clear(
     network: Network, places: Sequence[Place], losses: Losses, within_s: float
 ) -> None:
-    """Nothing waits in the lane of an earlier incarnation, or for what is lost."""
+    """Nothing waits in the lane of an earlier incarnation, or anywhere for what is lost."""
     severed = places[0].nodes.plan.severed
 
     async def all_clear(*, declares: bool = True) -> bool:
@@ -52,11 +53,12 @@ async def until_lanes_are_clear(
 async def _left_at(place: Place, losses: Losses) -> tuple[set[str], set[str]] | None:
     """The lanes of earlier incarnations in which something waits at the node, and what is lost and
     waited for there; nothing if it does not say."""
-    status, waiting = await place.status(), await place.deferred()
+    status, waiting = await place.status(), await place.waiting()
     if status is None or status["actor"] is None or waiting is None:
         return None
-    lanes = {AppDot.parse(one["dot"]).actor for one in waiting}
-    dots = {dot for one in waiting for dot in one["waiting_for"]}
+    lanes = {AppDot.parse(one["dot"]).actor for one in waiting["deferred"]}
+    dots = {dot for one in waiting["deferred"] for dot in one["waiting_for"]}
+    dots |= {dot for one in waiting["writes"] for dot in one["waiting_for"]}
     lost = {dot for dot in dots if losses.has_taken(Dot.parse(dot))}
     return lanes - {lane_of(status["actor"])}, lost
 

@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 from app.local_nodes import HOST
 from app.server import is_ready
 from client import Lightcone, LightconeError, PeerStatus, Session, Status
-from client.shapes import DeferredWrite
+from client.shapes import Pending
 from tests.chaos.nodes import ChaosNodes
 from tests.contents import redis_contents, sequence_of
 from tests.processes import until
@@ -92,10 +92,10 @@ class Place:
         """`node` is a member, by a change that is made here. Raises LightconeError."""
         await self._stranger().add_member(node, url)
 
-    async def deferred(self) -> list[DeferredWrite] | None:
-        """What waits in the node's lanes, as far as it shows that; None while it says nothing."""
+    async def waiting(self) -> Pending | None:
+        """What waits at the node, as far as it shows that; None while it says nothing."""
         try:
-            return (await self._session.pending())["deferred"]
+            return await self._session.pending()
         except LightconeError:
             return None
 

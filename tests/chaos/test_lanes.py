@@ -1,0 +1,81 @@
+"""What an operator does for what waits when a disk is lost."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tests.chaos.lanes import until_lanes_are_clear
+from tests.chaos.losses import Loss, Losses
+from tests.chaos.place import Place
+from tests.chaos.proxy import Network
+
+SEVERED = (("A", "C"), ("C", "A"))
+LOST = Losses([Loss("C", "C", at_us=0, held=2, kept=2)])
+
+
+class FakePlace:
+    """A node where one write waits until what it waits for is declared lost."""
+
+    def __init__(self, kind: str, dot: str, waits_for: str) -> None:
+        self.nodes = SimpleNamespace(plan=SimpleNamespace(severed=SEVERED))
+        self.declared: list[str] = []
+        self._kind = kind
+        self._write = {"dot": dot, "waiting_for": [waits_for]}
+
+    async def status(self) -> Any:
+        return {"actor": "A"}
+
+    async def waiting(self) -> Any:
+        is_there = not set(self._write["waiting_for"]) & set(self.declared)
+        return {"writes": [], "deferred": [], self._kind: [self._write] if is_there else []}
+
+    async def declare_lost(self, dot: str) -> None:
+        self.declared.append(dot)
+
+
+class FakeNetwork:
+    """Wires that are severed, or not for a while."""
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+
+    async def mend(self, wires: object, *, refuses: bool) -> None:
+        assert wires == SEVERED and refuses
+        self.did.append("mend")
+
+    async def cut(self, wires: object, *, refuses: bool) -> None:
+        assert wires == SEVERED and refuses
+        self.did.append("cut")
+
+
+async def clear(place: FakePlace) -> list[str]:
+    """What was done to the network until all was clear."""
+    network = FakeNetwork()
+    places = [cast("Place", place)]
+    await until_lanes_are_clear(cast("Network", network), places, LOST, within_s=0.5)
+    return network.did
+
+
+@pytest.mark.parametrize(
+    ("kind", "dot"),
+    [("deferred", "A+:4"), ("writes", "B:7"), ("writes", "C:5")],
+    ids=["deferred", "another node's", "what overtook it"],
+)
+async def test_what_waits_for_what_is_lost_has_that_declared_lost(kind: str, dot: str) -> None:
+    place = FakePlace(kind, dot, "C:4")
+    assert await clear(place) == ["mend", "cut"]
+    assert place.declared == ["C:4"]
+
+
+async def test_what_waits_for_what_may_still_come_is_left_to_that() -> None:
+    place = FakePlace("writes", "C:2", "C:1")
+    assert await clear(place) == []
+    assert place.declared == []
+
+
+async def test_what_an_earlier_incarnation_deferred_is_waited_for() -> None:
+    place = FakePlace("deferred", "A~1+:4", "B:1")
+    with pytest.raises(AssertionError, match="never came true"):
+        await clear(place)
+    assert place.declared == []
