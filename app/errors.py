@@ -4,6 +4,9 @@
     ├── StartupError             the node cannot start: a setting, a port, a Redis is wrong
     ├── InvariantError           a guarantee is in doubt: the node must stop, not guess
     ├── LogTrimmed               a log does not go back as far as was asked for
+    ├── PeerError                an exchange with another node failed
+    │   ├── PeerUnreachable
+    │   └── PeerRefused
     └── RequestError             one request failed; `outcome` says whether it took effect
         ├── BadRequest           the caller's mistake, before anything was done
         │   ├── BadKey
@@ -412,6 +415,18 @@ class RedisUnavailable(RequestError):
         super().__init__(f"This node's Redis cannot serve the request: {said}. {became}")
         self.cause = cause
         self.outcome = outcome
+
+
+class PeerError(LightconeError):
+    """An exchange failed; whether the peer took the batch is not known, and need not be."""
+
+
+class PeerUnreachable(PeerError):
+    """The peer did not answer: down, cut off, or too slow."""
+
+
+class PeerRefused(PeerError):
+    """The peer answered, and did not take the batch: the message says why."""
 
 
 def listing(names: Sequence[object], most: int = 5) -> str:

@@ -16,8 +16,7 @@ from typing import Annotated, Final, cast
 
 import msgspec
 
-from app.errors import BadFault
-from app.peers import PeerUnreachable
+from app.errors import BadFault, PeerUnreachable
 from app.shapes import ShownFault
 from app.wire import Answer, Batch
 

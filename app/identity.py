@@ -18,11 +18,10 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from app import codec, incarnation, metrics
-from app.errors import InvariantError, NotReady, RedisUnavailable, StartupError
+from app.errors import InvariantError, NotReady, PeerError, RedisUnavailable, StartupError
 from app.incarnation import Evidence, Remembered
 from app.keys import LAYOUT, Keys
 from app.log import get_logger
-from app.peers import PeerError
 from app.progress import Progress
 from app.redis_link import run_of, took_over, translated
 from app.scripts import Scripts

@@ -11,10 +11,10 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from app.addresses import is_node_id
+from app.errors import PeerUnreachable
 from app.identity import Ask
 from app.log import get_logger
 from app.members import Members
-from app.peers import PeerUnreachable
 from app.replication import Link, Tools
 from app.wire import Answer
 

@@ -1,13 +1,12 @@
-"""A node, put together: the only place that names the concrete parts. It reads like a recipe.
+"""A worker, put together: the only place that names the concrete parts. It reads like a recipe.
 
-`claim_redis` is done once per start of a node, `run_worker` by each of its workers.
+Assumes that the node's Redis was claimed (`claim.py`) when its supervisor started.
 """
 
 import asyncio
 import os
 import random
 import socket
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,10 +20,10 @@ from app import http_server, identity, redis_check, redis_link, redis_url
 from app.backup import Backups
 from app.board import SETTINGS, Board
 from app.buffer import PendingBuffer
+from app.claim import new_birth, wall_clock_us
 from app.config import Config
 from app.context import Contexts
 from app.deferred import DeferredWrites
-from app.errors import InvariantError, RedisUnavailable, StartupError
 from app.existence import Existence
 from app.expiry import remove_expired
 from app.former_lanes import FormerLanes
@@ -53,62 +52,11 @@ from app.watching import Watching
 
 log = get_logger(__name__)
 
-_REDIS_COMES_WITHIN_S = 20.0
-"""How long a node that starts waits for a Redis that starts beside it, or loads its data."""
-
-
-def wall_clock_us() -> int:
-    """Microseconds since 1970, by this machine's clock."""
-    return time.time_ns() // 1000
-
-
-def new_birth(now_us: int, rng: random.Random) -> str:
-    """A name for a new Redis that no other has had."""
-    return f"{now_us:x}-{rng.randrange(16**8):08x}"
-
-
-async def claim_redis(config: Config) -> None:
-    """The Redis of `config` is fit to keep the guarantees, and this node's.
-
-    Raises StartupError.
-    """
-    assert config.redis_url is not None
-    redis = redis_link.connect(config.redis_url, config.redis_timeout_ms)
-    try:
-        async with asyncio.timeout(_REDIS_COMES_WITHIN_S):
-            await redis_check.until_it_answers(redis)
-        await redis_check.check(redis, config.fsync)
-        birth = new_birth(wall_clock_us(), random.Random())
-        scripts = Scripts(redis, Keys.of(redis))
-        await identity.claim(scripts, config.node_id, birth)
-        await identity.check_logs(scripts)
-    except InvariantError as error:
-        raise StartupError(f"REDIS_URL: {error}.") from error
-    except (RedisUnavailable, TimeoutError) as error:
-        cause = error.cause if isinstance(error, RedisUnavailable) else "it does not answer"
-        raise StartupError(
-            f"REDIS_URL: the Redis at {redis_url.shown(config.redis_url)} cannot be used: {cause}"
-        ) from error
-    finally:
-        await redis.aclose()
-
 
 class Connect(Protocol):
     """Makes a client for the Redis at `url`, as `redis_link.connect` does."""
 
     def __call__(self, url: str, timeout_ms: int, admits: Admits | None = None, /) -> Redis: ...
-
-
-async def rest(config: Config) -> None:
-    """All workers have ended, and the node's Redis knows it, if it answers."""
-    assert config.redis_url is not None
-    redis = redis_link.connect(config.redis_url, config.redis_timeout_ms)
-    try:
-        await identity.rest(redis, Keys.of(redis))
-    except RedisUnavailable as error:
-        log.warning("redis does not know that the node rests", cause=error.cause)
-    finally:
-        await redis.aclose()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 
 from app import compression, wire
-from app.errors import BadBatch, BadSignature, LightconeError
+from app.errors import BadBatch, BadSignature, PeerRefused, PeerUnreachable
 from app.incarnation import former
 from app.vector_clock import NOTHING, VectorClock
 from app.wire import Answer, Batch
@@ -26,18 +26,6 @@ SIGNATURE_HEADER: Final = "Cluster-Signature"
 OTHER_BASE: Final = "urn:lightcone:other-base"
 _ANSWER_MAX_BYTES: Final = 1024 * 1024
 """An answer holds three clocks: this is room for ten thousand actors."""
-
-
-class PeerError(LightconeError):
-    """An exchange failed; whether the peer took the batch is not known, and need not be."""
-
-
-class PeerUnreachable(PeerError):
-    """The peer did not answer: down, cut off, or too slow."""
-
-
-class PeerRefused(PeerError):
-    """The peer answered, and did not take the batch: the message says why."""
 
 
 class Exchange(Protocol):

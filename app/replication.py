@@ -24,13 +24,13 @@ from typing import Final
 from app.board import Board, PeerReport
 from app.bounded_read import read_about
 from app.config import Config
-from app.errors import InvariantError, LogTrimmed, RedisUnavailable
+from app.errors import InvariantError, LogTrimmed, PeerError, RedisUnavailable
 from app.faults import HEALTHY, Fault, FaultyLink
 from app.identity import Identity
 from app.kv_store import KVStore
 from app.log import get_logger
 from app.members import Members
-from app.peers import Exchange, PeerError
+from app.peers import Exchange
 from app.progress import Progress
 from app.relay import PeerView
 from app.snapshot import Kept, Part

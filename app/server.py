@@ -10,7 +10,8 @@ SO_REUSEPORT each worker has a queue of its own, which is lost with it.) No work
 supervisor: its standard input ends, and so does it. SIGTERM and SIGINT stop the node cleanly: what
 is in flight is finished, then the workers end, then Redis; a second signal ends all at once.
 
-What it does not know: keys, clocks, HTTP. `node.run_worker` serves; here is only who runs it.
+What it does not know: keys, clocks, HTTP. `node.run_worker` serves; here is only who runs it. A
+supervisor does not even import that, and is up sooner.
 
 Where the idea is from: the pre-fork servers (gunicorn's arbiter) and Erlang's supervisors.
 """
@@ -27,7 +28,7 @@ import tempfile
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
-from app import log, metrics, node
+from app import claim, log, metrics
 from app.config import Config
 from app.embedded_redis import EmbeddedRedis
 from app.errors import InvariantError, StartupError
@@ -105,7 +106,7 @@ class _Supervisor:
             cleanup.push_async_callback(self._redis.stop)
             redis_url = self._redis.url
         self._config = self._config.model_copy(update={"port": port, "redis_url": redis_url})
-        await node.claim_redis(self._config)
+        await claim.claim_redis(self._config)
         cleanup.push_async_callback(self._rest)
         try:
             # Only now, so that until then clients are refused at once and try another node.
@@ -116,7 +117,7 @@ class _Supervisor:
 
     async def _rest(self) -> None:
         if self._exit_code == 0:  # else the state is in doubt, and is not to be vouched for
-            await node.rest(self._config)
+            await claim.rest(self._config)
 
     async def _keep_workers(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -240,6 +241,8 @@ async def _serve(config: Config, sockets: list[socket.socket]) -> None:
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, begin_to_stop)
     _when_standard_input_ends(begin_to_stop)
+    from app import node  # here, for a supervisor does without
+
     await node.run_worker(config, sockets, stop)
 
 

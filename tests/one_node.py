@@ -22,9 +22,10 @@ from aiohttp.test_utils import RawTestServer, TestClient
 from yarl import URL
 
 from app import node, wire
+from app.claim import wall_clock_us
 from app.config import Config
+from app.errors import PeerUnreachable
 from app.interface import Handler, Interface
-from app.peers import PeerUnreachable
 from app.vector_clock import VectorClock
 from app.wire import Answer, Batch
 from app.write import Put, Write
@@ -71,7 +72,7 @@ async def node_a(redis_url: str, *, actor: str = "A", **settings: Any) -> AsyncI
 
 @asynccontextmanager
 async def new_node_a(
-    redis_url: str, *, now_us: Callable[[], int] = node.wall_clock_us, **settings: Any
+    redis_url: str, *, now_us: Callable[[], int] = wall_clock_us, **settings: Any
 ) -> AsyncIterator[Client]:
     """Node A serves, and its Redis is as the test has made it."""
     config = Config(node_id="A", peers=PEERS, redis_url=redis_url, **settings)

@@ -16,8 +16,8 @@ from redis.asyncio import Redis
 
 from app import wire
 from app.config import Config
+from app.errors import PeerUnreachable
 from app.node import World, worker
-from app.peers import PeerUnreachable
 from app.vector_clock import Dot
 from app.wire import Answer, Batch
 from tests.conftest import begin_at

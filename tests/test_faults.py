@@ -10,9 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.errors import BadFault
+from app.errors import BadFault, PeerRefused, PeerUnreachable
 from app.faults import HEALTHY, Fault, FaultyLink, fault_text, parse_fault
-from app.peers import PeerRefused, PeerUnreachable
 from app.vector_clock import Dot, VectorClock
 from app.wire import Answer, Batch
 from app.write import Delete, Write

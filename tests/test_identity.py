@@ -10,10 +10,9 @@ import pytest
 import structlog
 
 from app import identity, redis_link
-from app.errors import InvariantError, NotReady, RedisUnavailable, StartupError
+from app.errors import InvariantError, NotReady, PeerUnreachable, RedisUnavailable, StartupError
 from app.identity import Ask, Identity
 from app.keys import Keys
-from app.peers import PeerUnreachable
 from app.progress import Progress
 from app.redis_link import run_of
 from app.scripts import Scripts

@@ -18,10 +18,10 @@ from redis.asyncio import Redis
 from app import wire
 from app.board import Board
 from app.config import Config
+from app.errors import PeerRefused, PeerUnreachable
 from app.links import Links
 from app.members import Members
 from app.node import World, worker
-from app.peers import PeerRefused, PeerUnreachable
 from app.replication import Tools
 from app.wire import Answer, Batch
 from tests.conftest import MakeStore, begin_at

@@ -18,12 +18,12 @@ from typer.testing import CliRunner, Result
 
 from app import node, wire
 from app.board import Board, PeerReport
+from app.claim import wall_clock_us
 from app.config import Config
-from app.errors import LogTrimmed, NotLost
+from app.errors import LogTrimmed, NotLost, PeerUnreachable
 from app.keys import end_key
 from app.losses import Losses
 from app.lost import Loss
-from app.peers import PeerUnreachable
 from app.vector_clock import SEQUENCE_MAX, VectorClock
 from app.wire import Answer, Batch
 from app.write import Put, Write
@@ -55,7 +55,7 @@ class Peers:
         if clock is None:
             raise PeerUnreachable(f"{peer} is away")
         received = clock.merge(self.waiting[peer])
-        now_us = node.wall_clock_us()
+        now_us = wall_clock_us()
         return Answer(peer, clock, received, VectorClock(), 0, 0, 0, 0, now_us, batch.birth)
 
     async def heard(self, redis_url: str) -> None:

@@ -12,9 +12,6 @@ import pytest
 from redis import Redis as BlockingRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from app import node
-from app.config import Config
-from app.errors import StartupError
 from app.redis_program import find_redis_server
 from app.vector_clock import VectorClock
 from app.write import Put
@@ -157,16 +154,6 @@ async def test_scripts_that_redis_forgot_are_no_matter(own_redis: OwnRedis) -> N
             redis.script_flush()
         assert await put(client, "lunch", b"one?") == "lc1;A:2"
         assert (await replicated(client, put_by(Node("B"), "tea", b"five"))).applied == 1
-
-
-async def test_a_redis_that_does_not_come_is_named_without_its_password(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(node, "_REDIS_COMES_WITHIN_S", 0.1)
-    config = Config(node_id="A", redis_url="redis://user:hunter2@127.0.0.1:1/3")
-    with pytest.raises(StartupError, match=r"REDIS_URL: .*127\.0\.0\.1:1.* cannot be used") as told:
-        await node.claim_redis(config)
-    assert "hunter2" not in str(told.value)
 
 
 async def test_under_an_emptied_redis_a_node_goes_on_as_another_incarnation(

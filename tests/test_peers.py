@@ -12,15 +12,8 @@ from aiohttp.test_utils import TestServer
 
 from app import wire
 from app.compression import unpacked
-from app.errors import BadSignature, OtherBase
-from app.peers import (
-    SIGNATURE_HEADER,
-    HttpExchange,
-    PeerError,
-    PeerRefused,
-    PeerUnreachable,
-    Signer,
-)
+from app.errors import BadSignature, OtherBase, PeerError, PeerRefused, PeerUnreachable
+from app.peers import SIGNATURE_HEADER, HttpExchange, Signer
 from app.vector_clock import Dot, VectorClock
 from app.wire import Answer, Batch
 from app.write import Put, Write

@@ -12,9 +12,10 @@ import pytest
 
 from app.board import Board, PeerReport
 from app.config import Config
+from app.errors import PeerRefused, PeerUnreachable
 from app.faults import HEALTHY, Fault
 from app.members import Members
-from app.peers import Exchange, PeerRefused, PeerUnreachable
+from app.peers import Exchange
 from app.replication import Link, Tools
 from app.snapshot import Kept, Part
 from app.snapshot_reading import SnapshotReader

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.peers import PeerUnreachable
+from app.errors import PeerUnreachable
 from app.snapshot import Part
 from app.under_way import _LATELY, _LONG_S, _MOST, UnderWay
 from app.vector_clock import Dot, VectorClock

@@ -29,9 +29,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from app import wire
-from app.errors import BadBatch
+from app.errors import BadBatch, PeerRefused, PeerUnreachable
 from app.interface import Interface
-from app.peers import Bases, Exchange, PeerRefused, PeerUnreachable, Signer, raise_for
+from app.peers import Bases, Exchange, Signer, raise_for
 from app.wire import Answer, Batch
 from tests.simulation.plan import FINE, Weather
 from tests.simulation.storage import Life
