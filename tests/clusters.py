@@ -21,6 +21,8 @@ from tests.processes import until, until_equal_clocks
 
 SHARED_KEYS = 5
 CLIENTS_PER_NODE = 2
+#: Between a client's writes: enough to be in the middle of something, and no more.
+PAUSE_S = 0.01
 
 
 # --- clients --------------------------------------------------------------------------------------
@@ -150,7 +152,8 @@ class Load:
                             self.repeated.append(dot)
                         self.acknowledged[dot] = (key, str(number))
             except (aiohttp.ClientError, TimeoutError):
-                await asyncio.sleep(0.01)  # killed under us: the outcome is unknown
+                pass  # killed under us: the outcome is unknown
+            await asyncio.sleep(PAUSE_S)
 
 
 @asynccontextmanager

@@ -393,14 +393,14 @@ def run(make_redis: MakeRedis, how: settings) -> None:
 
 
 def test_three_nodes_do_what_their_twins_do() -> None:
-    run(in_process, effort(80))
+    run(in_process, effort(40))
 
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_three_nodes_on_a_real_redis_do_what_their_twins_do(
     name: str, redis_sockets: dict[str, Path]
 ) -> None:
-    run(real(redis_sockets[name]), effort(60))
+    run(real(redis_sockets[name]), effort(30))
 
 
 #: Those of the scripts that keep most guarantees; the rest needs more around it than a store, or

@@ -19,6 +19,8 @@ from tests.processes import until
 from tests.redis_processes import RedisProcess
 
 CLIENTS = 3
+#: Between a client's writes: enough to be in the middle of one, and little to compare afterwards.
+PAUSE_S = 0.02
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Writers:
     async def _client(self) -> None:
         while not self._stop.is_set():
             await self.write()
+            await asyncio.sleep(PAUSE_S)
 
     def stop(self) -> None:
         self._stop.set()
@@ -82,10 +85,9 @@ async def writing(*all_writers: Writers) -> AsyncIterator[None]:
 async def held(redis: RedisProcess, pattern: str) -> dict[str, Any]:
     """What it holds under the pattern."""
     with redis.client() as admin:
-        keys = sorted(admin.keys(pattern))
+        keys = [key for key in admin.keys(pattern) if not key.startswith(b"kv:filling-")]
         kinds = {key: admin.type(key) for key in keys}
         return {
             key.decode(): admin.xrange(key) if kinds[key] == b"stream" else admin.hgetall(key)
-            for key in keys
-            if not key.startswith(b"kv:filling-")
+            for key in sorted(keys)
         }

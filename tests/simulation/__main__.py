@@ -29,7 +29,7 @@ from tests.simulation.cluster import Result, simulate
 from tests.simulation.plan import PROFILES, plan_for
 from tests.simulation.shrink import TRIES_MAX, shrink
 
-_SEEDS_AT_ONCE = 10
+_SEEDS_AT_ONCE = 4
 _SEEDS_PER_POOL = 1000
 
 

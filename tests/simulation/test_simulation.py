@@ -1,12 +1,14 @@
 """Two hundred clusters on virtual time: nothing is wrong in any, and a seed repeats exactly."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -71,30 +73,32 @@ def test_what_a_seed_once_found_stays_mended(seed: int, profile: str | None) -> 
     assert not outcomes.failures, _how_to_see(outcomes.failures)
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_a_seed_repeats_exactly_byte_for_byte_in_any_process(profile: str) -> None:
-    seed = 1000 + PROFILES.index(profile)
+def test_a_seed_repeats_exactly_byte_for_byte_in_any_process() -> None:
+    """Whatever the process was begun with, and whatever else it has done before."""
 
-    def trace(hash_seed: str) -> bytes:
-        return subprocess.run(
+    def traces(hash_seed: str, profiles: Sequence[str]) -> dict[str, str]:
+        told = subprocess.run(
             [
                 *(sys.executable, "-c"),
-                "import sys; from tests.simulation.plan import plan_for;"
+                "import json, sys; from tests.simulation.plan import plan_for;"
                 "from tests.simulation.cluster import simulate;"
-                "sys.stdout.write(simulate(plan_for(int(sys.argv[1]), sys.argv[2])).trace)",
-                *(str(seed), profile),
+                "print(json.dumps({profile: simulate(plan_for(1000 + number, profile)).trace"
+                " for number, profile in enumerate(sys.argv[1:])}))",
+                *profiles,
             ],
             cwd=ROOT,
             env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             check=True,
         ).stdout
+        found: dict[str, str] = json.loads(told)
+        return found
 
-    first = trace("1")
-    assert first.count(b"\n") > 20
-    assert trace("2") == first
-    # Nor does it matter what else was run before in the same process.
-    assert simulate(plan_for(seed, profile)).trace.encode() == first
+    first = traces("1", PROFILES)
+    assert all(trace.count("\n") > 20 for trace in first.values())
+    assert traces("2", PROFILES) == first
+    for number, profile in reversed([*enumerate(PROFILES)]):
+        assert simulate(plan_for(1000 + number, profile)).trace == first[profile]
 
 
 async def test_a_simulation_leaves_nothing_behind_in_its_process() -> None:
