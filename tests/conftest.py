@@ -1,5 +1,6 @@
 """What several tests need: a Redis, of two kinds, and nodes' stores on top of it."""
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -35,6 +36,10 @@ from app.write import Put, Write
 from tests import effort  # noqa: F401 (registers the profile that `make fuzz` chooses)
 
 DATABASES = 16
+
+# Nodes under test speak no TLS. To read the system's certificates, as aiohttp does when it is
+# imported, is a tenth of what it takes to start a process, and most tests start several.
+os.environ.setdefault("SSL_CERT_FILE", os.devnull)
 
 
 @contextmanager

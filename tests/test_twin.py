@@ -33,7 +33,7 @@ from app.snapshot_sending import SnapshotSending
 from app.vector_clock import Dot, VectorClock
 from app.write import TTL_MAX_S, Delete, Operation, Put, Write, microseconds
 from tests.conftest import SERVERS
-from tests.effort import effort, time_enough
+from tests.effort import effort, time_enough, tries_harder
 from tests.model import Node
 from tests.mutations.hunt import mutated
 from tests.mutations.mutations import MUTATIONS, Mutation
@@ -415,7 +415,21 @@ BREAKS = [
 ]
 
 
-@pytest.mark.parametrize("mutation", BREAKS, ids=lambda mutation: mutation.name)
+#: Those that take the most attempts: they are left to `make fuzz`, and to the simulation.
+RARE = {
+    "delete's trace forgotten when a key is born",
+    "the trace of what expired is forgotten beside its siblings",
+    "every write is taken to follow the one before it in its batch",
+    "deferred write visible early",
+}
+LOOKED_FOR = [m for m in BREAKS if m.name not in RARE or tries_harder()]
+
+
+def test_what_is_called_rare_is_there() -> None:
+    assert {m.name for m in BREAKS} >= RARE
+
+
+@pytest.mark.parametrize("mutation", LOOKED_FOR, ids=lambda mutation: mutation.name)
 def test_a_broken_script_is_told_from_its_twin(
     mutation: Mutation, redis_socket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
