@@ -25,5 +25,13 @@ FOUND: Final[dict[tuple[int, str | None], str]] = {
         6335,
         None,
     ): "the simulation ended when a node had just told the others what its settings name",
+    (
+        20627,
+        None,
+    ): "the oracle knew nothing of a snapshot that was whole when its sender lost its disk",
+    (
+        20879,
+        None,
+    ): "the oracle missed after a power cut what had been deferred, and lost with a disk",
 }
 """(seed, profile) -> what it found."""

@@ -292,6 +292,13 @@ class Oracle:
         for actor in clock.beyond(twin.clock):
             self._firsts[twin.name][actor] = clock[actor] + 1
         twin.merge(w for w in self.living() if clock.covers(w.dot))
+        # The snapshot was whole here when its sender lost its disk, and with it what nobody had.
+        came_home = clock.beyond(twin.clock)
+        twin.merge(
+            self.writes[dot]
+            for dot in sorted(self._gone)
+            if came_home.covers(dot) and dot in self.writes and not twin.clock.covers(dot)
+        )
         if twin.clock != clock:
             raise Violation("G4", f"{twin.name} merged up to {clock}, which nobody wrote")
 
@@ -313,7 +320,7 @@ class Oracle:
         self._firsts[node].clear()
         self._note_waiting(node, data)
         with _violations():
-            self.promises.went_back(node, twin, data)
+            self.promises.went_back(node, twin, data, self._gone)
         if not self._clients_only and not _is_merging(data):
             keys = {operation.key for write in lost for operation in write.operations}
             self._check_state(twin, data, keys | self._note_removed(twin, data, keys))

@@ -10,7 +10,7 @@ session had when its write was accepted it knows from the oracle, and not from t
 What it does not know: which node should do what when.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -85,11 +85,16 @@ class Promises:
         if write.dot not in self.waits.get(node, {}):
             raise Broken("G4", f"{node} made {write.dot}, which nobody was promised")
 
-    def went_back(self, node: str, holder: Holder, data: Mapping[bytes, Any]) -> None:
-        """The node has lost what nobody was told of. Raises Broken."""
+    def went_back(
+        self, node: str, holder: Holder, data: Mapping[bytes, Any], gone: Container[Dot]
+    ) -> None:
+        """The node has lost what nobody was told of; what is `gone` it lost before, with its disk.
+
+        Raises Broken.
+        """
         self._forget(node, data)
         for dot in self._of(node):
-            if not self._is_kept(dot, [holder]):
+            if dot not in gone and not self._is_kept(dot, [holder]):
                 raise Broken("G3", f"{dot} was accepted, and lost in a power cut of {node}")
 
     def lost_disk(
