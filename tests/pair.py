@@ -244,12 +244,14 @@ class Pair:
 
     async def take_part(
         self, sender: "Pair", sending: SnapshotSending, dies_after_keys: int | None = None
-    ) -> None:
+    ) -> bool:
         """The next part of the sender's snapshot comes, as it travels; after the last all of it
-        is merged, by a worker that begins anew if the one before has died after so many keys."""
+        is merged, by a worker that begins anew if the one before has died after so many keys.
+
+        Returns whether it was the last."""
         part = await sending.part()
         if part is None:
-            return
+            return False
         twin, worker = self.twin, self.workers[0]
         body = wire.encode_batch(Batch("sender", "receiver", VectorClock(), (), part=part))
         part = wire.decode_batch(body).part
@@ -259,7 +261,7 @@ class Pair:
         assert is_complete == (part.cut is not None and held == Kept(part.snapshot, part.name))
         if part.cut is None or not is_complete:
             await worker.receiving.tidy()
-            return
+            return False
         await sending.end()
         assert part.cut.clock == sender.twin.clock
         for actor in part.cut.clock.beyond(twin.clock):
@@ -276,6 +278,7 @@ class Pair:
         stored = {key: await self._dots(key) for _, key in removed}
         twin.removed |= {(dot, key) for dot, key in removed if dot not in stored[key]}
         twin.receive(())
+        return True
 
     async def _merge_and_die(self, snapshot: str, count: int) -> None:
         scripts = SnapshotScripts(self.redis, self.keys)

@@ -267,17 +267,18 @@ class ThreeNodes(RuleBasedStateMachine):
             self._runner.run(pair.receive(0, writes))
         if sender != receiver:
             for _ in range(3 + 4 * len(KEYS)):
-                self._runner.run(self._send_part(sender, receiver, 150, dies_after_keys))
+                if self._runner.run(self._send_part(sender, receiver, 150, dies_after_keys)):
+                    return
 
     async def _send_part(
         self, sender: str, receiver: str, part_max_bytes: int, dies_after_keys: int | None = None
-    ) -> None:
+    ) -> bool:
         source = self._pairs[sender]
         sending = self._sending.get((sender, receiver))
         if sending is None:
             sending = source.sending_to(receiver, part_max_bytes)
             self._sending[sender, receiver] = sending
-        await self._pair(receiver).take_part(source, sending, dies_after_keys)
+        return await self._pair(receiver).take_part(source, sending, dies_after_keys)
 
     @rule(sender=nodes, receiver=nodes)
     def worker_dies_while_it_sends_a_snapshot(self, sender: str, receiver: str) -> None:
