@@ -33,10 +33,5 @@ def time_enough() -> pytest.MarkDecorator:
     return pytest.mark.timeout(_TIMEOUT_S * _times())
 
 
-def tries_harder() -> bool:
-    """Whether the profile asks for more than usual."""
-    return _times() > 1
-
-
 def _times() -> int:
     return max(1, settings().max_examples // _NORMAL)

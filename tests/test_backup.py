@@ -15,7 +15,7 @@ from tests.processes import until_equal_clocks
 
 pytestmark = pytest.mark.timeout(300)
 
-SMALL_PARTS = {"BATCH_MAX_BYTES": "3000"}
+SMALL_PARTS = {"BATCH_MAX_BYTES": "3000", "WORKERS": "2"}
 
 
 KEYS = [f"key-{n}" for n in range(150)]

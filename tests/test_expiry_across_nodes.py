@@ -15,7 +15,7 @@ from tests.processes import until, until_equal_clocks
 
 pytestmark = pytest.mark.timeout(300)
 
-QUICK = {"EXPIRY_MS": "50"}
+QUICK = {"EXPIRY_MS": "50", "WORKERS": "2"}
 SHORT_LOGS = {
     **{**QUICK, "LOG_MAX_ENTRIES": "20", "LOG_MIN_ENTRIES": "5", "TRIM_MS": "50"},
     **{"BATCH_MAX_BYTES": "2000", "RETRY_MAX_MS": "100", "HEARTBEAT_MS": "100"},

@@ -54,7 +54,7 @@ async def answer_of(http: aiohttp.ClientSession, url: str) -> int:
 async def test_a_node_joins_under_load_and_is_ready_with_all_that_was_there(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
-    env = {"CLUSTER_SECRET": "not a secret in a test"}
+    env = {"WORKERS": "2", "CLUSTER_SECRET": "not a secret in a test"}
     async with Growing(tmp_path, env=env) as cluster, under_load(cluster, http) as load:
         await load.progress(300)
         before = list(load.acknowledged)

@@ -19,7 +19,7 @@ from tests.processes import until, until_equal_clocks
 
 pytestmark = pytest.mark.timeout(300)
 
-KILLS = 5
+KILLS = 10
 SHORT_LOGS = {
     **{"LOG_MAX_ENTRIES": "20", "LOG_MIN_ENTRIES": "5", "TRIM_MS": "50"},
     # Small parts, so that a snapshot has many.
@@ -176,7 +176,7 @@ async def test_nodes_that_only_a_third_connects_keep_no_logs_for_each_other(
 async def test_killed_at_any_moment_of_a_snapshot_it_goes_on_or_begins_anew(
     tmp_path: Path, http: aiohttp.ClientSession, victim: str
 ) -> None:
-    """With everything that the victim is made of, at moments that chance picks."""
+    """Ten times, with everything that the victim is made of, at moments that chance picks."""
     rng = random.Random(victim)
     async with (
         LocalCluster(tmp_path, env=SHORT_LOGS, nodes=2) as cluster,

@@ -32,8 +32,9 @@ from app.errors import InvariantError, RedisUnavailable
 from app.snapshot_sending import SnapshotSending
 from app.vector_clock import Dot, VectorClock
 from app.write import TTL_MAX_S, Delete, Operation, Put, Write, microseconds
+from tests.compiled_lua import compile_once
 from tests.conftest import SERVERS
-from tests.effort import effort, time_enough, tries_harder
+from tests.effort import effort, time_enough
 from tests.model import Node
 from tests.mutations.hunt import mutated
 from tests.mutations.mutations import MUTATIONS, Mutation
@@ -377,7 +378,9 @@ class ThreeNodes(RuleBasedStateMachine):
 
 
 def in_process(_number: int) -> Redis:
-    redis: Redis = FakeAsyncRedis(server=FakeServer())
+    server = FakeServer()
+    compile_once(server)
+    redis: Redis = FakeAsyncRedis(server=server)
     return redis
 
 
@@ -394,14 +397,14 @@ def run(make_redis: MakeRedis, how: settings) -> None:
 
 
 def test_three_nodes_do_what_their_twins_do() -> None:
-    run(in_process, effort(40))
+    run(in_process, effort(80))
 
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_three_nodes_on_a_real_redis_do_what_their_twins_do(
     name: str, redis_sockets: dict[str, Path]
 ) -> None:
-    run(real(redis_sockets[name]), effort(30))
+    run(real(redis_sockets[name]), effort(60))
 
 
 #: Those of the scripts that keep most guarantees; the rest needs more around it than a store, or
@@ -416,21 +419,7 @@ BREAKS = [
 ]
 
 
-#: Those that take the most attempts: they are left to `make fuzz`, and to the simulation.
-RARE = {
-    "delete's trace forgotten when a key is born",
-    "the trace of what expired is forgotten beside its siblings",
-    "every write is taken to follow the one before it in its batch",
-    "deferred write visible early",
-}
-LOOKED_FOR = [m for m in BREAKS if m.name not in RARE or tries_harder()]
-
-
-def test_what_is_called_rare_is_there() -> None:
-    assert {m.name for m in BREAKS} >= RARE
-
-
-@pytest.mark.parametrize("mutation", LOOKED_FOR, ids=lambda mutation: mutation.name)
+@pytest.mark.parametrize("mutation", BREAKS, ids=lambda mutation: mutation.name)
 def test_a_broken_script_is_told_from_its_twin(
     mutation: Mutation, redis_socket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,7 +62,7 @@ def test_a_tiny_run_measures_everything_it_says(tmp_path: Path) -> None:
         (
             "growth",
             (
-                *("--nodes", "4", "--keys", "1100", "--waiting", "200", "--writes", "1000"),
+                *("--nodes", "4", "--keys", "1500", "--waiting", "200", "--writes", "5000"),
                 *("--seconds", "0.2", "--warm-up", "0.1", "--connections", "4"),
             ),
             6,

@@ -262,7 +262,7 @@ async def test_what_no_node_says_is_not_handed_on(a: FakeNode) -> None:
 @pytest.mark.timeout(300)
 async def test_a_watch_outlives_its_nodes(tmp_path: Path) -> None:
     """Nodes are stopped and killed, one after the other, and the watcher is told everything."""
-    async with LocalCluster(tmp_path, env=WHOLE_LOGS) as cluster:
+    async with LocalCluster(tmp_path, env={"WORKERS": "2", **WHOLE_LOGS}) as cluster:
         urls = list(cluster.urls.values())
         async with Lightcone(urls, timeout_s=60, patience_s=5) as kv:
             load = Load(kv, cluster.urls, "watched")

@@ -20,7 +20,7 @@ from typing import Final
 from tests.mutations.mutations import Mutation
 
 ROOT: Final = Path(__file__).parents[2]
-_COPIED: Final = ("app", "tests/simulation", "tests/model.py")
+_COPIED: Final = ("app", "tests/simulation", "tests/model.py", "tests/compiled_lua.py")
 _RUN: Final = """
 import json, os, signal, sys
 from tests.simulation.batch import run_seeds

@@ -216,11 +216,10 @@ async def unsynced_write(it: Powered, node: str) -> AsyncIterator[None]:
 
 
 async def test_what_is_no_command_is_refused_in_words_and_can_be_taken_away(
-    tmp_path: Path, library: Path, rng: random.Random
+    tmp_path: Path, library: Path, program: RedisServer, rng: random.Random
 ) -> None:
     """Some file systems leave something else in the place of what was not synced. Redis cannot
     tell that from a damaged disk, and so a person has to look, as docs/redis.md says."""
-    program = find_redis_server()
     async with powered(tmp_path, library, program, rng) as it:
         for way in SPOILT:
             async with unsynced_write(it, "A"):
@@ -250,9 +249,8 @@ async def fix(program: RedisServer, file: Path) -> None:
 
 
 async def test_with_everysec_the_newest_acknowledged_writes_are_lost_and_no_others(
-    tmp_path: Path, library: Path, rng: random.Random
+    tmp_path: Path, library: Path, program: RedisServer, rng: random.Random
 ) -> None:
-    program = find_redis_server()
     async with powered(tmp_path, library, program, rng, fsync="everysec") as it:
         load, disk = it.load("everysec"), it.disks["A"]
         async with writing(load):

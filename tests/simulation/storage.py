@@ -40,6 +40,7 @@ from app import redis_link
 from app.keys import LAYOUT
 from app.node import Connect
 from app.redis_link import Admits
+from tests.compiled_lua import compile_once
 from tests.simulation.plan import Crash, PowerCut, SenderCrash, TroubleKind
 
 GROWS: Final = {"xadd", "hset", "set", "sadd", "zadd", "rpush", "hincrby"}
@@ -126,6 +127,7 @@ class Storage:
         self.node = node
         self.rng = rng
         self.server = FakeServer()
+        compile_once(self.server)
         self.trouble: TroubleKind | None = None
         self.connections_made = 0
         self.after_command: Callable[[str], None] = lambda _name: None
@@ -301,30 +303,6 @@ def _meta(node: str, run: str) -> list[bytes]:
     return [text.encode() for field in fields.items() for text in field]
 
 
-class _Compiled:
-    """The Lua runtime of a server, with each script compiled once.
-
-    fakeredis compiles a script at every call, collects garbage after it, and looks for new globals
-    at every command in it, which takes most of the time. The scripts' own tests do all that.
-    """
-
-    def __init__(self, runtime: Any, expected_globals: set[Any]) -> None:
-        self._runtime = runtime
-        self._compiled: dict[bytes, Any] = {}
-        self._globals = dict.fromkeys(expected_globals)
-        self.table_from = runtime.table_from
-
-    def globals(self) -> dict[Any, None]:
-        return self._globals
-
-    def execute(self, script: bytes | str) -> Any:
-        if isinstance(script, str):
-            return None  # collectgarbage()
-        if script not in self._compiled:
-            self._compiled[script] = self._runtime.compile(script)
-        return self._compiled[script]()
-
-
 class _Socket(AsyncFakeSocket):
     """The server's side of a connection."""
 
@@ -338,13 +316,6 @@ class _Socket(AsyncFakeSocket):
 
     def __hash__(self) -> int:
         return self._number
-
-    def _get_server_runtime(self, server: FakeServer) -> Any:
-        runtime = super()._get_server_runtime(server)
-        if not isinstance(runtime, _Compiled):
-            runtime = _Compiled(runtime, server._lua_expected_globals)  # type: ignore[attr-defined]
-            server._lua_runtime = runtime  # type: ignore[attr-defined]
-        return runtime
 
     def put_response(self, msg: Any) -> None:
         self.storage.say_when_synced(self, msg)
