@@ -12,6 +12,7 @@ from pathlib import Path
 
 from app import __version__, log, server
 from app.config import Config
+from app.environment import config_from_env
 from app.errors import StartupError
 from app.settings_text import probable_mistakes, settings_table
 
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(settings_table(Config))
         return 0
     try:
-        config = Config.from_env(options.env_file)
+        config = config_from_env(options.env_file)
         server.configure_log(config)
         for mistake in probable_mistakes(os.environ, Config):
             log.get_logger(__name__).warning(mistake)

@@ -1,40 +1,23 @@
-"""The settings of a node, checked once at start.
+"""The settings of a node: which there are, and what is a good value.
 
-What it is: `Config`, one frozen value with a field per setting. The environment name of a field is
-its name in upper case (`node_id` is `NODE_ID`).
+What it is: `Config`, one frozen value with a field per setting.
 
-What it assumes and guarantees: this is the only reader of the environment. Every problem is found
-before anything starts, and all of them are reported together, each with the name of its setting.
-A security setting that this version does not have is refused, never ignored. Secrets are never
-printed.
+What it assumes and guarantees: what a `Config` holds has been checked, each value by itself and
+with the others. Secrets are never printed.
 
-What it does not know: what the settings are used for; it opens no file, socket or Redis, except the
-settings file it is told to read.
+What it does not know: where the settings come from (`environment.py`), and what they are used for.
 
-Where the idea is from: the twelve-factor app (settings come from the environment); etcd raft's
-`Config.validate`.
+Where the idea is from: etcd raft's `Config.validate`.
 """
 
 import json
-import os
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from app import redis_url
 from app.addresses import is_node_id, parse_peers, peer_url
-from app.errors import StartupError
-from app.settings_text import is_setting, mask, read_env_file
 
 CLUSTER_SECRET_MIN_CHARACTERS = 16
 #: What one write may add to a batch besides its value: key, dependencies, framing.
@@ -43,19 +26,16 @@ REPLICATE_SLACK_BYTES = 64 * 1024
 BATCH_WRITES_MAX = 10_000
 #: No write has more (write.OPERATIONS_MAX), whatever the settings.
 OPERATIONS_MAX = 1000
-#: Settings of the design which this version does not have yet. They protect something, so a node
-#: that ignored them would be less safe than its operator believes.
-REFUSED = re.compile(r"API_TOKENS|TLS_\w+")
 
 Bytes = Annotated[int, Field(ge=1, le=2**30)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
 
 
-class Config(BaseSettings):
-    """What one node was told. `Config(...)` takes exactly what it is given, `from_env` reads."""
+class Config(BaseModel):
+    """What one node was told. Raises pydantic's ValidationError where that cannot be."""
 
-    model_config = SettingsConfigDict(
+    model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True
     )
 
@@ -65,7 +45,7 @@ class Config(BaseSettings):
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    peers: Annotated[dict[str, str], NoDecode] = Field(
+    peers: dict[str, str] = Field(
         {},
         description="The other nodes, as `B=http://host:port,C=http://host:port`. "
         "Absent: a single node.",
@@ -254,50 +234,6 @@ class Config(BaseSettings):
         5000, description="Milliseconds. How long requests in flight may take after SIGTERM."
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # The environment is read by `from_env` only: a Config made in a test or received by a
-        # worker must not depend on what happens to be set around it.
-        return (init_settings,)
-
-    @classmethod
-    def from_env(cls, env_file: Path | None = None) -> Self:
-        """The settings of the environment, and of `env_file` where the environment is silent.
-
-        Raises StartupError that lists every problem.
-        """
-        file_values, problems = (
-            ({}, []) if env_file is None else read_env_file(env_file, cls, REFUSED)
-        )
-        problems += [
-            f"{name}: this version does not have this setting. It was not ignored, because it "
-            "protects something; take it away to start without that protection."
-            for name, value in sorted({**file_values, **os.environ}.items())
-            if REFUSED.fullmatch(name.upper()) and value
-        ]
-        values: dict[str, Any] = {
-            name.lower(): value for name, value in file_values.items() if is_setting(name, cls)
-        }
-        values |= EnvSettingsSource(cls, case_sensitive=False)()
-        # An empty value is what `NAME=${NAME:-}` leaves behind, so it means absent. Not so for the
-        # secret: an empty one is a mistake that would leave the cluster unprotected.
-        values = {name: v for name, v in values.items() if v != "" or name == "cluster_secret"}
-        try:
-            config = cls(**values)
-            if not problems:
-                return config
-        except ValidationError as error:
-            problems += [_problem(details, values) for details in error.errors()]
-        listed = "\n".join(f"  {problem}" for problem in problems)
-        raise StartupError(f"The settings cannot be used:\n{listed}")
-
     def to_json(self) -> str:
         """Everything, secrets included, in one line: for a worker's stdin and nowhere else."""
         secret = None if self.cluster_secret is None else self.cluster_secret.get_secret_value()
@@ -394,15 +330,3 @@ class Config(BaseSettings):
         if value <= (heartbeat := info.data.get("heartbeat_ms", 0)):
             raise ValueError(f"must be more than HEARTBEAT_MS, which is {heartbeat}")
         return value
-
-
-def _problem(details: Any, values: Mapping[str, Any]) -> str:
-    field = str(details["loc"][0])
-    if details["type"] == "missing":
-        return f"{field.upper()}: is required, and is not set"
-    if details["type"] == "value_error":
-        return f"{field.upper()}: {details['ctx']['error']}"
-    message = str(details["msg"]).removeprefix("Input ").replace("should", "must", 1)
-    if field in ("cluster_secret", "redis_url"):
-        return f"{field.upper()}: {message}"
-    return f"{field.upper()}: {message}, not `{mask(str(values.get(field)))}`"

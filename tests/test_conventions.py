@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+import tomllib
 from pathlib import Path
 from typing import cast
 
@@ -207,6 +208,13 @@ def document(name: str) -> str:
     path = ROOT / "docs" / name
     assert path.exists(), f"docs/{name} is to be written"
     return path.read_text()
+
+
+def test_the_layers_are_shown_as_they_are_held() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    _, layered = project["tool"]["importlinter"]["contracts"]
+    shown = "\n".join(["```", *layered["layers"], "```"])
+    assert shown in (ROOT / "ARCHITECTURE.md").read_text()
 
 
 def routes() -> list[str]:
