@@ -1,6 +1,8 @@
 # `make` lists what there is. Everything runs in .venv, which is made on first use.
 
 python := .venv/bin/python
+# As many tests at a time as there are processors, but each may start several nodes.
+pytest := $(python) -m pytest -n auto --maxprocesses 4 --dist worksteal
 ARGS ?=
 SEEDS ?= 1000
 MINUTES ?= 5
@@ -23,23 +25,23 @@ demo: setup ## Start a cluster of its own, show what it guarantees, step by step
 	@$(python) -m client.test_scenario $(ARGS)
 
 test: setup ## Run the tests; ARGS go to pytest, as in: make test ARGS='-k config'.
-	$(python) -m pytest $(ARGS)
+	$(pytest) $(ARGS)
 
 check: setup ## Everything that must pass before a change is taken: format, lint, types, layers, tests.
 	$(python) -m ruff format --check .
 	$(python) -m ruff check .
 	$(python) -m mypy
 	.venv/bin/lint-imports
-	$(python) -m pytest $(ARGS)
+	$(pytest) $(ARGS)
 
 simulate: setup ## Run many clusters on virtual time: SEEDS=10000, or ARGS='--seed 7' for the story of one.
 	$(python) -m tests.simulation $(if $(ARGS),$(ARGS),--seeds $(SEEDS))
 
 coverage: setup ## Run all tests and show which lines and branches of app/ they take, processes included.
-	$(python) -m pytest --cov $(ARGS)
+	$(pytest) --cov $(ARGS)
 
 fuzz: setup ## Let the property tests try TIMES=10 as hard; ARGS='-k twin' for some of them.
-	TIMES=$(TIMES) $(python) -m pytest --hypothesis-profile=fuzz -n 2 --dist worksteal \
+	TIMES=$(TIMES) $(pytest) --hypothesis-profile=fuzz \
 		tests/test_twin.py tests/test_codec.py tests/test_wire.py tests/fuzzing $(ARGS)
 	@if $(python) -c 'import atheris' 2>/dev/null; then $(python) -m tests.fuzzing.guided; else \
 		echo "fuzz: without the guided part; for it, pip install atheris into .venv"; \
