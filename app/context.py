@@ -89,6 +89,6 @@ def _bytes(text: str) -> bytes:
 def _bad(token: str, why: str) -> BadContext:
     shown = token if len(token) <= 60 else token[:60] + "..."
     return BadContext(
-        f"The Causal-Context {shown!r} is not one that a node of this cluster made: {why}. "
-        "Nothing was done. Send the header as a node gave it, or leave it out."
+        f"{shown!r} is no causal context that a node of this cluster made: {why}. Nothing was "
+        "done. Send it as a node gave it, or leave it out."
     )

@@ -155,8 +155,8 @@ def test_a_signed_token_is_refused_where_there_is_no_secret() -> None:
 )
 def test_what_no_node_made_is_refused(token: str) -> None:
     detail = refusal(open_, token)
-    assert "not one that a node of this cluster made" in detail
-    assert "Send the header as a node gave it, or leave it out." in detail
+    assert "no causal context that a node of this cluster made" in detail
+    assert "Send it as a node gave it, or leave it out." in detail
 
 
 @kinds
