@@ -10,7 +10,6 @@ the whole causal past of the node, which makes the delivery rule of Birman, Schi
 (1991) applicable as it stands.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -124,7 +123,8 @@ def content_type_problem(content_type: str) -> str | None:
 
 def ttl_problem(seconds: float) -> str | None:
     """What is wrong with `seconds` as the time that a value is to live, or None."""
-    if math.isfinite(seconds) and 0 < microseconds(seconds) <= microseconds(TTL_MAX_S):
+    # What is compared first is not NaN, and not so large that it overflows as microseconds.
+    if 0 < seconds <= TTL_MAX_S and microseconds(seconds) > 0:
         return None
     return f"is a number of seconds, more than 0 and at most {TTL_MAX_S} (a hundred years)"
 

@@ -83,6 +83,7 @@ def test_a_transaction_is_read_in_the_order_of_its_operations() -> None:
         ({"put": "a", "value": "x", "ttl": -1}, "more than 0"),
         ({"put": "a", "value": "x", "ttl": 1e-9}, "more than 0"),
         ({"put": "a", "value": "x", "ttl": 3153600001}, "at most 3153600000"),
+        ({"put": "a", "value": "x", "ttl": 1.4316e308}, "at most 3153600000"),
         ({"put": "a", "value": "x", "ttl": "60"}, "ops[1].ttl"),
         ({"put": "a", "value": "x", "ttl": True}, "ops[1].ttl"),
         ({"put": "a", "value": "x", "ttl": None}, "ops[1].ttl"),

@@ -214,7 +214,9 @@ def test_no_version_expires_later_than_timestamps_go() -> None:
     assert expires_us(TIMESTAMP_MAX - 5, 50) == TIMESTAMP_MAX
 
 
-@pytest.mark.parametrize("seconds", [0, -1, 1e-7, TTL_MAX_S + 1, 1e300, math.inf, math.nan])
+@pytest.mark.parametrize(
+    "seconds", [0, -1, 1e-7, TTL_MAX_S + 1, 1e300, 1.4e308, math.inf, math.nan]
+)
 def test_what_is_no_time_to_live_is_told_so(seconds: float) -> None:
     assert "more than 0 and at most" in (ttl_problem(seconds) or "")
 
