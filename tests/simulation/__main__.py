@@ -6,11 +6,14 @@ failed, and says how to see that seed again. What it does not know: what a seed 
 """
 
 import argparse
+import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -107,16 +110,46 @@ def _run_some(
     parts = [
         seeds[first : first + _SEEDS_AT_ONCE] for first in range(0, len(seeds), _SEEDS_AT_ONCE)
     ]
-    with ProcessPoolExecutor(options.j) as pool:
+    with _ended_together() as told, ProcessPoolExecutor(options.j, initializer=_apart) as pool:
         try:
-            for part, outcomes in zip(
-                parts, pool.map(partial(run_seeds, profile=options.profile), parts), strict=True
-            ):
+            outcomes_of = pool.map(partial(run_seeds, profile=options.profile), parts)
+            for part, outcomes in zip(parts, outcomes_of, strict=True):
                 yield from outcomes.failures
                 progress.advance(task, len(part))
-        except BaseException:  # Ctrl-C too: what is not begun yet is not to be waited for
-            pool.shutdown(cancel_futures=True)
-            raise
+                if told:  # by a signal that a process had not been ready for
+                    pool.shutdown(cancel_futures=True)
+                    break
+        except BrokenProcessPool:
+            if not told:
+                raise
+
+
+@contextmanager
+def _ended_together() -> Iterator[list[int]]:
+    """Who ends this process by a signal ends those that it has begun, and is followed when the
+    block is left: raised in the middle of what a pool does, a signal would leave it half begun, and
+    be waited for for ever."""
+    told: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        told.append(number)
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if told:
+        sys.exit(128 + told[0])
+
+
+def _apart() -> None:
+    """A Ctrl-C, which a terminal gives to every process, is heard by the one that began them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run_many(options: argparse.Namespace) -> int:
