@@ -51,8 +51,9 @@ def _was_deferred(op: Operation, evidence: Evidence) -> bool:
 
 
 def _too_few(evidence: Evidence) -> Iterator[str]:
-    """What was in the copy that was put in the place of a disk may not be lost."""
-    for loss in evidence.losses:
+    """What was in the copy that was put in the place of a disk may not be lost, unless that was
+    then lost itself."""
+    for loss in {loss.actor: loss for loss in evidence.losses}.values():
         for op in evidence.acknowledged():
             is_of_it = op.dot is not None and op.dot.actor == loss.actor
             if op.lost and op.dot and is_of_it and op.dot.sequence <= loss.accepted:
@@ -60,13 +61,13 @@ def _too_few(evidence: Evidence) -> Iterator[str]:
 
 
 def _not_explained(evidence: Evidence) -> Iterator[str]:
-    losses = {loss.actor: loss for loss in evidence.losses}
+    put_back = {loss.actor: loss for loss in evidence.losses if loss.accepted}
     for name, other in evidence.done_as.items():
         dot = Dot.parse(name)
-        if dot.actor not in losses or not losses[dot.actor].accepted:
+        if dot.actor not in put_back:
             if not _had_doubts(evidence, dot.actor, Dot.parse(other).actor):
                 yield f"{name} was done as {other}, and its node was not put back"
-        elif dot.sequence <= losses[dot.actor].held:
+        elif dot.sequence <= put_back[dot.actor].held:
             yield f"{name} was done again as {other}, and other disks had it"
 
 

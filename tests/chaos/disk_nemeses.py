@@ -4,7 +4,7 @@ What it is: a `Nemesis` (nemeses.py) each.
 
 What it assumes and guarantees: nothing else is broken meanwhile, and all nodes have what any has;
 after `heal` that is so again. What exactly was lost is noted as a `Loss`, of the node's actor and
-of its lane. It is a loss that the node can notice: a copy is only put back once the peers have
+of its lanes. It is a loss that the node can notice: a copy is only put back once the peers have
 writes of the node that are not in it (docs/adr/0012-incarnations.md tells why). The end of a lane
 may be declared, and then its lost names are covered: by the node itself, where something waited in
 it, or by whoever waits for what is lost. Before that all who have seen it have begun anew.
@@ -23,7 +23,7 @@ from pathlib import Path
 from app.incarnation import lane_of
 from client import Status
 from tests.chaos.lanes import until_lanes_are_clear
-from tests.chaos.losses import Loss
+from tests.chaos.losses import Loss, of_lanes
 from tests.chaos.place import Place
 from tests.chaos.plan import Strike
 from tests.chaos.proxy import Network
@@ -57,19 +57,18 @@ class _LostDisk:
     async def _kill(self, accepted: int = 0) -> None:
         """The node is dead, and it is known what of it is on other disks.
 
-        What waits in its lane is on none, but for what was `accepted` before a copy was taken. Who
-        has seen more of the lane has begun anew.
+        What waits in its lanes is on none, but for what was `accepted` before a copy was taken. Who
+        has seen more of them has begun anew.
         """
         self._had = (await self._place.received()).get(self._actor, 0)
+        waited = await self._place.lanes()
         await self._place.nodes.kill(self._place.node)
         self._at_us = time.monotonic_ns() // 1000
-        elsewhere, lane = await self._elsewhere(), lane_of(self._actor)
+        elsewhere = await self._elsewhere()
         self._held = max([received.get(self._actor, 0) for received in elsewhere])
-        held = max([received.get(lane, 0) for received in elsewhere])
-        kept = max(held, accepted)
-        self._losses.taken.append(
-            Loss(self._place.node, lane, self._at_us, held, kept, accepted, self._empties)
-        )
+        node, lane = self._place.node, lane_of(self._actor)
+        of_lane = Loss(node, lane, self._at_us, 0, 0, accepted, self._empties)
+        self._losses.taken += of_lanes(of_lane, waited, elsewhere)
         await until(self._nobody_has_seen_it)
 
     async def _nobody_has_seen_it(self) -> bool:

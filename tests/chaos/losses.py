@@ -6,7 +6,7 @@ lost, and who has seen such a write.
 
 What it assumes and guarantees: one disk is lost at a time, and the next only when all nodes have
 what any has. So what is lost with a disk are writes of its own node, of the actor that wrote there
-and of its lane, beyond some sequence; and a node that has lost its disk writes as another actor.
+and of its lanes, beyond some sequence; and a node that has lost its disk writes as another actor.
 What waited in a lane was on that disk alone; what was in the copy that was put in its place is done
 all the same, maybe under another name.
 
@@ -21,6 +21,7 @@ from app.context import Contexts
 from app.vector_clock import SEQUENCE_MAX
 from client import LightconeError, Lost, NotCaughtUp
 from tests.checker.history import Dot
+from tests.contents import joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,21 @@ class Loss:
 def is_lane(actor: str) -> bool:
     """Whether it is the actor of a node's deferred writes."""
     return actor.endswith("+")
+
+
+def of_lanes(
+    loss: Loss, waited: Mapping[str, int], elsewhere: Iterable[Mapping[str, int]]
+) -> list[Loss]:
+    """`loss`, of the lane of who wrote there, now that it is known what others have; and if nothing
+    was put in the disk's place, also what of earlier lanes `waited` on it alone."""
+    received = joined(elsewhere)
+    held = received.get(loss.actor, 0)
+    lost = [replace(loss, held=held, kept=max(held, loss.accepted))]
+    for lane, given in waited.items() if loss.emptied else ():
+        held = received.get(lane, 0)
+        if lane != loss.actor and given > held:
+            lost.append(replace(loss, actor=lane, held=held, kept=held))
+    return lost
 
 
 @dataclass

@@ -106,9 +106,16 @@ class Place:
     async def given(self, lane: str) -> int:
         """The last sequence that the lane has given. Raises RedisError."""
         # In this order: what stops waiting meanwhile is in the clock by then.
+        waiting = (await self.lanes()).get(lane, 0)
+        return max(waiting, (await self.clock()).get(lane, 0))
+
+    async def lanes(self) -> dict[str, int]:
+        """The lanes in which something waits, or has, and the last sequence that each has given.
+
+        Raises RedisError.
+        """
         held = await redis_contents(self.nodes.socket(self.node), "deferred")
-        waiting = held.get("deferred", {}).get(lane.encode(), 0)
-        return max(int(waiting), (await self.clock()).get(lane, 0))
+        return {lane.decode(): int(s) for lane, s in held.get("deferred", {}).items()}
 
     async def clock(self) -> dict[str, int]:
         """What the node's Redis says has been applied there. Raises RedisError."""

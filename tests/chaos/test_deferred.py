@@ -77,6 +77,8 @@ def test_a_write_that_was_in_the_copy_may_not_be_lost() -> None:
     *others, lane = LOSSY.losses
     both = replace(lane, accepted=lane.accepted + 1)
     assert bad(replace(LOSSY, losses=[*others, both])) == {DEFERRED}
+    then_emptied = replace(lane, accepted=0, emptied=True)
+    assert not bad(replace(LOSSY, losses=[*others, both, then_emptied]))
 
 
 # --- names ---------------------------------------------------------------------------------------

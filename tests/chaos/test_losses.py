@@ -1,10 +1,12 @@
 """Which refusals, and which contexts, a lost disk explains."""
 
+from dataclasses import replace
+
 import pytest
 
 from app.vector_clock import SEQUENCE_MAX
 from client import Lost, NotApplied, NotCaughtUp
-from tests.chaos.losses import Loss, Losses
+from tests.chaos.losses import Loss, Losses, of_lanes
 from tests.checker.history import Dot
 
 LOSSES = Losses(
@@ -74,3 +76,19 @@ def test_a_session_that_is_told_so_itself_is_explained_as_well() -> None:
 
     assert LOSSES.explain(told(8))
     assert not LOSSES.explain(told(5))
+
+
+def test_what_waited_on_an_empty_disk_goes_with_every_lane_of_the_node() -> None:
+    loss = Loss("A", "A~2+", at_us=9, held=0, kept=0, emptied=True)
+    waited = {"A+": 7, "A~1+": 4, "A~2+": 3}
+    elsewhere = [{"A+": SEQUENCE_MAX, "A~1+": 1}, {"A~1+": 2, "A~2+": 1}]
+    assert of_lanes(loss, waited, elsewhere) == [
+        replace(loss, held=1, kept=1),
+        replace(loss, actor="A~1+", held=2, kept=2),
+    ], "the first has been closed"
+
+
+def test_in_the_place_of_a_disk_the_copy_has_what_waited_in_earlier_lanes() -> None:
+    loss = Loss("A", "A~2+", at_us=9, held=0, kept=0, accepted=2)
+    found = of_lanes(loss, {"A~1+": 4, "A~2+": 3}, [{"A~1+": 2, "A~2+": 1}])
+    assert found == [replace(loss, held=1, kept=2)]
