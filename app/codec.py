@@ -18,7 +18,7 @@ import msgspec
 
 from app.conditions import Condition
 from app.snapshot import KeyState
-from app.vector_clock import NOTHING, Dot, VectorClock
+from app.vector_clock import NOTHING, Dot, VectorClock, text_with
 from app.write import Delete, Operation, Put, Version, Write
 
 
@@ -27,13 +27,20 @@ def pack_operations(operations: Iterable[Operation]) -> bytes:
     lives for so many microseconds has them after its verb: `9:put 60000,KEY,TYPE,VALUE`."""
     items: list[bytes] = []
     for operation in operations:
+        key = operation.key.encode()
         match operation:
-            case Put(key, value, content_type, ttl_us):
+            case Put(_, value, content_type, ttl_us):
                 verb = b"put %d" % ttl_us if ttl_us else b"put"
-                items += (verb, key.encode(), content_type.encode(), value)
-            case Delete(key):
-                items += (b"delete", key.encode())
-    return b"".join([b"%d:%b," % (len(item), item) for item in items])
+                kind = content_type.encode()
+                items += (
+                    b"%d:%b,%d:%b,%d:%b,%d:"
+                    % (len(verb), verb, len(key), key, len(kind), kind, len(value)),
+                    value,
+                    b",",
+                )
+            case Delete():
+                items.append(b"6:delete,%d:%b," % (len(key), key))
+    return b"".join(items)
 
 
 def fingerprint(operations: Sequence[Operation], conditions: Sequence[Condition]) -> str:
@@ -116,14 +123,25 @@ def unpack_clock(fields: Mapping[bytes, bytes]) -> VectorClock:
     return VectorClock((actor.decode(), int(sequence)) for actor, sequence in fields.items())
 
 
-def unpack_log_entry(actor: str, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Write:
-    """The write in an entry of `log:{actor}`."""
-    return Write(
-        Dot(actor, int(entry_id.partition(b"-")[0])),
-        VectorClock.parse(fields[b"dependencies"].decode()),
-        int(fields[b"timestamp"]),
-        unpack_operations(fields[b"operations"]),
-    )
+def unpack_log_entries(
+    actor: str, entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]
+) -> list[Write]:
+    """The writes in entries of `log:{actor}`, one after the other.
+
+    What each depends on is mostly the one before it, and nothing else that is new: such texts are
+    not read again.
+    """
+    writes: list[Write] = []
+    past, past_text = NOTHING, ""
+    for entry_id, fields in entries:
+        dot = Dot(actor, int(entry_id.partition(b"-")[0]))
+        text = fields[b"dependencies"].decode()
+        if text != past_text:
+            past = VectorClock.parse(text)
+        operations = unpack_operations(fields[b"operations"])
+        writes.append(Write(dot, past, int(fields[b"timestamp"]), operations))
+        past, past_text = past.with_dot(dot), text_with(text, dot)
+    return writes
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from app.commits import Accepted, Commit, Committed, Failed, Fields, Moved, Outc
 from app.errors import Held, Syncing
 from app.incarnation import Remembered, Settled
 from app.keys import Keys, committing
-from app.vector_clock import Dot, VectorClock
+from app.vector_clock import Dot, VectorClock, text_with
 from app.write import Write
 
 LUA: Final = Path(__file__).parent / "lua"
@@ -182,18 +182,20 @@ class Scripts:
             now_us,
             keys.system_channel,
         ]
-        past = None
+        past, past_text = None, ""
         for write in writes:
-            dependencies = write.dependencies
+            dot, dependencies = write.dot, write.dependencies
+            follows = dependencies == past
+            text = past_text if follows else dependencies.entries_text()
             args += (
-                write.dot.actor,
-                write.dot.sequence,
+                dot.actor,
+                dot.sequence,
                 write.timestamp,
-                dependencies.entries_text(),
-                int(dependencies == past),
+                text,
+                int(follows),
                 codec.pack_operations(write.operations),
             )
-            past = dependencies.with_dot(write.dot)
+            past, past_text = dependencies.with_dot(dot), text_with(text, dot)
         reply: list[Any] = await self._receive_writes(
             keys=[
                 keys.clock,

@@ -15,7 +15,7 @@ et al. 1983); the name is the field's habit.
 import re
 from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 SEQUENCE_MAX: Final = 2**53 - 1
 """The greatest sequence: Lua counts in doubles, and these are the integers they hold exactly."""
@@ -35,6 +35,7 @@ def _has_form_of_actor(text: str) -> bool:
     return _ACTOR.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=4096)  # of one clock and the next, most entries are the same
 def _parsed(dot: str) -> tuple[str, int]:
     """Actor and sequence of what prints so. Raises ValueError if it is no dot."""
     actor, _, digits = dot.rpartition(":")
@@ -55,24 +56,11 @@ def node_of(actor: str) -> str:
     return re.split(r"[~.+]", actor, maxsplit=1)[0]
 
 
-class Dot(tuple[str, int]):
+class Dot(NamedTuple):
     """The name of one write: `(actor, sequence)`. Prints as `A:7`."""
 
-    __slots__ = ()
-
-    def __new__(cls, actor: str, sequence: int) -> Self:
-        return super().__new__(cls, (actor, sequence))
-
-    def __getnewargs__(self) -> tuple[str, int]:
-        return self.actor, self.sequence
-
-    @property
-    def actor(self) -> str:
-        return self[0]
-
-    @property
-    def sequence(self) -> int:
-        return self[1]
+    actor: str
+    sequence: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -83,7 +71,7 @@ class Dot(tuple[str, int]):
         return cls(*_parsed(text))
 
     def __str__(self) -> str:
-        return f"{self[0]}:{self[1]}"
+        return f"{self.actor}:{self.sequence}"
 
     def __repr__(self) -> str:
         return f"Dot({self})"
@@ -216,6 +204,8 @@ class VectorClock(Mapping[str, int]):
         """What has to be said of this clock to who knows `before`: the entries that differ, 0 for
         one that is not here (Singhal and Kshemkalyani 1992)."""
         ours, theirs = self._entries, before._entries
+        if ours == theirs:
+            return {}
         said = {actor: s for actor, s in ours.items() if theirs.get(actor) != s}
         said.update((actor, 0) for actor in theirs if actor not in ours)
         return said
@@ -243,6 +233,15 @@ class VectorClock(Mapping[str, int]):
 
     def __repr__(self) -> str:
         return f"VectorClock({self})"
+
+
+def text_with(text: str, dot: Dot) -> str:
+    """What `entries_text` prints of the clock that it printed as `text`, with `dot` in it, which is
+    the next of its actor."""
+    if dot.sequence == 1:
+        return VectorClock.parse(text).with_dot(dot).entries_text()
+    before = f" {dot.actor}:{dot.sequence - 1} "
+    return f" {text} ".replace(before, f" {dot} ")[1:-1]
 
 
 NOTHING: Final = VectorClock()

@@ -8,11 +8,15 @@ Does not know where writes are kept or how they travel.
 A write's dependencies are the vector clock of its origin just before it (DESIGN.md, section 3):
 the whole causal past of the node, which makes the delivery rule of Birman, Schiper and Stephenson
 (1991) applicable as it stands.
+
+The values are structs of msgspec, which are made in a tenth of the time that frozen dataclasses
+take: several are made for each request, and for each write that a peer sends.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock, is_actor
 
@@ -29,8 +33,7 @@ TTL_MAX_S: Final = 100 * 365 * 24 * 60 * 60
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True):
     """Gives `key` a version with this value, for `ttl_us` microseconds; for ever if that is 0."""
 
     key: str
@@ -39,8 +42,7 @@ class Put:
     ttl_us: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     """Removes the versions of `key` that the write's dependencies cover."""
 
     key: str
@@ -49,8 +51,7 @@ class Delete:
 Operation = Put | Delete
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(msgspec.Struct, frozen=True):
     """One write. Several operations under one dot are applied together or not yet.
 
     `timestamp` is a hybrid logical clock in microseconds since 1970: greater than that of every
@@ -63,8 +64,7 @@ class Write:
     operations: tuple[Operation, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(msgspec.Struct, frozen=True):
     """What a put left at a key: its value, the dot and timestamp of the write, and when it
     expires, microseconds since 1970; 0 for never."""
 

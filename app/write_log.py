@@ -52,7 +52,7 @@ class WriteLog:
             entries: list[Any] = await self._redis.xrange(
                 self._keys.log(actor), min=f"{sequence + 1}-0", count=count
             )
-        writes = [codec.unpack_log_entry(actor, id_, fields) for id_, fields in entries]
+        writes = codec.unpack_log_entries(actor, entries)
         if not writes and sequence >= await self.end(actor, SEQUENCE_MAX):
             return []
         if not writes or writes[0].dot.sequence != sequence + 1:
@@ -119,4 +119,4 @@ class WriteLog:
             entries: list[Any] = await self._redis.xrevrange(
                 self._keys.log(actor), max=f"({sequence}-0", count=count
             )
-        return [codec.unpack_log_entry(actor, id_, fields) for id_, fields in entries]
+        return codec.unpack_log_entries(actor, reversed(entries))[::-1]

@@ -13,6 +13,8 @@ What it does not know: how clocks are said.
 from dataclasses import replace
 from typing import Final
 
+import msgspec
+
 from app.vector_clock import Dot, VectorClock
 from app.wire import Batch, encode_batch
 from app.write import Put, Write
@@ -29,7 +31,7 @@ def dependency_bytes(batch: Batch) -> int:
     """How many of the bytes of the batch say what its writes depend on."""
     silent, before = [], batch.base
     for write in batch.writes:
-        silent.append(replace(write, dependencies=before))
+        silent.append(msgspec.structs.replace(write, dependencies=before))
         before = before.with_dot(write.dot)
     without = encode_batch(replace(batch, writes=tuple(silent)))
     return len(encode_batch(batch)) - len(without) + len(batch.writes)

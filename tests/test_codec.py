@@ -1,12 +1,13 @@
 """The shapes of what is stored: what is packed comes back."""
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from app import codec
 from app.codec import Waiting
-from app.vector_clock import Dot, VectorClock
+from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import (
     Delete,
     Operation,
@@ -16,6 +17,7 @@ from app.write import (
 )
 from tests.strategies import (
     actors,
+    clocks,
     content_types,
     operations_lists,
     patient,
@@ -102,16 +104,34 @@ def test_a_clock_is_stored_as_a_hash() -> None:
     assert codec.unpack_clock({}) == VectorClock()
 
 
-@patient
-@given(writes())
-def test_a_log_entry_comes_back_as_the_write(write: Write) -> None:
-    fields = {
+def log_entry(write: Write) -> tuple[bytes, dict[bytes, bytes]]:
+    return b"%d-0" % write.dot.sequence, {
         b"timestamp": b"%d" % write.timestamp,
         b"dependencies": write.dependencies.entries_text().encode(),
         b"operations": codec.pack_operations(write.operations),
     }
-    entry_id = b"%d-0" % write.dot.sequence
-    assert codec.unpack_log_entry(write.dot.actor, entry_id, fields) == write
+
+
+@patient
+@given(writes())
+def test_a_log_entry_comes_back_as_the_write(write: Write) -> None:
+    assert codec.unpack_log_entries(write.dot.actor, [log_entry(write)]) == [write]
+
+
+@patient
+@given(writes(), st.lists(st.tuples(clocks, writes())))
+def test_log_entries_come_back_each_with_its_own_past(
+    write: Write, later: list[tuple[VectorClock, Write]]
+) -> None:
+    assume(write.dot.sequence <= SEQUENCE_MAX - len(later))
+    log = [write]
+    for learned, other in later:
+        past = log[-1].dependencies.with_dot(log[-1].dot)
+        past = past.merge(VectorClock({**learned, write.dot.actor: 0}))
+        log.append(
+            msgspec.structs.replace(other, dot=past.next_dot(write.dot.actor), dependencies=past)
+        )
+    assert codec.unpack_log_entries(write.dot.actor, map(log_entry, log)) == log
 
 
 @patient

@@ -9,7 +9,7 @@ come everywhere, all nodes do.
 import asyncio
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from app import codec, lane_scripts, scripts, snapshot_scripts

@@ -800,7 +800,8 @@ def _violations() -> Iterator[None]:
 def _log_entry(actor: str, id_: Any, stream: Any) -> Write:
     flat = stream._values_dict[id_]
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    return codec.unpack_log_entry(actor, id_.encode(), fields)
+    [write] = codec.unpack_log_entries(actor, [(id_.encode(), fields)])
+    return write
 
 
 def _sequence(entry_id: Any) -> int:
