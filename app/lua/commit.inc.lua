@@ -5,9 +5,10 @@
   `at` names the keys `clock`, `meta`, `deletes`, `log`, `keys`, `conflicts`, `system` and
   `expiring`, and the channels `channel` and `alert`.
 
-  commit(at, clock, actor, packed, stamp, kv_keys, fields_of) -> dot, the actors whose end it
-  declares. `kv_keys` are the `kv:` keys of the operations, in order, and `fields_of` says what the
-  fields of each are called (fields_of_keys): what is no hash is found before anything is written.
+  commit(at, clock, actor, packed, stamp, kv_keys, first, fields_of) -> dot, the actors whose end it
+  declares, timestamp as text. `kv_keys` has the `kv:` keys of the operations, in order, from `first`
+  on, and `fields_of` says what the fields of each are called (fields_of_keys): what is no hash is
+  found before anything is written.
   `clock` covers the write afterwards. The first command is XADD, which Redis refuses when it is out
   of memory; after it, nothing is refused half-way.
 
@@ -27,36 +28,34 @@ local function stamp_after(last, now)
   return math.max(now, tonumber(last or 0) + 1)
 end
 
--- The clock as text. From one write of an actor to the next only its own entry changes.
+-- From one write of an actor to the next only its own entry in the clock changes: these are the
+-- texts before it and after it, and itself, the dot of the last write.
 local around = {}
 local function past_as_text(clock, actor)
   if around.actor ~= actor then
     local before, after = texts_around(clock, actor)
-    around = { actor = actor, before = before, after = after }
+    around = {
+      actor = actor,
+      before = before ~= '' and before .. ' ' or '',
+      after = after ~= '' and ' ' .. after or '',
+      dot = clock[actor] and string.format('%s:%.0f', actor, clock[actor]),
+    }
   end
-  local texts = {}
-  if around.before ~= '' then
-    texts[1] = around.before
+  if around.dot then
+    return around.before .. around.dot .. around.after
   end
-  if (clock[actor] or 0) > 0 then
-    texts[#texts + 1] = string.format('%s:%.0f', actor, clock[actor])
-  end
-  if around.after ~= '' then
-    texts[#texts + 1] = around.after
-  end
-  return table.concat(texts, ' ')
+  return clock_text(clock)
 end
 
-local function commit(at, clock, actor, packed, stamp, kv_keys, fields_of)
+local function commit(at, clock, actor, packed, stamp, kv_keys, first, fields_of)
   local number = string.format('%.0f', (clock[actor] or 0) + 1)
   local dot = actor .. ':' .. number
   local timestamp = string.format('%.0f', stamp)
   redis.call('XADD', at.log, number .. '-0', 'timestamp', timestamp,
     'dependencies', past_as_text(clock, actor), 'operations', packed)
 
-  local index = 1
-  for verb, key, content_type, value, ttl in operations(packed) do
-    local kv_key, before = kv_keys[index], 0
+  for index, verb, key, content_type, value, ttl in operations(packed) do
+    local kv_key, before = kv_keys[first + index - 1], 0
     local fields, expires = fields_of[kv_key], expiry_of_put(stamp, ttl)
     for _, field in ipairs(fields) do
       before = before + (field == 'deletes' and 0 or 1)
@@ -78,19 +77,19 @@ local function commit(at, clock, actor, packed, stamp, kv_keys, fields_of)
       redis.call('SADD', at.system, key)
       redis.call('PUBLISH', at.alert, key)
     end
-    index = index + 1
   end
 
   clock[actor] = (clock[actor] or 0) + 1
+  around.dot = dot
   local ends = {}
-  for verb, key, _, value in operations(packed) do
+  for _, verb, key, _, value in operations(packed) do
     local ended = declared_end(verb, key, value)
     if ended then
       clock[ended], around = closed, {}
       ends[#ends + 1] = ended
     end
   end
-  return dot, ends
+  return dot, ends, timestamp
 end
 
 local function keep(at, clock, actor, stamp, ends)

@@ -77,14 +77,15 @@ while head do
     break
   end
   local kv_keys = {}
-  for _, key in operations(head.packed) do
+  for _, _, key in operations(head.packed) do
     kv_keys[#kv_keys + 1] = kv_stem .. key
   end
   last = stamp_after(last, now)
-  local dot, ends = commit(at, clock, lane, head.packed, last, kv_keys, fields_of_keys(kv_keys))
+  local dot, ends, timestamp =
+    commit(at, clock, lane, head.packed, last, kv_keys, 1, fields_of_keys(kv_keys))
   keep(at, clock, lane, last, ends)
   take_away(meta_key, queue, clock[lane], head.packed)
-  note_done(requests_key, head.request, dot, dot, string.format('%.0f', last), clock_text(clock))
+  note_done(requests_key, head.request, dot, dot, timestamp, clock_text(clock))
   committed = committed + 1
   head = waiting_at(queue, clock[lane] + 1)
 end

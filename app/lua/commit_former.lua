@@ -84,11 +84,12 @@ local at = {
   channel = channel, alert = alert,
 }
 local kv_keys = {}
-for _, key in operations(head.packed) do
+for _, _, key in operations(head.packed) do
   kv_keys[#kv_keys + 1] = kv_stem .. key
 end
 local stamp = stamp_after(last, now)
-local dot, ends = commit(at, clock, actor, head.packed, stamp, kv_keys, fields_of_keys(kv_keys))
+local dot, ends, timestamp =
+  commit(at, clock, actor, head.packed, stamp, kv_keys, 1, fields_of_keys(kv_keys))
 keep(at, clock, actor, stamp, ends)
 take_away(meta_key, queue, first, head.packed)
 local function declare(key, sequence)
@@ -96,7 +97,8 @@ local function declare(key, sequence)
   local declaration = string.format('3:put,%d:', #key) .. key
     .. string.format(',10:text/plain,%d:%s,', #value, value)
   local _, ended =
-    commit(at, clock, actor, declaration, stamp + 1, declared_keys, fields_of_keys(declared_keys))
+    commit(at, clock, actor, declaration, stamp + 1, declared_keys, 1,
+      fields_of_keys(declared_keys))
   keep(at, clock, actor, stamp + 1, ended)
 end
 
@@ -112,5 +114,5 @@ if clock[lane] ~= closed then
 end
 
 note_done(requests_key, head.request, string.format('%s:%.0f', lane, first), dot,
-  string.format('%.0f', stamp), clock_text(clock))
+  timestamp, clock_text(clock))
 return { 1, clock_text(clock) }

@@ -113,23 +113,23 @@ local function commit_if(packed, request, fingerprint, most, reads, wanted, oper
     return done
   end
 
-  local stamp = stamp_after(last, now)
-  local failed = { 'failed' }
+  local stamp, failed = stamp_after(last, now), nil
   for i, wish in ipairs(wanted) do
     local kv_key = KEYS[looked_at + i - 1]
     local dots, expired = dots_in(fields_of[kv_key], stamp)
     if not holds(wish, dots) then
+      failed = failed or { 'failed' }
       failed[#failed + 1] = i - 1
       failed[#failed + 1] = table.concat(dots, ' ')
       failed[#failed + 1] = table.concat(expired, ' ')
       failed[#failed + 1] = redis.call('HGET', kv_key, 'deletes') or ''
     end
   end
-  if #failed > 1 then
+  if failed then
     return failed
   end
 
-  for verb, key, _, value in operations(packed) do
+  for _, verb, key, _, value in operations(packed) do
     local ended, after = declared_end(verb, key, value)
     if ended and (clock[ended] or 0) ~= after then
       return { 'moved' }
@@ -145,16 +145,11 @@ local function commit_if(packed, request, fingerprint, most, reads, wanted, oper
     return { 'too much' }
   end
 
-  local kv_keys = {}
-  for i = operated, looked_at - 1 do
-    kv_keys[#kv_keys + 1] = KEYS[i]
-  end
-  local dot, ends = commit(at, clock, actor, packed, stamp, kv_keys, fields_of)
+  local dot, ends, timestamp = commit(at, clock, actor, packed, stamp, KEYS, operated, fields_of)
   last, committed_any = stamp, true
   for _, ended in ipairs(ends) do
     ended_actors[#ended_actors + 1] = ended
   end
-  local timestamp = string.format('%.0f', stamp)
   if request ~= '' then
     remember(requests_key, order_key, request, now, fingerprint,
       { dot, timestamp, clock_text(clock) }, requests_max)

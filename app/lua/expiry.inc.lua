@@ -22,7 +22,8 @@ end
 
 -- When the version in this field expires; nil for never.
 local function expiry(field)
-  return tonumber(string.match(field, '@(%d+)$'))
+  local at = string.find(field, '@', 1, true)
+  return at and tonumber(string.sub(field, at + 1))
 end
 
 local function has_expired(field, now)
@@ -38,7 +39,7 @@ end
 -- Actor and sequence of the version in this field, and when it expires; nil for never.
 local function version_in(field)
   local actor, sequence, expires = string.match(field, '^([^:]+):(%d+)@?(%d*)$')
-  return actor, tonumber(sequence), tonumber(expires)
+  return actor, tonumber(sequence), expires ~= '' and tonumber(expires) or nil
 end
 
 -- The earlier one of two times, of which each may be nil for never.

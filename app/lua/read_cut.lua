@@ -49,7 +49,7 @@ for actor, sequence in pairs(last) do
       local fields = entry[2]
       for i = 1, #fields, 2 do
         if fields[i] == 'operations' then
-          for _, key in operations(fields[i + 1]) do
+          for _, _, key in operations(fields[i + 1]) do
             if not seen[key] then
               seen[key] = true
               reply[#reply + 1] = key

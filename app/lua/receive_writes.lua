@@ -126,7 +126,7 @@ local function apply_operation(dot, actor, sequence, stamp, dependencies, verb, 
   local before = after + #superseded
   local born
   if verb == 'put' then
-    local expires = expiry_of_put(tonumber(stamp), ttl)
+    local expires = ttl and expiry_of_put(tonumber(stamp), ttl)
     born, after, expires_after = version_field(dot, expires), after + 1, earlier(expires_after, expires)
   end
   index_key(keys_key, conflicts_key, key, before, after)
@@ -167,13 +167,13 @@ local function apply_operation(dot, actor, sequence, stamp, dependencies, verb, 
   end
 end
 
--- How many operations it had.
-local function apply(actor, sequence, stamp, dependencies_text, dependencies, packed)
-  local number, count = integer(sequence), 0
+-- How many operations it had. `number` is its sequence as text.
+local function apply(actor, sequence, number, stamp, dependencies_text, dependencies, packed)
+  local count = 0
   local dot = actor .. ':' .. number
   redis.call('XADD', log_stem .. actor, number .. '-0',
     'timestamp', stamp, 'dependencies', dependencies_text, 'operations', packed)
-  for verb, key, content_type, value, ttl in operations(packed) do
+  for _, verb, key, content_type, value, ttl in operations(packed) do
     apply_operation(dot, actor, sequence, stamp, dependencies, verb, key, content_type, value, ttl)
     count = count + 1
     if string.byte(key) == 0 then
@@ -198,10 +198,9 @@ local applied, duplicate, pending, refused = 0, 0, 0, 0
 -- the clock covers it.
 local past
 for i = first_write, #ARGV, fields_per_write do
-  local actor, sequence, stamp = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
+  local actor, number, stamp = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local dependencies_text, packed = ARGV[i + 3], ARGV[i + 5]
-  local applied_here = clock[actor] or 0
-  local queue = pending_stem .. actor
+  local sequence, applied_here = tonumber(number), clock[actor] or 0
   local covered = ARGV[i + 4] == '1' and past
   past = nil
   if sequence <= applied_here then
@@ -209,19 +208,19 @@ for i = first_write, #ARGV, fields_per_write do
   else
     local dependencies = covered or parse_clock(dependencies_text)
     if sequence == applied_here + 1 and (covered or not lacks(dependencies)) then
-      apply(actor, sequence, stamp, dependencies_text, dependencies, packed)
+      apply(actor, sequence, number, stamp, dependencies_text, dependencies, packed)
       past = dependencies
       past[actor] = sequence
-      if received[actor] and redis.call('HDEL', queue, integer(sequence)) == 1 then
+      if received[actor] and redis.call('HDEL', pending_stem .. actor, number) == 1 then
         waiting = waiting - 1 -- it had waited for a dependency, and came again with it
       end
       applied = applied + 1
-    elseif received[actor] and redis.call('HEXISTS', queue, integer(sequence)) == 1 then
+    elseif received[actor] and redis.call('HEXISTS', pending_stem .. actor, number) == 1 then
       duplicate = duplicate + 1
     elseif waiting >= pending_max then
       refused = refused + 1
     else
-      redis.call('HSET', queue, integer(sequence),
+      redis.call('HSET', pending_stem .. actor, number,
         now .. ' ' .. stamp .. ' ' .. dependencies_text .. '\n' .. packed)
       received[actor] = received[actor] or applied_here
       waiting, pending = waiting + 1, pending + 1
@@ -236,8 +235,8 @@ local function head_of(actor)
   local sequence = (clock[actor] or 0) + 1
   local head = heads[actor]
   if not head or head.sequence ~= sequence then
-    head = { sequence = sequence }
-    local entry = redis.call('HGET', pending_stem .. actor, integer(sequence))
+    head = { sequence = sequence, number = integer(sequence) }
+    local entry = redis.call('HGET', pending_stem .. actor, head.number)
     if entry then
       local _, finish, stamp, dependencies_text = string.find(entry, '^%d+ (%d+) ([^\n]*)\n')
       head.stamp, head.dependencies_text = stamp, dependencies_text
@@ -260,8 +259,9 @@ while progress do
         break
       end
       operated = operated
-        + apply(actor, head.sequence, head.stamp, head.dependencies_text, head.dependencies, head.packed)
-      redis.call('HDEL', pending_stem .. actor, integer(head.sequence))
+        + apply(actor, head.sequence, head.number, head.stamp, head.dependencies_text,
+          head.dependencies, head.packed)
+      redis.call('HDEL', pending_stem .. actor, head.number)
       drained, progress = drained + 1, true
       head = head_of(actor)
     end

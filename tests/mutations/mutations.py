@@ -56,7 +56,7 @@ _AT_TWO_INSTANTS: Final = """\
 
 _IN_TWO_STEPS: Final = """\
     local count, first = 0, nil
-    for verb, key, content_type, value, ttl in operations(packed) do
+    for _, verb, key, content_type, value, ttl in operations(packed) do
       count, first = count + 1, first or { verb, key, content_type, value, ttl }
     end
     local dot = actor .. ':' .. integer(sequence)
@@ -240,7 +240,7 @@ MUTATIONS: Final = (
         "G3",
         _COMMIT,
         "redis.call('XADD', at.log, number .. '-0', 'timestamp', timestamp,",
-        "redis.call('DEL', kv_keys[1])\n"
+        "redis.call('DEL', kv_keys[first])\n"
         "redis.call('XADD', at.log, number .. '-0', 'timestamp', timestamp,",
     ),
     # --- deferred writes -------------------------------------------------------------------------
