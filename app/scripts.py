@@ -133,7 +133,7 @@ class Scripts:
             return None
         if reply == [b"merging"]:
             raise Syncing
-        clock = VectorClock.parse(reply[0].decode())
+        clock = codec.unpack_clock(_fields(reply[0]))
         outcomes: list[Outcome] = []
         for commit, result in zip(commits, reply[1:], strict=True):
             outcome = _outcome(commit, result, clock)
@@ -160,7 +160,7 @@ class Scripts:
         if reply == [b"merging"]:
             raise Syncing
         clock, now, *held = reply
-        return list(map(_fields, held)), VectorClock.parse(clock.decode()), int(now)
+        return list(map(_fields, held)), codec.unpack_clock(_fields(clock)), int(now)
 
     async def receive_writes(
         self, node: str, writes: Sequence[Write], now_us: int, pending_max: int, drain_max: int

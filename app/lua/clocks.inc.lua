@@ -1,12 +1,17 @@
 --[[
   Vector clocks in Lua: tables from actor to sequence, where an absent actor means 0.
 ]]
-local function load_clock(key)
-  local clock, flat = {}, redis.call('HGETALL', key)
+-- What HGETALL gave of a clock.
+local function clock_of(flat)
+  local clock = {}
   for i = 1, #flat, 2 do
     clock[flat[i]] = tonumber(flat[i + 1])
   end
   return clock
+end
+
+local function load_clock(key)
+  return clock_of(redis.call('HGETALL', key))
 end
 
 -- 'A:7 B:3' -> { A = 7, B = 3 }

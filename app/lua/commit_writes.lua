@@ -33,7 +33,8 @@
            reads        how many keys are read
            conditions   how many there are, and then what each wants (conditions.inc.lua)
 
-  Returns  the clock before all writes as text, and for each write, in order, one of these:
+  Returns  the clock before all writes, as HGETALL gives it, and for each write, in order, one of
+           these:
            - `committed`, dot, timestamp; the clock after the write as text, or empty if that is the
              clock before it and the dot; 1 if it was done before, for this very request, else 0;
              and then for each key that is read what it held before the write, as HGETALL gives it,
@@ -86,11 +87,11 @@ if unfit then
   return unfit
 end
 
-local clock = load_clock(clock_key)
+local clock_before = redis.call('HGETALL', clock_key)
+local clock = clock_of(clock_before)
 if (clock[actor] or 0) < known then
   return {}
 end
-local clock_before = clock_text(clock)
 
 local all_keys = {}
 for i = first_kv, #KEYS do

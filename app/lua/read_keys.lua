@@ -8,15 +8,14 @@
   ARGV[1]  most      bytes to read in all; empty for no limit
   ARGV[2]  now       microseconds since 1970
 
-  Returns  the clock as text; what the hybrid logical clock shows; then for each key what it
-           holds, as HGETALL gives it, also what has expired by then;
+  Returns  the clock, as HGETALL gives it; what the hybrid logical clock shows; then for each key
+           what it holds, in the same form, also what has expired by then;
            or nothing (an empty list) if that is more than `most`; or `merging` alone: what is
            here is no state to read.
 
   Atomic, so that it is one state of the node, which is causally closed (G1): what is seen of a
   write is all of it, and whatever it depends on is seen too.
 ]]
---@include clocks
 --@include expiry
 --@include reads
 local clock_key, meta_key = KEYS[1], KEYS[2]
@@ -37,6 +36,6 @@ local found = read_all(names, most, now)
 if not found then
   return {}
 end
-table.insert(found, 1, clock_text(load_clock(clock_key)))
+table.insert(found, 1, redis.call('HGETALL', clock_key))
 table.insert(found, 2, string.format('%.0f', now))
 return found
