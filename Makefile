@@ -10,7 +10,7 @@ NODES ?= 3
 TIMES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check coverage fuzz simulate mutate chaos bench bench-recovery bench-link bench-growth bench-bulk bench-lag bench-workers bench-memory profile format docs lock clean
+.PHONY: help setup run demo test check coverage fuzz simulate mutate chaos bench bench-recovery bench-link bench-growth bench-bulk bench-lag bench-workers bench-memory bench-instructions profile format docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -76,6 +76,9 @@ bench-lag: setup ## Measure when a write is visible elsewhere: ARGS='--delays 0 
 
 bench-workers: setup ## Measure what a request costs with several workers: ARGS='--workers 2 4'.
 	$(python) -m bench.workers $(ARGS)
+
+bench-instructions: setup ## Count what each script costs Redis, in instructions (by valgrind): ARGS='--sizes 16'.
+	@$(python) -m bench.instructions $(ARGS)
 
 bench-memory: MINUTES = 10
 bench-memory: setup ## Measure whether a node's memory stays as it is under load: MINUTES=10.

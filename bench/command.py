@@ -33,16 +33,23 @@ Measure = Callable[[argparse.Namespace, Tell], Awaitable[Outcome]]
 """Raises StartupError, ProcessGone, OSError."""
 
 
-def parser(name: str, description: str, *, rounds: int | None) -> argparse.ArgumentParser:
-    """The options that all measurements have; with None there are no rounds."""
+def parser(
+    name: str, description: str, *, rounds: int | None, syncs: bool = True
+) -> argparse.ArgumentParser:
+    """The options that all measurements have, but for what one does not: there are no `rounds`, or
+    no Redis that `syncs` its file."""
     made = argparse.ArgumentParser(
         prog=f"python -m bench.{name}", description=description, allow_abbrev=False
     )
     if rounds is not None:
         made.add_argument("--rounds", type=count, default=rounds, help=f"how many ({rounds})")
-    made.add_argument(
-        "--fsync", choices=("always", "everysec"), default="always", help="of every Redis (always)"
-    )
+    if syncs:
+        made.add_argument(
+            "--fsync",
+            choices=("always", "everysec"),
+            default="always",
+            help="of every Redis (always)",
+        )
     made.add_argument(
         "--directory", type=Path, default=_DIRECTORY, help=f"where it is written ({_DIRECTORY})"
     )

@@ -100,15 +100,19 @@ class Outcome:
         """The console shows the tables, each goal with its figure, and what makes them doubtful."""
         for table in self.tables:
             console.print(table)
-        goals = Table("goal", "figure", "verdict", title="Goals", title_justify="left", box=None)
-        goals.columns[1].justify = "right"
-        for one in self.findings:
-            said = self.verdict(one)
-            goals.add_row(str(one), one.text, said, style=STYLE.get(said, ""))
-        console.print(goals)
+        if self.findings:
+            console.print(self._goals())
         for note in self.notes:
             console.print(f"note   {note}")
         for noise in self.noises or ():
             console.print(f"noise  {noise}", style="yellow")
         if self.noises:
             console.print("This machine was too noisy for its figures to be believed.")
+
+    def _goals(self) -> Table:
+        goals = Table("goal", "figure", "verdict", title="Goals", title_justify="left", box=None)
+        goals.columns[1].justify = "right"
+        for one in self.findings:
+            said = self.verdict(one)
+            goals.add_row(str(one), one.text, said, style=STYLE.get(said, ""))
+        return goals
