@@ -7,8 +7,11 @@ and does not forget them (G8):
 - What a peer has of them comes home under the old name, as all that was lost does, and waits no
   more (`lua/commit_deferred.lua`).
 - What no member has, and none will, by the rule for what is lost (`lost.py`), is committed under
-  new names. With the last of them the end of the lane is declared, so that whoever waits for the
-  old names is served from there on, everywhere (`lua/commit_former.lua`).
+  new names, and how far that is done is written down. With the last of them the end of the lane is
+  declared, so that whoever waits for the old names is served from there on, everywhere
+  (`lua/commit_former.lua`).
+- A node that is put back twice may find what it has done in between. So nothing is done before all
+  is home that any member has of its earlier names, and with it what was written down.
 
 That rule wants each member to have seen a write under the new name. So the node makes one, if its
 clients do not.
@@ -66,6 +69,8 @@ class FormerLanes:
         if not any(self._progress.clock[name] for name in (actor, lane_of(actor))):
             # It changes nothing, but tells all that the names before this one have ended.
             await self._store.commit([Delete(lane_key(due.former[0]))])
+        if not await self._losses.is_home(actor):
+            return
         given = await self._deferred.given()
         for lane in due.former:
             await self._clear(Dot(lane, given[lane]))

@@ -72,6 +72,13 @@ class Losses:
         """
         return lost.judge(dot, await self._members())
 
+    async def is_home(self, actor: str) -> bool:
+        """Whether what was written here under names before `actor`, and is not lost, is here again.
+
+        Raises Syncing, RedisUnavailable.
+        """
+        return lost.is_home(actor, await self._members())
+
     async def _members(self) -> dict[str, Standing | None]:
         """Where each member stands, this node last: it may have got what a peer has lost since."""
         members: dict[str, Standing | None] = {}

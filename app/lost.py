@@ -14,7 +14,7 @@ Motivala 2002); and that a dot is in nobody's clock is the mirror image of causa
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from app.incarnation import is_later
+from app.incarnation import is_later, lane_of
 from app.vector_clock import Dot, VectorClock, node_of
 
 
@@ -65,6 +65,23 @@ def judge(dot: Dot, members: Mapping[str, Standing | None]) -> Loss | str:
             )
     held = (s.received.merge(s.clock)[dot.actor] for s in standings.values())
     return Loss(dot.actor, max(held, default=0), dot.sequence)
+
+
+def is_home(actor: str, members: Mapping[str, Standing | None]) -> bool:
+    """Whether the node that writes as `actor` has all that any member has, or will get, of its
+    earlier names: each has seen a write of this one, and so has said how far it has those."""
+    node = node_of(actor)
+    here = members[node]
+    return here is not None and all(
+        standing is not None
+        and (standing.clock[actor] or standing.clock[lane_of(actor)])
+        and all(
+            sequence <= here.clock[name]
+            for name, sequence in standing.received.merge(standing.clock).items()
+            if node_of(name) == node and is_later(actor, than=name)
+        )
+        for standing in members.values()
+    )
 
 
 def losses(wanted: VectorClock, members: Mapping[str, Standing | None]) -> list[Loss]:

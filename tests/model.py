@@ -161,25 +161,39 @@ class Node:
 
     def commit_former(self, lane: str, now_us: int) -> Write | None:
         """What comes next in the lane of an earlier name is written under the one that is, if its
-        context is here. With the last the lane is declared to have ended; until then, how far it is
-        done is written down, for what is deferred elsewhere may follow it."""
-        first, *others = [dot for dot in self.deferred if dot.actor == lane]
-        context, operations = self.deferred[first]
-        if any(actor != lane for actor in self._lacking(context)):
-            return None
-        del self.deferred[first]
-        end = self.clock[lane]
-        write = self.write(operations, now_us)
-        if end < SEQUENCE_MAX:
-            key, value = (f"{_DONE}{lane}", first.sequence) if others else (f"{_ENDS}{lane}", end)
-            self.write([Put(key, b"%d" % value, "text/plain")], now_us)
+        context is here. Before it, how far the lane is done then is written down: what is deferred
+        elsewhere may follow it, and the node may be put back again. With the last the lane is
+        declared to have ended. What was done by an incarnation in between waits no more."""
+        done = self._done(lane)
+        for dot in [d for d in self.deferred if d.actor == lane and d.sequence <= done]:
+            del self.deferred[dot]
+        waits, write = [dot for dot in self.deferred if dot.actor == lane], None
+        if waits:
+            context, operations = self.deferred[waits[0]]
+            if any(actor != lane for actor in self._lacking(context)):
+                return None
+            name = Dot(self.name, self.clock[self.name] + 2)
+            self._write_down(f"{_DONE}{lane}", f"{waits[0].sequence} {name}", now_us)
+            write = self.write(operations, now_us)
+            del self.deferred[waits[0]]
+        if len(waits) < 2 and self.clock[lane] < SEQUENCE_MAX:
+            self._write_down(f"{_ENDS}{lane}", str(self.clock[lane]), now_us)
         return write
+
+    def _write_down(self, key: str, value: str, now_us: int) -> None:
+        self.write([Put(key, value.encode(), "text/plain")], now_us)
+
+    def _done(self, lane: str) -> int:
+        """Up to where the lane is done under other names: what is written down, if the write that
+        is named there is here, and else all before it."""
+        notes = [version.value.decode().split(" ") for version in self.held(f"{_DONE}{lane}")]
+        done = [int(s) - (not self.clock.covers(Dot.parse(name))) for s, name in notes]
+        return max(done, default=0)
 
     def _lacking(self, context: VectorClock) -> VectorClock:
         """What the context names that is not here, nor was done under another name."""
         lacking = context.beyond(self.clock)
-        done = {lane: [int(v.value) for v in self.held(f"{_DONE}{lane}")] for lane in lacking}
-        return VectorClock((a, s) for a, s in lacking.items() if s > max(done[a], default=0))
+        return VectorClock((a, s) for a, s in lacking.items() if s > self._done(a))
 
     def next_timestamp(self, now_us: int) -> int:
         """The timestamp that a write gets now."""

@@ -73,11 +73,11 @@ async def test_what_nobody_has_is_done_under_another_name_and_who_waits_for_it_i
         for peer in ("B", "C"):
             peers.say(peer, f"B:1 {actor}:1")
         shown = await read(client, "y", "lc1;A+:2")
-        assert (await shown.text(), shown.headers["Dot"]) == ("2", f"{actor}:4")
+        assert (await shown.text(), shown.headers["Dot"]) == ("2", f"{actor}:5")
         shown = await read(client, "x", "lc1;A+:1")
-        assert (await shown.text(), shown.headers["Dot"]) == ("1", f"{actor}:2")
+        assert (await shown.text(), shown.headers["Dot"]) == ("1", f"{actor}:3")
         assert await deferred(client) == {}
-        assert await clock_of(client) == {actor: 5, "A+": SEQUENCE_MAX, "B": 1}
+        assert await clock_of(client) == {actor: 6, "A+": SEQUENCE_MAX, "B": 1}
 
 
 async def _is_known(client: Client) -> bool:
@@ -158,9 +158,11 @@ async def test_nothing_is_done_again_that_a_peer_may_have(make_store: MakeStore)
     assert await waits_when(seen, ""), "C has not"
     assert await waits_when(seen, f"{seen} A+:1"), "C has it"
     assert await waits_when(seen, seen, "A+:1"), "at C it waits"
+    assert await waits_when(f"{seen} A:1", seen), "of a name in between, B has more"
+    assert await waits_when(seen, seen, "A:1"), "at C that waits"
     assert await waits_when(seen, seen, heard_us=1_000_000), "C said so long ago"
     assert not await waits_when(seen, seen)
-    assert await a.store.clock() == CLOCK(f"A+:{SEQUENCE_MAX} A~x1:3")
+    assert await a.store.clock() == CLOCK(f"A+:{SEQUENCE_MAX} A~x1:4")
 
 
 async def test_what_waits_in_a_lane_that_was_declared_lost_is_done_all_the_same(
@@ -180,6 +182,9 @@ async def test_what_waits_in_a_lane_that_was_declared_lost_is_done_all_the_same(
         first = b.write([Put("lunch", b"noon?")], 5)
         end = b.write([Put("\0end/A+", b"0", "text/plain")], 6)
         await replicated(client, first, end)
+        assert await deferred(client) == {"A+:1": []}, "C may know that it is done"
+        for peer in ("B", "C"):
+            peers.say(peer, f"B:2 {actor}:1 A+:{SEQUENCE_MAX}")
         await until(lambda: _is_empty(client))
         shown = await client.get("/kv/x")
-        assert (await shown.text(), shown.headers["Dot"]) == ("1", f"{actor}:2")
+        assert (await shown.text(), shown.headers["Dot"]) == ("1", f"{actor}:3")

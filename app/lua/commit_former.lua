@@ -26,15 +26,18 @@
   Returns  1 if a write was committed, or the lane was ended; else 0: more of it is here meanwhile,
            or what comes next waits for its context, or nothing waits; then the clock as text.
            Or nothing (an empty list) if this Redis does not belong to `actor`; or `merging` alone.
-           But for the first, nothing was changed.
+           But for the first, nothing was changed but that what is done waits no more.
 
   Atomic, because a crash between the commit and the queue would lose a write, or commit it twice
   (G2, G3).
 
-  With the last of them the end of the lane is declared (ends.inc.lua), in a write of its own. So
-  whoever waits for an old name is served from where the write is applied under its new one, at
-  every node; and what may turn up under an old name after all is a duplicate there. Until then, how
-  far they are committed (deferred.inc.lua): something else that is deferred may wait for that.
+  How far it is done is written down just before each write (deferred.inc.lua), in one of its own: the
+  node may be put back again to where the write waits still. With the last of them the end of the
+  lane is declared (ends.inc.lua). So whoever waits for an old name is served from where the write is
+  applied under its new one, at every node; and what may turn up under an old name after all is a
+  duplicate there.
+
+  Whoever calls this has all that any member has of the node's earlier names (app/lost.py, is_home).
   Twin: tests/model.py, Node.commit_former.
 ]]
 --@include clocks
@@ -69,50 +72,54 @@ if #sequences == 0 or log_end(kv_stem, lane, clock[lane] or 0) ~= after then
   return { 0, clock_text(clock) }
 end
 
-local first = sequences[1]
-local head = waiting_at(queue, first)
-for other in pairs(lacking(kv_stem, clock, head.context)) do
-  -- What it has seen of its own lane was committed before it, under another name.
-  if other ~= lane then
-    return { 0, clock_text(clock) }
-  end
-end
-
 local at = {
   clock = clock_key, meta = meta_key, deletes = deletes_key, log = log_key, keys = keys_key,
   conflicts = conflicts_key, system = system_key, expiring = expiring_key,
   channel = channel, alert = alert,
 }
-local kv_keys = {}
-for _, _, key in operations(head.packed) do
-  kv_keys[#kv_keys + 1] = kv_stem .. key
-end
-local stamp = stamp_after(last, now)
-local dot, ends, timestamp =
-  commit(at, clock, actor, head.packed, stamp, kv_keys, 1, fields_of_keys(kv_keys))
-keep(at, clock, actor, stamp, ends)
-take_away(meta_key, queue, first, head.packed)
-local function declare(key, sequence)
-  local value, declared_keys = string.format('%.0f', sequence), { kv_stem .. key }
-  local declaration = string.format('3:put,%d:', #key) .. key
-    .. string.format(',10:text/plain,%d:%s,', #value, value)
-  local _, ended =
-    commit(at, clock, actor, declaration, stamp + 1, declared_keys, 1,
-      fields_of_keys(declared_keys))
-  keep(at, clock, actor, stamp + 1, ended)
+local function write(packed)
+  local kv_keys = {}
+  for _, _, key in operations(packed) do
+    kv_keys[#kv_keys + 1] = kv_stem .. key
+  end
+  last = stamp_after(last, now)
+  local dot, ends, timestamp =
+    commit(at, clock, actor, packed, last, kv_keys, 1, fields_of_keys(kv_keys))
+  keep(at, clock, actor, last, ends)
+  return dot, timestamp
 end
 
-if #sequences == 1 then
-  redis.call('HDEL', deferred_key, lane)
+local function write_down(key, value)
+  write(string.format('3:put,%d:', #key) .. key
+    .. string.format(',10:text/plain,%d:%s,', #value, value))
 end
-if clock[lane] ~= closed then
-  if #sequences == 1 then
-    declare(string.char(0) .. 'end/' .. lane, after)
-  else
-    declare(done_key(lane), first)
+
+-- What it is done up to came home under its other name.
+local done = done_of(kv_stem, clock, lane)
+while sequences[1] and sequences[1] <= done do
+  local sequence = table.remove(sequences, 1)
+  take_away(meta_key, queue, sequence, waiting_at(queue, sequence).packed)
+end
+
+local first = table.remove(sequences, 1)
+if first then
+  local head = waiting_at(queue, first)
+  for other in pairs(lacking(kv_stem, clock, head.context)) do
+    -- What it has seen of its own lane was committed before it, under another name.
+    if other ~= lane then
+      return { 0, clock_text(clock) }
+    end
+  end
+  write_down(done_key(lane), string.format('%.0f %s:%.0f', first, actor, (clock[actor] or 0) + 2))
+  local dot, timestamp = write(head.packed)
+  take_away(meta_key, queue, first, head.packed)
+  note_done(requests_key, head.request, string.format('%s:%.0f', lane, first), dot, timestamp,
+    clock_text(clock))
+end
+if #sequences == 0 then
+  redis.call('HDEL', deferred_key, lane)
+  if clock[lane] ~= closed then
+    write_down(string.char(0) .. 'end/' .. lane, string.format('%.0f', after))
   end
 end
-
-note_done(requests_key, head.request, string.format('%s:%.0f', lane, first), dot,
-  timestamp, clock_text(clock))
 return { 1, clock_text(clock) }

@@ -5,30 +5,36 @@
   line break, and the operations (app/codec.py packs and unpacks it). A lane has no gaps, so what
   waits in it follows what was committed of it.
 
-  The key of the system NUL `done/{lane}` holds the last sequence of a lane of an earlier
-  incarnation that was committed under another name, until the lane's end is declared. It was
-  written after that write; so where it is applied the old name is good for what waits in a lane.
-  Else two lanes might wait for each other: one for an old name, the other for what waits for that.
+  The key of the system NUL `done/{lane}` holds a sequence of a lane of an earlier incarnation, and a
+  dot: `5 C~x1:12`. All of the lane before it is done under other names, and that too where the write
+  of that name is applied. It is written just before that write: so whoever has the one has the other,
+  or it is lost, and the node that is put back once more knows what it need not do again. And it is
+  good for what waits in a lane, in place of the old names. Else two lanes might wait for each other:
+  one for an old name, the other for what waits for that.
 ]]
 local function done_key(lane)
   return string.char(0) .. 'done/' .. lane
+end
+
+-- Up to where the lane of an earlier incarnation is done under other names.
+local function done_of(kv_stem, clock, lane)
+  local done, flat = 0, redis.call('HGETALL', kv_stem .. done_key(lane))
+  for i = 1, #flat, 2 do
+    local sequence, actor, number = string.match(flat[i + 1], '\n(%d+) (%S+):(%d+)$')
+    if flat[i] ~= 'deletes' and sequence then
+      local is_here = tonumber(number) <= (clock[actor] or 0)
+      done = math.max(done, tonumber(sequence) - (is_here and 0 or 1))
+    end
+  end
+  return done
 end
 
 -- What the context names that is not applied here, nor was done under another name.
 local function lacking(kv_stem, clock, context)
   local beyond = {}
   for other, sequence in pairs(parse_clock(context)) do
-    if sequence > (clock[other] or 0) then
-      local done = 0
-      local flat = redis.call('HGETALL', kv_stem .. done_key(other))
-      for i = 1, #flat, 2 do
-        if flat[i] ~= 'deletes' then
-          done = math.max(done, tonumber(string.match(flat[i + 1], '\n(%d+)$')) or 0)
-        end
-      end
-      if sequence > done then
-        beyond[other] = sequence
-      end
+    if sequence > (clock[other] or 0) and sequence > done_of(kv_stem, clock, other) then
+      beyond[other] = sequence
     end
   end
   return beyond

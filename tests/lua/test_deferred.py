@@ -344,7 +344,7 @@ async def test_what_nobody_has_is_committed_under_another_name_and_ends_the_lane
     assert await c.deferred.commit_former("C+", 0)
     assert not await c.deferred.commit_former("C+", 0)
     assert (await c.store.clock())["C+"] == SEQUENCE_MAX, "whoever waits for C+:2 waits no more"
-    first, done, second, end = await log_of(c, "C~x1")
+    done, first, done_too, second, end = await log_of(c, "C~x1")
     twin = Node("C")
     twin.accept([Put("x", b"1")], clock("A:1"))
     twin.accept([Put("x", b"2")], clock("A:1 C+:1"))
@@ -352,16 +352,17 @@ async def test_what_nobody_has_is_committed_under_another_name_and_ends_the_lane
     assert twin.commit_former("C+", 1_000_000) is None
     twin.receive(await log_of(c, "A"))
     assert twin.commit_former("C+", 1_000_000) == first
-    assert twin.applied[-1] == done
-    assert done.operations == (Put("\0done/C+", b"1", "text/plain"),)
+    assert twin.applied[-2] == done
+    assert done.operations == (Put("\0done/C+", b"1 C~x1:2", "text/plain"),)
     assert twin.commit_former("C+", 1_000_000) == second
-    assert (twin.applied[-1], twin.clock) == (end, await c.store.clock())
+    assert done_too.operations == (Put("\0done/C+", b"2 C~x1:4", "text/plain"),)
+    assert (twin.applied[-3:], twin.clock) == ([done_too, second, end], await c.store.clock())
     assert (first.operations, second.operations) == ((Put("x", b"1"),), (Put("x", b"2"),))
     assert end.operations == (Put(end_key("C+"), b"0", "text/plain"),)
     assert await c.store.log.after("C+", 0, 10) == []
     assert await c.scripts.find_hole() == ""
     again = await accept(c, "", Put("x", b"1"), request="r")
-    assert isinstance(again, Committed) and again.dot == Dot("C~x1", 1) and again.replayed
+    assert isinstance(again, Committed) and again.dot == Dot("C~x1", 2) and again.replayed
 
 
 async def test_two_lanes_do_not_wait_for_each_other_when_one_of_them_has_ended(
@@ -403,7 +404,7 @@ async def test_two_lanes_do_not_wait_for_each_other_when_one_of_them_has_ended(
     assert (
         twins[0].clock
         == await c.store.clock()
-        == clock("A:1 B+:1 C~x1:4").merge(VectorClock([("C+", SEQUENCE_MAX)]))
+        == clock("A:1 B+:1 C~x1:5").merge(VectorClock([("C+", SEQUENCE_MAX)]))
     )
 
 
@@ -416,7 +417,46 @@ async def test_what_turns_up_of_a_lane_after_its_end_is_a_duplicate(make_store: 
     for store in (b, c):
         await store.buffer.receive(await log_of(c, "C~x1"))
         assert (await store.buffer.receive([late])).duplicate == 1
-        assert [v.dot for v in (await store.store.read("x")).versions] == [Dot("C~x1", 1)]
+        assert [v.dot for v in (await store.store.read("x")).versions] == [Dot("C~x1", 2)]
+
+
+@pytest.mark.parametrize("came", [0, 1, 2, 3, 4, 5])
+async def test_what_was_done_before_the_node_was_put_back_again_is_not_done_once_more(
+    make_store: MakeStore, came: int
+) -> None:
+    """In between it was `C~x1`, and so many of that one's writes have come home."""
+    copy, other = await make_store("C"), await make_store("B")
+    for store in (copy, other):
+        await accept(store, "", Put("x", b"1"), request="r")
+        await accept(store, "", Put("y", b"2"))
+    # What `other` holds is what the node held in between: the same disk, then lost.
+    await other.redis.rename("deferred:B+", "deferred:C+")
+    await other.redis.delete("deferred")
+    await other.redis.hset("deferred", "C+", 2)
+    await new_incarnation(other, "C~x1")
+    while await other.deferred.commit_former("C+", 0):
+        pass
+    done = await log_of(other, "C~x1")
+    assert len(done) == 5
+
+    await new_incarnation(copy, "C~x2")
+    await copy.buffer.receive(done[:came])
+    twin = Node("C")
+    twin.accept([Put("x", b"1")], VectorClock())
+    twin.accept([Put("y", b"2")], VectorClock())
+    twin.name = "C~x2"
+    twin.receive(done[:came])
+    while await copy.deferred.commit_former("C+", 0):
+        twin.commit_former("C+", 1_000_000)
+    assert await waiting(copy) == [] and not twin.deferred
+    assert await copy.store.clock() == twin.clock
+    assert twin.clock["C+"] == SEQUENCE_MAX
+    by = {1: "C~x1", 2: "C~x2"}
+    for key, number in (("x", 2), ("y", 4)):
+        [version] = (await copy.store.read(key)).versions
+        assert version.dot.actor == by[1 if came >= number else 2], key
+    again = await accept(copy, "", Put("x", b"1"), request="r")
+    assert isinstance(again, Committed) and again.replayed
 
 
 async def test_the_lane_that_writes_is_never_ended(make_store: MakeStore) -> None:
