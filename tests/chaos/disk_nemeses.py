@@ -33,6 +33,7 @@ from tests.processes import until
 #: An empty node is sent all that was ever written, a batch after the other.
 CATCH_UP_MAX_S = 300.0
 _REWRITE = "auto-aof-rewrite-percentage"
+_PAUSED_MAX_MS = 60_000
 
 
 class _LostDisk:
@@ -173,8 +174,7 @@ class OldData(_LostDisk):
         await self._network.cut(self._wires)
         await asyncio.sleep(self._lasts_s / 2 if self._wires else 0)
         in_copy = (await place.clock()).get(self._actor, 0)
-        accepted = await place.given(lane_of(self._actor))
-        await self._take_copy()
+        accepted = await self._take_copy()
         self._copied = (await place.clock()).get(self._actor, 0)
         await asyncio.sleep(self._lasts_s)
         await until(self._is_old)
@@ -195,8 +195,9 @@ class OldData(_LostDisk):
         await super().heal()
         await asyncio.to_thread(shutil.rmtree, self._copy, ignore_errors=True)
 
-    async def _take_copy(self) -> None:
-        """As the manual of Redis says: while no file is put in another's place."""
+    async def _take_copy(self) -> int:
+        """As the manual of Redis says: while no file is put in another's place; and while nothing
+        is written, so that it is known what of the node's lane is in it, which is the result."""
         async with self._place.redis() as redis:
             usual = (await redis.config_get(_REWRITE))[_REWRITE]
             await redis.config_set(_REWRITE, 0)
@@ -206,10 +207,14 @@ class OldData(_LostDisk):
                 return not about["aof_rewrite_in_progress"]
 
             await until(nothing_is_rewritten)
+            await redis.client_pause(_PAUSED_MAX_MS, all=False)
+            accepted = await self._place.given(lane_of(self._actor))
             await asyncio.to_thread(
                 shutil.copytree, self._place.directory, self._copy, ignore=_no_sockets
             )
+            await redis.client_unpause()
             await redis.config_set(_REWRITE, str(usual))
+            return accepted
 
     async def _is_old(self) -> bool:
         """Whoever can be asked about the node knows more of it than the copy."""
