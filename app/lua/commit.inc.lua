@@ -12,6 +12,9 @@
   `clock` covers the write afterwards. The first command is XADD, which Redis refuses when it is out
   of memory; after it, nothing is refused half-way.
 
+  commit_alone(at, clock, actor, packed, stamp, kv_stem) -> dot, timestamp as text: the same of one
+  write by itself, which is kept as well.
+
   keep(at, clock, actor, stamp, ended): what was committed of that actor, last with this timestamp,
   is in the clock, and all workers are told.
 ]]
@@ -101,4 +104,15 @@ local function keep(at, clock, actor, stamp, ends)
     applied[#applied + 1] = string.format('%s:%.0f', ended, closed)
   end
   redis.call('PUBLISH', at.channel, table.concat(applied, ' '))
+end
+
+local function commit_alone(at, clock, actor, packed, stamp, kv_stem)
+  local kv_keys = {}
+  for _, _, key in operations(packed) do
+    kv_keys[#kv_keys + 1] = kv_stem .. key
+  end
+  local dot, ends, timestamp =
+    commit(at, clock, actor, packed, stamp, kv_keys, 1, fields_of_keys(kv_keys))
+  keep(at, clock, actor, stamp, ends)
+  return dot, timestamp
 end

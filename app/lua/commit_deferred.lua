@@ -76,14 +76,8 @@ while head do
     more = 1
     break
   end
-  local kv_keys = {}
-  for _, _, key in operations(head.packed) do
-    kv_keys[#kv_keys + 1] = kv_stem .. key
-  end
   last = stamp_after(last, now)
-  local dot, ends, timestamp =
-    commit(at, clock, lane, head.packed, last, kv_keys, 1, fields_of_keys(kv_keys))
-  keep(at, clock, lane, last, ends)
+  local dot, timestamp = commit_alone(at, clock, lane, head.packed, last, kv_stem)
   take_away(meta_key, queue, clock[lane], head.packed)
   note_done(requests_key, head.request, dot, dot, timestamp, clock_text(clock))
   committed = committed + 1

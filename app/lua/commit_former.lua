@@ -26,7 +26,7 @@
   Returns  1 if a write was committed, or the lane was ended; else 0: more of it is here meanwhile,
            or what comes next waits for its context, or nothing waits; then the clock as text.
            Or nothing (an empty list) if this Redis does not belong to `actor`; or `merging` alone.
-           But for the first, nothing was changed but that what is done waits no more.
+           But for the first, nothing was changed.
 
   Atomic, because a crash between the commit and the queue would lose a write, or commit it twice
   (G2, G3).
@@ -78,15 +78,8 @@ local at = {
   channel = channel, alert = alert,
 }
 local function write(packed)
-  local kv_keys = {}
-  for _, _, key in operations(packed) do
-    kv_keys[#kv_keys + 1] = kv_stem .. key
-  end
   last = stamp_after(last, now)
-  local dot, ends, timestamp =
-    commit(at, clock, actor, packed, last, kv_keys, 1, fields_of_keys(kv_keys))
-  keep(at, clock, actor, last, ends)
-  return dot, timestamp
+  return commit_alone(at, clock, actor, packed, last, kv_stem)
 end
 
 local function write_down(key, value)
@@ -94,11 +87,11 @@ local function write_down(key, value)
     .. string.format(',10:text/plain,%d:%s,', #value, value))
 end
 
--- What it is done up to came home under its other name.
-local done = done_of(kv_stem, clock, lane)
+-- What came home under its other name waits no more, nor what is committed now. All of it is taken
+-- away at the end: Redis refuses nothing, be it full, once a script has changed something.
+local done, over = done_of(kv_stem, clock, lane), {}
 while sequences[1] and sequences[1] <= done do
-  local sequence = table.remove(sequences, 1)
-  take_away(meta_key, queue, sequence, waiting_at(queue, sequence).packed)
+  over[#over + 1] = table.remove(sequences, 1)
 end
 
 local first = table.remove(sequences, 1)
@@ -112,14 +105,17 @@ if first then
   end
   write_down(done_key(lane), string.format('%.0f %s:%.0f', first, actor, (clock[actor] or 0) + 2))
   local dot, timestamp = write(head.packed)
-  take_away(meta_key, queue, first, head.packed)
   note_done(requests_key, head.request, string.format('%s:%.0f', lane, first), dot, timestamp,
     clock_text(clock))
+  over[#over + 1] = first
 end
 if #sequences == 0 then
-  redis.call('HDEL', deferred_key, lane)
   if clock[lane] ~= closed then
     write_down(string.char(0) .. 'end/' .. lane, string.format('%.0f', after))
   end
+  redis.call('HDEL', deferred_key, lane)
+end
+for _, sequence in ipairs(over) do
+  take_away(meta_key, queue, sequence, waiting_at(queue, sequence).packed)
 end
 return { 1, clock_text(clock) }

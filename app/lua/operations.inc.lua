@@ -23,7 +23,7 @@ local function parse(packed)
   while position <= #packed do
     local _, colon, verb, ttl, length = find(packed, '^%d+:(%a+) ?(%d*),(%d+):', position)
     local last = colon + length
-    local key, content_type, value = sub(packed, colon + 1, last), nil, nil
+    local key, content_type, value = sub(packed, colon + 1, last)
     position = last + 1
     if verb == 'put' then
       content_type, position = item(position)

@@ -235,6 +235,15 @@ MUTATIONS: Final = (
         'outcome = _outcome(error) if changes else "not_applied"',
         'outcome = "not_applied"',
     ),
+    Mutation(
+        "something is removed before the first command that Redis may refuse",
+        "G9",
+        _COMMIT,
+        "redis.call('XADD', at.log, number .. '-0', 'timestamp', timestamp,",
+        "redis.call('DEL', kv_keys[first])\n"
+        "redis.call('XADD', at.log, number .. '-0', 'timestamp', timestamp,",
+        profile="storage",
+    ),
     # --- deferred writes -------------------------------------------------------------------------
     Mutation(
         "deferred write visible early",

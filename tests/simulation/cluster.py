@@ -174,7 +174,7 @@ class _Simulation:
         def after_command(name: str) -> None:
             if name in ("evalsha", "eval", "xtrim"):
                 try:
-                    self._oracle.redis_changed(node, made.data)
+                    self._oracle.redis_changed(node, made.data, is_full=made.trouble == "full")
                 except Violation as violation:
                     self._raise(violation)
 

@@ -188,8 +188,9 @@ class Oracle:
 
     # --- nodes -----------------------------------------------------------------------------------
 
-    def redis_changed(self, node: str, data: Mapping[bytes, Any]) -> None:
-        """What the node's Redis holds now follows from the writes in its logs, in causal order.
+    def redis_changed(self, node: str, data: Mapping[bytes, Any], *, is_full: bool = False) -> None:
+        """What the node's Redis holds now follows from the writes in its logs, in causal order; one
+        that is full has taken none.
 
         Raises Violation.
         """
@@ -204,6 +205,8 @@ class Oracle:
                 self._check_log(node, actor, _end(data, actor, clock[actor]), value)
                 new = [id_ for id_ in value._ids if _sequence(id_) > twin.clock[actor]]
                 fresh += [_log_entry(actor, id_, value) for id_ in new]
+        if fresh and is_full:
+            raise Violation("G9", f"the Redis of {node} is full, and has taken {fresh[0].dot}")
         logged = twin.clock
         for write in fresh:
             logged = logged.with_dot(write.dot).merge(_closed(write))
