@@ -6,15 +6,14 @@ and does not forget them (G8):
 
 - What a peer has of them comes home under the old name, as all that was lost does, and waits no
   more (`lua/commit_deferred.lua`).
-- What no member has, and none will, by the rule for what is lost (`lost.py`), is committed under
-  new names, and how far that is done is written down. With the last of them the end of the lane is
-  declared, so that whoever waits for the old names is served from there on, everywhere
-  (`lua/commit_former.lua`).
-- A node that is put back twice may find what it has done in between. So nothing is done before all
-  is home that any member has of its earlier names, and with it what was written down.
+- What no member has, and none will, is committed under new names, and how far that is done is
+  written down. With the last of them the end of the lane is declared, so that whoever waits for the
+  old names is served from there on, everywhere (`lua/commit_former.lua`).
 
-That rule wants each member to have seen a write under the new name. So the node makes one, if its
-clients do not.
+Which is which is known once all is home that any member has, or will get, of the node's earlier
+names (`lost.py`, `is_home`): with it comes what was done and written down by one in between, if the
+node was put back twice. For that each member must have seen a write under the new name. So the node
+makes one, if its clients do not.
 
 Assumes that what was accepted is kept. Guarantees the above, as soon as all members are heard. Does
 not know what is written.
@@ -29,9 +28,7 @@ from app.keys import lane_key
 from app.kv_store import KVStore
 from app.log import get_logger
 from app.losses import Losses
-from app.lost import Loss
 from app.progress import Progress
-from app.vector_clock import SEQUENCE_MAX, Dot
 from app.write import Delete
 
 log = get_logger(__name__)
@@ -71,20 +68,12 @@ class FormerLanes:
             await self._store.commit([Delete(lane_key(due.former[0]))])
         if not await self._losses.is_home(actor):
             return
-        given = await self._deferred.given()
         for lane in due.former:
-            await self._clear(Dot(lane, given[lane]))
+            await self._clear(lane)
 
-    async def _clear(self, last: Dot) -> None:
-        """What waits in the lane of that dot is committed, as far as it can be now."""
-        lane, here = last.actor, self._progress.clock[last.actor]
-        if here == SEQUENCE_MAX:  # an operator has declared its end
-            after = await self._store.log.end(lane, here)
-        else:
-            loss = await self._losses.judge_lane(last)
-            if not isinstance(loss, Loss):
-                return
-            after = loss.after
+    async def _clear(self, lane: str) -> None:
+        """What waits in the lane is committed, as far as it can be now."""
+        after = await self._store.log.end(lane, self._progress.clock[lane])
         for _ in range(AT_ONCE):
             if not await self._deferred.commit_former(lane, after):
                 break

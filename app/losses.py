@@ -63,13 +63,6 @@ class Losses:
         """
         if (await self.deferred()).covers(dot):
             return "it is deferred, and waits here to be done under another name (GET /pending)"
-        return await self.judge_lane(dot)
-
-    async def judge_lane(self, dot: Dot) -> Loss | str:
-        """The same of a write that may wait here, in a lane whose incarnation has ended.
-
-        Raises Syncing, RedisUnavailable.
-        """
         return lost.judge(dot, await self._members())
 
     async def is_home(self, actor: str) -> bool:

@@ -70,18 +70,16 @@ def judge(dot: Dot, members: Mapping[str, Standing | None]) -> Loss | str:
 def is_home(actor: str, members: Mapping[str, Standing | None]) -> bool:
     """Whether the node that writes as `actor` has all that any member has, or will get, of its
     earlier names: each has seen a write of this one, and so has said how far it has those."""
-    node = node_of(actor)
-    here = members[node]
-    return here is not None and all(
-        standing is not None
-        and (standing.clock[actor] or standing.clock[lane_of(actor)])
-        and all(
-            sequence <= here.clock[name]
-            for name, sequence in standing.received.merge(standing.clock).items()
-            if node_of(name) == node and is_later(actor, than=name)
-        )
-        for standing in members.values()
-    )
+    here = members[node_of(actor)]
+    for standing in members.values():
+        if here is None or standing is None:
+            return False
+        if not (standing.clock[actor] or standing.clock[lane_of(actor)]):
+            return False
+        lacking = standing.received.merge(standing.clock).beyond(here.clock)
+        if any(is_later(actor, than=name) for name in lacking):
+            return False
+    return True
 
 
 def losses(wanted: VectorClock, members: Mapping[str, Standing | None]) -> list[Loss]:

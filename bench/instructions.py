@@ -37,11 +37,11 @@ from bench.contenders import VALUE
 from bench.findings import Outcome
 from bench.launch import launched, until
 from bench.options import above, count
-from bench.planting import connected, foreign_writes, node_names
+from bench.planting import connected, foreign_writes, key_names, node_names
 from bench.rounds import own_place
 
-_KEYS: Final = 256
-"""Different ones, again and again; all are there before the first step that counts."""
+_KEYS: Final = tuple(key_names(256))
+"""Written and read again and again; all are there before the first step that counts."""
 _NODE: Final = "node00"
 _SENDER: Final = "sender"
 _NOW_US: Final = 1_800_000_000_000_000
@@ -96,7 +96,7 @@ class Counted:
 
 
 def _key(number: int) -> str:
-    return f"key-{number % _KEYS:06}"
+    return _KEYS[number % len(_KEYS)]
 
 
 async def counted(what: str, size: int, nodes: int, things: int) -> Counted:
@@ -127,9 +127,9 @@ async def _executed(what: str, size: int, nodes: int, steps: int) -> int:
                 await scripts.receive_writes(_NODE, others, _NOW_US, _ALL_ANSWER, len(others))
             past = VectorClock({write.dot.actor: 1 for write in others})
             for written in (received, committed):  # so that all keys, and both actors, are there
-                await written(scripts, past, 0, _KEYS)
+                await written(scripts, past, 0, len(_KEYS))
             for number in range(steps):
-                await STEPS[what](scripts, past, _KEYS + number * size, size)
+                await STEPS[what](scripts, past, len(_KEYS) + number * size, size)
         said = (where / "valgrind.log").read_text()
         if (found := _COLLECTED.search(said)) is None:
             raise StartupError(f"valgrind did not say how many instructions it has seen: {said}")

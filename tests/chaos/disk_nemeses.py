@@ -2,12 +2,13 @@
 
 What it is: a `Nemesis` (nemeses.py) each.
 
-What it assumes and guarantees: nothing else is broken meanwhile, and all nodes have what any has;
-after `heal` that is so again. What exactly was lost is noted as a `Loss`, of the node's actor and
-of its lanes. It is a loss that the node can notice: a copy is only put back once the peers have
-writes of the node that are not in it (docs/adr/0012-incarnations.md tells why). The end of a lane
-may be declared, and then its lost names are covered: by the node itself, where something waited in
-it, or by whoever waits for what is lost. Before that all who have seen it have begun anew.
+What it assumes and guarantees: nothing else is broken meanwhile. It begins when all nodes have what
+any has; after `heal` that is so again. What exactly was lost is noted as a `Loss`, of the node's
+actor and of its lanes. It is a loss that the node can notice: a copy is only put back once the
+peers have writes of the node that are not in it (docs/adr/0012-incarnations.md tells why). The end
+of a lane may be declared, and then its lost names are covered: by the node itself, where something
+waited in it, or by whoever waits for what is lost. Before that all who have seen it have begun
+anew.
 
 What it does not know: what becomes of those who have seen what is lost.
 
@@ -87,14 +88,7 @@ class _LostDisk:
         if self._place.nodes.pid(self._place.node) is None:
             await self._place.nodes.start(self._place.node)
         await until(self._takes_writes)
-        everywhere = [self._place, *self._others]
-        wanted = joined([await place.received() for place in everywhere])
-
-        async def all_have_it() -> bool:
-            clocks = [await place.clock() for place in everywhere]
-            return all(c.get(actor, 0) >= s for c in clocks for actor, s in wanted.items())
-
-        await until(all_have_it, CATCH_UP_MAX_S)
+        wanted = await self._caught_up()
         if self._at_us:
             kept = wanted.get(self._actor, 0)
             loss = Loss(
@@ -103,7 +97,20 @@ class _LostDisk:
             self._losses.keep(wanted)
             self._losses.taken.append(loss)
             await until(self._nobody_has_seen_it)
+            everywhere = [self._place, *self._others]
             await until_lanes_are_clear(self._network, everywhere, self._losses, CATCH_UP_MAX_S)
+
+    async def _caught_up(self) -> dict[str, int]:
+        """What any node had when it was asked. All have it now."""
+        everywhere = [self._place, *self._others]
+        wanted = joined([await place.received() for place in everywhere])
+
+        async def all_have_it() -> bool:
+            clocks = [await place.clock() for place in everywhere]
+            return all(c.get(actor, 0) >= s for c in clocks for actor, s in wanted.items())
+
+        await until(all_have_it, CATCH_UP_MAX_S)
+        return wanted
 
     async def _mend(self) -> None:
         await self._network.mend(self._wires, refuses=self._refuses)
@@ -135,6 +142,7 @@ class LoseData(_LostDisk):
 
     async def strike(self) -> None:
         place = self._place
+        await self._caught_up()
         await self._network.cut(self._wires, refuses=self._refuses)
         self._actor, self._birth = await self._writer(), await place.birth()
         await asyncio.sleep(self._lasts_s)
@@ -170,6 +178,8 @@ class OldData(_LostDisk):
 
     async def strike(self) -> None:
         place = self._place
+        # If one needed a snapshot, whose answers the cut holds back, it would get nothing newer.
+        await self._caught_up()
         self._actor = await self._writer()
         await self._network.cut(self._wires)
         await asyncio.sleep(self._lasts_s / 2 if self._wires else 0)
@@ -208,12 +218,14 @@ class OldData(_LostDisk):
 
             await until(nothing_is_rewritten)
             await redis.client_pause(_PAUSED_MAX_MS, all=False)
-            accepted = await self._place.given(lane_of(self._actor))
-            await asyncio.to_thread(
-                shutil.copytree, self._place.directory, self._copy, ignore=_no_sockets
-            )
-            await redis.client_unpause()
-            await redis.config_set(_REWRITE, str(usual))
+            try:
+                accepted = await self._place.given(lane_of(self._actor))
+                await asyncio.to_thread(
+                    shutil.copytree, self._place.directory, self._copy, ignore=_no_sockets
+                )
+            finally:
+                await redis.client_unpause()
+                await redis.config_set(_REWRITE, str(usual))
             return accepted
 
     async def _is_old(self) -> bool:

@@ -57,13 +57,13 @@ def of_lanes(
     """`loss`, of the lane of who wrote there, now that it is known what others have; and if nothing
     was put in the disk's place, also what of earlier lanes `waited` on it alone."""
     received = joined(elsewhere)
-    held = received.get(loss.actor, 0)
-    lost = [replace(loss, held=held, kept=max(held, loss.accepted))]
-    for lane, given in waited.items() if loss.emptied else ():
-        held = received.get(lane, 0)
-        if lane != loss.actor and given > held:
-            lost.append(replace(loss, actor=lane, held=held, kept=held))
-    return lost
+    earlier = (lane for lane, given in waited.items() if given > received.get(lane, 0))
+    lanes = dict.fromkeys((loss.actor, *(earlier if loss.emptied else ())))
+    held = {lane: received.get(lane, 0) for lane in lanes}
+    return [
+        replace(loss, actor=lane, held=held[lane], kept=max(held[lane], loss.accepted))
+        for lane in lanes
+    ]
 
 
 @dataclass
