@@ -116,9 +116,6 @@ def _run_some(
             for part, outcomes in zip(parts, outcomes_of, strict=True):
                 yield from outcomes.failures
                 progress.advance(task, len(part))
-                if told:  # by a signal that a process had not been ready for
-                    pool.shutdown(cancel_futures=True)
-                    break
         except BrokenProcessPool:
             if not told:
                 raise
@@ -130,8 +127,11 @@ def _ended_together() -> Iterator[list[int]]:
     block is left: raised in the middle of what a pool does, a signal would leave it half begun, and
     be waited for for ever."""
     told: list[int] = []
+    this = os.getpid()
 
     def end(number: int, _: object) -> None:
+        if os.getpid() != this:  # one that was just begun, and does not go its own way yet
+            os._exit(128 + number)
         told.append(number)
         for process in multiprocessing.active_children():
             process.terminate()

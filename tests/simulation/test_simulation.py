@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -144,6 +145,53 @@ def test_whoever_ends_a_long_run_ends_its_processes() -> None:
         while True:
             os.killpg(run.pid, 0)
             time.sleep(0.05)
+
+
+_TOLD_BETWEEN_TWO = """
+import multiprocessing, os, signal, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from tests.simulation import __main__ as command
+
+apart, spawn, waits, first_is_there = (
+    command._apart, ProcessPoolExecutor._spawn_process, [], multiprocessing.Event()
+)
+
+def apart_when_told():
+    if waits:
+        signal.pause()
+    apart()
+    first_is_there.set()
+
+def spawn_and_tell(pool):
+    spawn(pool)
+    if not waits:
+        first_is_there.wait()
+        time.sleep(0.2)  # it waits for something to do, and nobody else can while it does
+        os.kill(os.getpid(), signal.SIGTERM)
+        waits.append(True)
+
+command._apart, ProcessPoolExecutor._spawn_process = apart_when_told, spawn_and_tell
+sys.exit(command.main(["--seeds", "1000", "--profile", "calm", "-j", "2"]))
+"""
+
+
+def test_a_process_that_was_not_ready_to_be_told_ends_as_well() -> None:
+    """One has ended while it waited for something to do, so that no other can wait any more; that
+    other has just been begun, and still does with a signal what the first one does."""
+    run = subprocess.Popen(
+        [sys.executable, "-c", _TOLD_BETWEEN_TWO],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert run.wait(60) == 128 + signal.SIGTERM
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
 
 
 def test_a_failure_is_made_smaller_and_still_fails_alike(monkeypatch: pytest.MonkeyPatch) -> None:
