@@ -113,6 +113,8 @@ def _run_some(
     with _ended_together() as told, ProcessPoolExecutor(options.j, initializer=_apart) as pool:
         try:
             outcomes_of = pool.map(partial(run_seeds, profile=options.profile), parts)
+            if told:  # perhaps while one was begun, and was in no list yet
+                _end_processes()
             for part, outcomes in zip(parts, outcomes_of, strict=True):
                 yield from outcomes.failures
                 progress.advance(task, len(part))
@@ -133,8 +135,7 @@ def _ended_together() -> Iterator[list[int]]:
         if os.getpid() != this:  # one that was just begun, and does not go its own way yet
             os._exit(128 + number)
         told.append(number)
-        for process in multiprocessing.active_children():
-            process.terminate()
+        _end_processes()
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -144,6 +145,11 @@ def _ended_together() -> Iterator[list[int]]:
             signal.signal(number, handler)
     if told:
         sys.exit(128 + told[0])
+
+
+def _end_processes() -> None:
+    for process in multiprocessing.active_children():
+        process.terminate()
 
 
 def _apart() -> None:
