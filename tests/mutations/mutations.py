@@ -154,6 +154,7 @@ MUTATIONS: Final = (
         "app/redis_link.py",
         "Retry(NoBackoff(), 0)",
         "Retry(NoBackoff(), 1)",
+        profile="storage",
     ),
     Mutation(
         "clock not advanced by a local write",
@@ -234,6 +235,7 @@ MUTATIONS: Final = (
         "app/redis_link.py",
         'outcome = _outcome(error) if changes else "not_applied"',
         'outcome = "not_applied"',
+        profile="storage",
     ),
     Mutation(
         "something is removed before the first command that Redis may refuse",

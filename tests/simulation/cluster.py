@@ -41,6 +41,7 @@ from tests.simulation.plan import (
     Disturbance,
     LinkChange,
     MemberChange,
+    MergeCrash,
     Pause,
     Plan,
     PowerCut,
@@ -229,6 +230,8 @@ class _Simulation:
             running = self._loop.create_task(self._serve(life, number))
             LIFE.set(None)
             await died.wait()
+            if life.died_merging:
+                self._loop.create_task(self._passer_by(node, f"passer-by-{node}-{index}-{number}"))
             await asyncio.wait([running])
             await asyncio.sleep(0.05 if self._healed else life.back_after_s)
             number += 1
@@ -348,6 +351,10 @@ class _Simulation:
                 for life in self._lives.values():
                     if life.node == node:
                         life.sender_crash = step
+            case MergeCrash(_, node):
+                for life in self._lives.values():
+                    if life.node == node:
+                        life.plan_merge_crash(step)
             case DiskLost(_, node, copied_s, for_s):
                 if not self._healed:
                     self._lose_disk(node, copied_s > 0, for_s)
@@ -391,7 +398,7 @@ class _Simulation:
         for redis in self._storages.values():
             redis.end()
         for life in self._lives.values():
-            life.crash = life.sender_crash = None
+            life.crash = life.sender_crash = life.merge_crash = None
             life.running.set()
 
     async def _change_member(self, node: str, verb: str, member: str) -> int:
@@ -596,6 +603,22 @@ class _Simulation:
                 except Violation as violation:
                     self._raise(violation)
                     return
+
+    async def _passer_by(self, node: str, name: str) -> None:
+        """Somebody looks at all keys there, one after the other, for most of a second: what should
+        not be seen for long is seen by few otherwise."""
+        rng, session = (
+            self._rng(f"passer-by at {node}"),
+            Session(f"passer-by-{node}", carries=False),
+        )
+        keys = sorted({step.key for step in self._plan.steps if isinstance(step, Request)})
+        try:
+            for key in keys * 5:
+                request = Request(0, name, node, "siblings", key, wait_s=0)
+                await self._request(session, request, set(), rng)
+                await asyncio.sleep(0.05)
+        except Violation as violation:
+            self._raise(violation)
 
     async def _request(
         self, session: Session, request: Request, tokens: set[str], rng: random.Random

@@ -121,6 +121,17 @@ class SenderCrash:
 
 
 @dataclass(frozen=True, slots=True)
+class MergeCrash:
+    """A worker is killed when its Redis has carried out the n-th step of a merge from now on,
+    before it hears of that, and another starts later. The merge waits meanwhile, half done."""
+
+    at: float
+    node: str
+    steps: int
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Trouble:
     """A node's Redis is unwell for a while."""
 
@@ -173,7 +184,7 @@ class MemberChange:
     member: str
 
 
-WorkerCrash = Crash | SenderCrash
+WorkerCrash = Crash | SenderCrash | MergeCrash
 Disturbance = (
     LinkChange | Pause | WorkerCrash | Trouble | PowerCut | DiskLost | ClockJump | MemberChange
 )
@@ -244,7 +255,7 @@ class _Planner:
 
     def plan(self, seed: int) -> Plan:
         rng, nodes = self._rng, self._nodes
-        often = self._has["crash"] or self._has["power"]
+        often = self._has["crash"] or self._has["power"] or self._has["trim"]
         workers = 2 if rng.random() < (0.6 if often else 0.2) else 1
         settings = self._settings(workers)
         weather = self._weather()
@@ -265,6 +276,7 @@ class _Planner:
             steps += self._crashes(workers)
         if self._has["trim"]:
             steps += self._sender_crashes(random.Random(f"sender crashes {seed}"))
+            steps += self._merge_crashes(random.Random(f"merge crashes {seed}"))
         if self._has["storage"]:
             steps += self._troubles()
         if self._has["power"]:
@@ -459,6 +471,19 @@ class _Planner:
                 round(rng.uniform(0.05, 1.5), 4),
             )
             for _ in range(rng.randint(2, 6))
+        ]
+
+    def _merge_crashes(self, rng: random.Random) -> list[MergeCrash]:
+        if rng.random() < 0.5:
+            return []
+        return [
+            MergeCrash(
+                round(rng.uniform(0.05, self._length), 4),
+                node,
+                rng.randint(1, 4),
+                round(rng.uniform(0.05, 1.5), 4),
+            )
+            for node in self._nodes
         ]
 
     def _troubles(self) -> list[Trouble]:

@@ -19,6 +19,7 @@ Where the idea is from: etcd's failpoints; TigerBeetle's simulated storage.
 """
 
 import asyncio
+import hashlib
 import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -40,8 +41,9 @@ from app import redis_link
 from app.keys import LAYOUT
 from app.node import Connect
 from app.redis_link import Admits
+from app.scripts import source
 from tests.compiled_lua import compile_once
-from tests.simulation.plan import Crash, PowerCut, SenderCrash, TroubleKind
+from tests.simulation.plan import Crash, MergeCrash, PowerCut, SenderCrash, TroubleKind
 
 GROWS: Final = {"xadd", "hset", "set", "sadd", "zadd", "rpush", "hincrby"}
 """Commands of ours that a full Redis refuses; one that frees memory it carries out."""
@@ -53,6 +55,8 @@ CHANGES: Final = WRITES | {"evalsha", "eval"}
 """Commands of workers that may change something."""
 SLOW_SYNC: Final = (1, 20, 80)
 """How many times as long a sync takes on a disk whose power is about to fail."""
+_MERGES: Final = [b"EVALSHA", hashlib.sha1(source("merge_keys").encode()).hexdigest().encode()]
+"""How the command begins that takes a merge one step further."""
 _FULL: Final = "OOM command not allowed when used memory > 'maxmemory'."
 _READONLY: Final = "READONLY You can't write against a read only replica."
 _LOADING: Final = "LOADING Redis is loading the dataset in memory"
@@ -86,6 +90,9 @@ class Life:
         self.crash: Crash | None = None
         self.sender_crash: SenderCrash | None = None
         self.commands_left = 0
+        self.merge_crash: MergeCrash | None = None
+        self.merge_steps_left = 0
+        self.died_merging = False
         self.back_after_s = 0.05
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.on_death: Callable[[str], None] = lambda _why: None
@@ -97,6 +104,19 @@ class Life:
         if self.alive and self.crash is None:
             self.crash, self.commands_left = crash, crash.commands
             self.back_after_s = crash.for_s
+
+    def plan_merge_crash(self, crash: MergeCrash) -> None:
+        """It dies at a step of a merge that is still to come."""
+        self.merge_crash, self.merge_steps_left = crash, crash.steps
+
+    def has_merged(self) -> None:
+        """A step of a merge that it asked for has been carried out."""
+        if self.merge_crash is not None:
+            self.merge_steps_left -= 1
+            if self.merge_steps_left <= 0:
+                self.back_after_s = self.merge_crash.for_s
+                self.died_merging = True
+                self.die("in the middle of a merge")
 
     def has_sent_snapshot(self) -> None:
         """The last part of a snapshot that it sends has arrived."""
@@ -423,7 +443,7 @@ class _Connection(FakeBaseAsyncConnection, redis_link._Tcp):  # type: ignore[mis
             for fields in commands:
                 self._sock._process_command(fields)
             self._is_sent = True
-            self._dies_now()
+            self._dies_now(commands)
             if lost:
                 storage.note("loses a connection after a command")
                 self._fails_on_read = RedisConnectionError("Connection reset by peer")
@@ -475,10 +495,13 @@ class _Connection(FakeBaseAsyncConnection, redis_link._Tcp):  # type: ignore[mis
         life.die(f"{life.crash.when} {commands[0][0].decode().lower()}")
         return True
 
-    def _dies_now(self) -> None:
+    def _dies_now(self, commands: list[Command]) -> None:
         life = self._life
         if life.crash is not None and life.commands_left <= 0:
             life.die("after a command")
+        if any(fields[:2] == _MERGES for fields in commands):
+            life.has_merged()
+        if not life.alive:
             raise RedisConnectionError("killed")
 
 
