@@ -130,7 +130,7 @@ def _settings(plan: Plan, samples: Sequence[Sample], took_s: float) -> dict[str,
     redis = find_redis_server()
     return {
         "rounds": f"{rounds} of {plan.rounds}",
-        "each measurement": f"{plan.seconds:g} s, after {plan.warm_up_s:g} s to warm up",
+        "each measurement": f"{plan.seconds:g} s; before all of them {plan.warm_up_s:g} s of each",
         "connections": str(plan.loads.connections),
         "sessions": "each connection is one" if plan.loads.sessions else "none",
         "keys": f"{plan.keys:,}, with values of 100 bytes",
@@ -166,11 +166,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="PUT, GET (both)",
     )
-    parser.add_argument("--rounds", type=count, default=5, help="how many (5)")
+    parser.add_argument("--rounds", type=count, default=25, help="how many (25)")
     parser.add_argument(
-        "--seconds", type=positive, default=5.0, help="how long each measurement takes (5)"
+        "--seconds", type=positive, default=1.0, help="how long each measurement takes (1)"
     )
-    parser.add_argument("--warm-up", type=positive, default=1.0, help="seconds before it (1)")
+    parser.add_argument(
+        "--warm-up", type=positive, default=2.0, help="seconds before the first round, of each (2)"
+    )
     parser.add_argument("--connections", type=count, default=64, help="at once (64)")
     parser.add_argument("--keys", type=count, default=1000, help="how many different ones (1000)")
     parser.add_argument(

@@ -1,10 +1,11 @@
-"""What many rounds say together: medians, spreads, ratios, and whether the machine was too noisy.
+"""What many rounds say together: medians, how sure they are, ratios, and what disturbed them.
 
 Assumes that in each round all contenders were measured one after the other, so that what disturbs
 the machine for longer disturbs them alike: ratios are taken within a round, and then compared.
 
-Guarantees that nothing is left out as an outlier. Does not know who the contenders are, but for one
-that is named as the baseline.
+Guarantees that nothing is left out of a median as an outlier, and that how sure one is follows from
+how many rounds say so, whatever the noise is like. Does not know who the contenders are, but for
+one that is named as the baseline.
 """
 
 import math
@@ -17,7 +18,7 @@ from typing import Final, Protocol
 from bench.samples import Sample
 
 SPREAD_MAX: Final = 0.10
-"""Of the baseline's CPU time per request between rounds. It does the same each time."""
+"""How sure the baseline's CPU time per request has to be. It does the same each time."""
 OTHERS_MAX: Final = 0.05
 """Of the machine's time, by processes that are not measured."""
 STEAL_MAX: Final = 0.02
@@ -29,12 +30,19 @@ SETTLE_MAX: Final = 0.2
 """Of the time of a measurement, until peers have everything after it. Whose peers need longer does
 not keep up with its clients."""
 
+UNSURE_MAX: Final = 0.05
+"""How probable it may be that a median is not where it is said to be."""
+
 Figure = Callable[[Sample], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A figure in all rounds."""
+    """A figure in all rounds: their median, and between which of them it would lie, with a
+    certainty of 95 %, if there were any number of rounds.
+
+    Of fewer than nine that is all of them, and of fewer than six less certain.
+    """
 
     median: float
     low: float
@@ -42,13 +50,30 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Of at least one value."""
-        return cls(statistics.median(values), min(values), max(values))
+        """Of at least one value.
+
+        Each further value is below the median as often as above it, whatever the noise is like
+        (Thompson, "On confidence ranges for the median", 1936).
+        """
+        rising = sorted(values)
+        passed_over = _passed_over(len(rising))
+        return cls(statistics.median(rising), rising[passed_over], rising[-1 - passed_over])
 
     @property
     def width(self) -> float:
         """From the lowest to the highest, as a part of the median."""
         return (self.high - self.low) / self.median if self.median else 0.0
+
+
+def _passed_over(count: int) -> int:
+    """How many of the lowest, and of the highest, of so many values need not be looked at for the
+    median to lie between the others."""
+    ways, number = 0, 0  # in which at most `number` of the values are below it
+    while True:
+        ways += math.comb(count, number)
+        if 2 * ways > UNSURE_MAX * 2**count:
+            return max(0, number - 1)
+        number += 1
 
 
 def percentile(rising: Sequence[float], percent: float) -> float:
@@ -84,7 +109,7 @@ def by_contender(
 
 
 def noises(samples: Sequence[Sample], baseline: str) -> list[str]:
-    """What says that the machine was too noisy to tell, in sentences; empty if nothing does."""
+    """What says that the machine was noisy, in sentences; empty if nothing does."""
     said = []
     for operation in dict.fromkeys(sample.operation for sample in samples):
         same = by_contender(samples, operation, "full").get(baseline, [])
@@ -94,7 +119,7 @@ def noises(samples: Sequence[Sample], baseline: str) -> list[str]:
         if found.width > SPREAD_MAX:
             said.append(
                 f"The CPU time of {baseline} per {operation}, which should be the same in each "
-                f"round, was between {found.low:.0f} and {found.high:.0f} us."
+                f"round, is known no better than between {found.low:.0f} and {found.high:.0f} us."
             )
     return [*said, *disturbances(samples)]
 

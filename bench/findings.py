@@ -2,9 +2,8 @@
 
 What it is: `Finding`, a goal with its figure in each round, and `Outcome`, all that came of a run.
 
-What it assumes and guarantees: verdicts are as in `goals.py`: on a noisy machine, and where nothing
-says how noisy it was, a goal is met or missed only if every round says the same. On a quiet one the
-median tells.
+What it assumes and guarantees: verdicts are as in `goals.py`: a goal is met or missed where the
+median of the rounds is sure to be.
 
 What it does not know: how anything was measured.
 """
@@ -19,7 +18,7 @@ from rich.table import Table
 from bench.accounting import described
 from bench.figures import Spread
 from bench.goals import Verdict, verdict
-from bench.shown import STYLE
+from bench.shown import NOISY, STYLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +31,6 @@ class Finding:
     limit: float
     unit: str
     at_most: bool = True
-    exact: bool = False
-    """Whether it is the same on any machine."""
     digits: int = 1
 
     def __str__(self) -> str:
@@ -46,7 +43,7 @@ class Finding:
 
     @property
     def text(self) -> str:
-        """The median, and between which values the rounds are."""
+        """The median, and between which values it is sure to be."""
         if (found := self.found) is None:
             return "-"
         median, low, high = (
@@ -54,10 +51,10 @@ class Finding:
         )
         return median if low == high else f"{median} ({low} to {high})"
 
-    def verdict(self, *, noisy: bool) -> Verdict:
+    @property
+    def verdict(self) -> Verdict:
         """Whether it is."""
-        noisy = noisy and not self.exact
-        return verdict(self.found, self.limit, at_most=self.at_most, noisy=noisy)
+        return verdict(self.found, self.limit, at_most=self.at_most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +64,11 @@ class Outcome:
     tables: Sequence[Table]
     findings: Sequence[Finding]
     noises: Sequence[str] | None
-    """Why the machine was too noisy to tell; None if nothing says whether it was."""
+    """What says that the machine was noisy; None if nothing says whether it was."""
     figures: Mapping[str, Any]
     """All that was measured, as JSON."""
     notes: Sequence[str] = ()
     """What else is to be known before a figure is believed."""
-
-    def verdict(self, finding: Finding) -> Verdict:
-        """Whether that goal is met."""
-        return finding.verdict(noisy=self.noises is None or bool(self.noises))
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
@@ -89,7 +82,7 @@ class Outcome:
                     "limit": one.limit,
                     "unit": one.unit,
                     "rounds": list(one.rounds),
-                    "verdict": self.verdict(one),
+                    "verdict": one.verdict,
                 }
                 for one in self.findings
             ],
@@ -107,12 +100,11 @@ class Outcome:
         for noise in self.noises or ():
             console.print(f"noise  {noise}", style="yellow")
         if self.noises:
-            console.print("This machine was too noisy for its figures to be believed.")
+            console.print(NOISY)
 
     def _goals(self) -> Table:
         goals = Table("goal", "figure", "verdict", title="Goals", title_justify="left", box=None)
         goals.columns[1].justify = "right"
         for one in self.findings:
-            said = self.verdict(one)
-            goals.add_row(str(one), one.text, said, style=STYLE.get(said, ""))
+            goals.add_row(str(one), one.text, one.verdict, style=STYLE.get(one.verdict, ""))
         return goals

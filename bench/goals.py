@@ -1,8 +1,8 @@
 """What the figures are to be, and whether they are.
 
 What it assumes and guarantees: a goal is about a ratio of two contenders in the same round, so that
-a slower machine moves both. On a noisy machine a goal is met or missed only if every round says the
-same; otherwise the rounds do not tell. On a quiet one the median tells.
+a slower machine moves both. It is met or missed where the median of the ratio is sure to be
+(`Spread`); otherwise the rounds do not tell.
 
 What it does not know: how anything was measured. Goals that need other measurements than these
 rounds are where those are taken; docs/performance.md has all.
@@ -15,7 +15,7 @@ from typing import Final, Literal
 from bench.figures import Figure, Spread, by_contender, ratio
 from bench.samples import LoadName, Operation, Sample
 
-Verdict = Literal["met", "missed", "too noisy to tell", "not measured"]
+Verdict = Literal["met", "missed", "the rounds do not tell", "not measured"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +72,12 @@ class Goal:
             (found.get(self.below.contender, ()), self.below.figure),
         )
 
-    def verdict(self, samples: Sequence[Sample], *, noisy: bool) -> Verdict:
+    def verdict(self, samples: Sequence[Sample]) -> Verdict:
         """Whether it is met."""
-        return verdict(self.ratio(samples), self.limit, at_most=self.at_most, noisy=noisy)
+        return verdict(self.ratio(samples), self.limit, at_most=self.at_most)
 
 
-def verdict(found: Spread | None, limit: float, *, at_most: bool, noisy: bool) -> Verdict:
+def verdict(found: Spread | None, limit: float, *, at_most: bool) -> Verdict:
     """Whether what was found in the rounds is at most, or at least, so much."""
     if found is None:
         return "not measured"
@@ -85,8 +85,8 @@ def verdict(found: Spread | None, limit: float, *, at_most: bool, noisy: bool) -
     def holds(value: float) -> bool:
         return value <= limit if at_most else value >= limit
 
-    if noisy and holds(found.low) != holds(found.high):
-        return "too noisy to tell"
+    if holds(found.low) != holds(found.high):
+        return "the rounds do not tell"
     return "met" if holds(found.median) else "missed"
 
 

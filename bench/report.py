@@ -30,7 +30,7 @@ def write_report(result: Result, path: Path) -> None:
     page = html_page.page(
         "What a request costs",
         about,
-        "too noisy to tell" if noisy else "a quiet machine",
+        "a noisy machine" if noisy else "a quiet machine",
         not noisy,
         (
             _warnings(result),
@@ -61,7 +61,10 @@ def _goals(result: Result) -> str:
         )
         for goal, found, _, verdict in result.verdicts()
     ]
-    about = "Ratios are taken in each round, and then their median. ± says how far a round was off."
+    about = (
+        "Ratios are taken in each round, and then their median. ± says by how much it may be off: "
+        "with a certainty of 95 % it is no more than that."
+    )
     return html_page.heading("Goals", about) + html_page.table(("goal", "ratio", "verdict"), lines)
 
 
@@ -106,7 +109,7 @@ def _operation(result: Result, operation: Operation) -> str:
         html_page.heading(
             f"{operation}: how long a request takes",
             "Under half of that load, sent at a steady rate, from when it was due. The pale lines "
-            "are where the rounds were.",
+            "are where the median of the rounds is sure to be.",
         ),
         _keys(points),
         ranges([(row.contender, _points(row)) for row in half], "ms"),

@@ -69,7 +69,7 @@ class Result:
 
     @property
     def noises(self) -> list[str]:
-        """Why the machine was too noisy to tell; empty if it was not."""
+        """What says that the machine was noisy; empty if nothing does."""
         return noises(self.samples, BASELINE)
 
     @property
@@ -91,11 +91,9 @@ class Result:
 
     def verdicts(self) -> list[tuple[str, Spread | None, float, str]]:
         """Each goal with its ratio, its limit and whether it is met."""
-        noisy = bool(self.noises)
         return [
-            (str(goal), goal.ratio(self.samples), goal.limit, verdict)
+            (str(goal), goal.ratio(self.samples), goal.limit, goal.verdict(self.samples))
             for goal in GOALS
-            for verdict in (goal.verdict(self.samples, noisy=noisy),)
         ]
 
     def to_json(self) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Rounds of measurements: A B C, A B C, and so on.
 
-Assumes nothing of the contenders but what `Contender` says. Guarantees that each is started afresh
-in each round and runs alone, and that what it does after its last answer, for its peers to have
-everything, is counted with it. No round is begun after the time that was given.
+Assumes nothing of the contenders but what `Contender` says. Guarantees that all are there all the
+time, and all but one idle; that in each round each comes right after the other, for a short time,
+since what a machine is worth changes by the second; and that what a contender does after its last
+answer, for its peers to have everything, is counted with it. No round is begun after the time that
+was given.
 
 Does not know what the figures mean.
 """
@@ -10,8 +12,8 @@ Does not know what the figures mean.
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,7 +23,7 @@ from bench.contenders import Contender, Running
 from bench.load import Loads
 from bench.reading import harness_s
 from bench.requests import write_requests
-from bench.samples import Answered, LoadName, Operation, Sample
+from bench.samples import LoadName, Operation, Sample
 
 LOADS: Final[tuple[LoadName, ...]] = ("full", "half")
 PUT: Final[Operation] = "PUT"
@@ -38,6 +40,7 @@ class Plan:
     seconds: float
     """Of each measurement."""
     warm_up_s: float
+    """Before the first round, of each contender and operation."""
     keys: int
     fsync: str
     minutes: float
@@ -57,15 +60,29 @@ async def measure(plan: Plan, tell: Tell) -> list[Sample]:
     """All rounds. Raises StartupError, ProcessGone."""
     samples: list[Sample] = []
     give_up = time.monotonic() + plan.minutes * 60
-    for number in range(plan.rounds):
-        if time.monotonic() > give_up:
-            break
+    async with AsyncExitStack() as stack:
+        sides = []
         for contender in plan.contenders:
-            name = f"round {number + 1} of {plan.rounds}: {contender.name}"
-            tell(f"{name} starts", 0)
-            with own_place(contender.name) as place:
-                async with contender.start(place, plan.fsync) as running:
-                    samples += await _Turn(plan, contender, running, place, number, tell).take()
+            tell(f"{contender.name} starts", 0)
+            place = stack.enter_context(own_place(contender.name))
+            running = await stack.enter_async_context(contender.start(place, plan.fsync))
+            sides.append(_Side(plan, contender, running, place))
+        for side in sides:
+            await side.prepare()
+        for number in range(plan.rounds):
+            if time.monotonic() > give_up:
+                break
+            for operation in plan.operations:
+                name = f"round {number + 1} of {plan.rounds}: {operation}"
+                tell(name, 0)
+                rates: list[float | None] = [None] * len(sides)
+                for load in LOADS:
+                    for index, side in enumerate(sides):
+                        others = sides[:index] + sides[index + 1 :]
+                        sample = await side.sample(operation, number, others, rates[index])
+                        rates[index] = sample.throughput / 2
+                        samples.append(sample)
+                        tell(f"{name}, {load} load", 1)
     return samples
 
 
@@ -85,72 +102,61 @@ def own_place(name: str) -> Iterator[Path]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
-    """One contender's turn in one round."""
+class _Side:
+    """One contender, which runs."""
 
     plan: Plan
     contender: Contender
     running: Running
     place: Path
-    round: int
-    tell: Tell
 
-    async def take(self) -> list[Sample]:
-        await self._fill()
-        samples = []
+    async def prepare(self) -> None:
+        """Every key has a value, every node has written something that others depend on, and each
+        operation has been asked for."""
+        loads, (asked, *peers) = self.plan.loads, self.running.ports
+        if self.contender.keeps:
+            for port, most in ((asked, self.plan.keys), *((port, 1) for port in peers)):
+                await loads.once(self._requests(PUT), port, most)
+                await self.running.settle()
         for operation in self.plan.operations:
-            name = f"round {self.round + 1} of {self.plan.rounds}: {self.contender.name}"
-            self.tell(f"{name} {operation}", 0)
-            full = await self._full(operation)
-            self.tell(f"{name} {operation}, half load", 1)
-            half = await self._half(operation, full.throughput / 2)
-            self.tell(name, 1)
-            samples += [full, half]
-        return samples
-
-    async def _fill(self) -> None:
-        """Every key has a value, and every node has written something that others depend on."""
-        if not self.contender.keeps:
-            return
-        asked, *peers = self.running.ports
-        for port, most in ((asked, self.plan.keys), *((port, 1) for port in peers)):
-            await self.plan.loads.once(self._requests(PUT), port, most)
+            await loads.saturate(self._requests(operation), asked, self.plan.warm_up_s)
             await self.running.settle()
 
-    async def _full(self, operation: Operation) -> Sample:
-        loads, port, requests = self.plan.loads, self.running.ports[0], self._requests(operation)
-        await loads.saturate(requests, port, self.plan.warm_up_s)
-        await self.running.settle()
-        return await self._sampled(
-            operation, "full", lambda: loads.saturate(requests, port, self.plan.seconds)
-        )
+    def used_s(self) -> float:
+        """The CPU time of all of its processes."""
+        return sum(map(used_s, self.running.processes.values()))
 
-    async def _half(self, operation: Operation, rate: float) -> Sample:
-        loads, port, requests = self.plan.loads, self.running.ports[0], self._requests(operation)
-        return await self._sampled(
-            operation, "half", lambda: loads.pace(requests, port, self.plan.seconds, rate)
-        )
-
-    async def _sampled(
-        self, operation: Operation, load: LoadName, make: Callable[[], Awaitable[Answered]]
+    async def sample(
+        self, operation: Operation, number: int, others: "Sequence[_Side]", rate: float | None
     ) -> Sample:
+        """As much load as there can be; or so many requests a second. The others are idle."""
+        loads, port, requests = self.plan.loads, self.running.ports[0], self._requests(operation)
         processes = self.running.processes
+
+        idle_s = sum(side.used_s() for side in others)
         cpu_before = {role: used_s(pids) for role, pids in processes.items()}
         machine, before_s = Machine.now(), harness_s()
-        answered = await make()
+        if rate is None:
+            answered = await loads.saturate(requests, port, self.plan.seconds)
+        else:
+            answered = await loads.pace(requests, port, self.plan.seconds, rate)
         ended = time.monotonic()
         await self.running.settle()
         settled_s = time.monotonic() - ended
         return Sample(
             self.contender.name,
             operation,
-            load,
-            self.round,
+            "full" if rate is None else "half",
+            number,
             answered,
             {role: used_s(pids) - cpu_before[role] for role, pids in processes.items()},
             settled_s,
             Machine.now().since(machine),
-            harness_s() - before_s - answered.cpu_s,
+            harness_s()
+            - before_s
+            - answered.cpu_s
+            + sum(side.used_s() for side in others)
+            - idle_s,
         )
 
     def _requests(self, operation: Operation) -> Path:

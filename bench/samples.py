@@ -46,7 +46,7 @@ class Sample:
     machine: Machine
     """All CPU time of the machine meanwhile."""
     harness_s: float = 0.0
-    """CPU time of the process that measures."""
+    """CPU time of the process that measures, and of contenders whose turn it is not."""
 
     @property
     def throughput(self) -> float:

@@ -15,6 +15,10 @@ from bench.results import LOADS, OPERATIONS, ROLES, Result, Row
 from bench.samples import LoadName, Operation
 
 STYLE: Final = {"met": "green", "missed": "red"}
+NOISY: Final = (
+    "So this machine was noisy: what a figure is by itself says little. Ratios are taken in each "
+    "round, and ± says how sure they are."
+)
 
 
 def show(result: Result, console: Console) -> None:
@@ -29,7 +33,7 @@ def show(result: Result, console: Console) -> None:
     for noise in result.noises:
         console.print(f"noise  {noise}", style="yellow")
     if result.noises:
-        console.print("This machine was too noisy for its figures to be believed.", style="yellow")
+        console.print(NOISY, style="yellow")
 
 
 def _figures(operation: Operation, load: LoadName, rows: list[Row]) -> Table:
@@ -69,7 +73,7 @@ def _goals(result: Result) -> Table:
 
 
 def figure(spread: Spread | None, digits: int) -> str:
-    """The median, and after it by how many of a hundred the rounds differ."""
+    """The median, and after it by how many of a hundred it may be off (`Spread`)."""
     if spread is None:
         return "-"
     around = max(spread.high - spread.median, spread.median - spread.low)

@@ -1,8 +1,7 @@
 """What a request costs at a node with several workers: `python -m bench.workers`, or
 `make bench-workers`.
 
-The same node with 1, 2 and 4 workers, each started afresh in each round and alone on the machine,
-measured as `make bench` measures its contenders.
+Three nodes, with 1, 2 and 4 workers, measured as `make bench` measures its contenders.
 
 What it assumes and guarantees: CPU time is that of all workers, of Redis and of the supervisor. It
 is compared within a round. Nothing is measured before every worker has started.
@@ -148,12 +147,14 @@ def table(samples: Sequence[Sample], operation: Operation) -> Table:
 def main(arguments: Sequence[str] | None = None) -> int:
     """It was measured, shown and written down; the result is the exit code."""
     about = "Measure what a request costs with several workers."
-    parser = command.parser("workers", about, rounds=5)
+    parser = command.parser("workers", about, rounds=25)
     parser.add_argument(
         "--workers", type=count, nargs="+", default=[2, 4], metavar="N", help="beside one (2 4)"
     )
-    parser.add_argument("--seconds", type=positive, default=5.0, help="of each measurement (5)")
-    parser.add_argument("--warm-up", type=positive, default=1.0, help="seconds before it (1)")
+    parser.add_argument("--seconds", type=positive, default=1.0, help="of each measurement (1)")
+    parser.add_argument(
+        "--warm-up", type=positive, default=2.0, help="seconds before the first (2)"
+    )
     parser.add_argument("--connections", type=count, default=64, help="at once (64)")
     parser.add_argument("--keys", type=count, default=1000, help="how many different ones (1000)")
     parser.add_argument(

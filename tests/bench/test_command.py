@@ -34,7 +34,7 @@ def test_a_tiny_run_measures_everything_it_says(tmp_path: Path) -> None:
         *("--directory", str(tmp_path)),
     )
     assert done.returncode == 0, done.stderr
-    assert all(f"round 1 of 1: {name} starts" in done.stderr for name in ("bare", "naive", "alone"))
+    assert all(f"{name} starts" in done.stderr for name in ("bare", "naive", "alone"))
     assert "PUT: alone, CPU of the worker <= 1.5 x bare" in done.stdout
 
     told = json.loads((tmp_path / "bench.json").read_text())
@@ -63,7 +63,16 @@ def test_a_tiny_run_measures_everything_it_says(tmp_path: Path) -> None:
             "growth",
             (
                 *("--nodes", "4", "--keys", "1500", "--waiting", "200", "--writes", "5000"),
-                *("--seconds", "0.2", "--warm-up", "0.1", "--connections", "4"),
+                *(
+                    "--link-rounds",
+                    "1",
+                    "--seconds",
+                    "0.2",
+                    "--warm-up",
+                    "0.1",
+                    "--connections",
+                    "4",
+                ),
             ),
             6,
         ),
@@ -154,7 +163,7 @@ def test_one_that_is_told_to_end_leaves_nothing_behind(tmp_path: Path) -> None:
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if "alone PUT" in line:
+        if "PUT" in line:
             break
     started = children_of(process.pid)
     started += [pid for child in started for pid in children_of(child)]

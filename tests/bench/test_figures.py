@@ -1,5 +1,8 @@
 """Statistics, on samples whose answer is known."""
 
+import math
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,11 +43,29 @@ def test_percentiles_of_a_thousand() -> None:
     assert percentile([7.0], 99.9) == 7.0
 
 
-def test_a_spread_is_the_median_and_both_ends() -> None:
+def test_a_spread_of_few_is_the_median_and_both_ends() -> None:
     found = Spread.of([3.0, 1.0, 2.0, 10.0, 2.0])
     assert (found.median, found.low, found.high) == (2.0, 1.0, 10.0)
     assert found.width == pytest.approx(4.5)
     assert Spread.of([0.0]).width == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "passed_over"), [(1, 0), (5, 0), (8, 0), (9, 1), (11, 1), (12, 2), (25, 7), (50, 17)]
+)
+def test_a_spread_of_many_is_where_the_median_is_sure_to_be(count: int, passed_over: int) -> None:
+    # As tables of the sign test have it at 5 %, two-sided (Dixon and Mood 1946).
+    found = Spread.of([float(number) for number in range(count)])
+    assert (found.low, found.high) == (passed_over, count - 1 - passed_over)
+
+
+def test_a_median_is_outside_its_spread_once_in_twenty_times_at_most() -> None:
+    rng = random.Random(7)
+    outside = 0
+    for _ in range(2000):
+        found = Spread.of([rng.expovariate(math.log(2)) for _ in range(25)])  # of median 1
+        outside += not found.low <= 1 <= found.high
+    assert 0 < outside < 2000 * 0.06
 
 
 def test_cpu_time_is_per_request_by_role_and_in_all() -> None:

@@ -45,7 +45,7 @@ def test_each_goal_of_growth_is_about_its_own_ratio() -> None:
         for much, us in ((False, 100.0), (True, 100 * more))
     ]
     found = growth.findings(Growth(sides, key_bytes=150, plain_key_bytes=100), OPTIONS)
-    assert [one.verdict(noisy=False) for one in found] == [
+    assert [one.verdict for one in found] == [
         *("met", "missed", "missed"),
         "met",
     ]
@@ -62,4 +62,4 @@ def test_every_put_is_in_one_transaction() -> None:
 def test_each_way_of_putting_much_in_has_its_own_verdict() -> None:
     fast, slow = (replace(reading(), count=count, seconds=1.0) for count in (50_000, 30_000))
     loaded = [Loaded("POST /txn", 0, fast), Loaded("python -m client load", 0, slow)]
-    assert [one.verdict(noisy=False) for one in bulk.findings(loaded)] == ["met", "missed"]
+    assert [one.verdict for one in bulk.findings(loaded)] == ["met", "missed"]

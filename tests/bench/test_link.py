@@ -94,5 +94,5 @@ def test_one_long_script_in_any_round_counts() -> None:
         [drained(GOAL_BATCH, round=number, longest_ms=ms) for number, ms in enumerate((1, 9, 1))],
         OPTIONS,
     )
-    assert found[-1].verdict(noisy=False) == "missed"
-    assert found[0].verdict(noisy=False) == "not measured", "of the default size"
+    assert found[-1].verdict == "missed"
+    assert found[0].verdict == "not measured", "of the default size"

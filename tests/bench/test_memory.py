@@ -41,7 +41,7 @@ def test_flat_is_less_than_a_megabyte_or_a_hundredth(
     rising = [start_mb + growth_mb * (n - 25) / 75 for n in range(101)]
     [found] = findings({"worker": trend(looks(*rising))})
     assert list(found.rounds) == pytest.approx([growth_mb])
-    assert found.verdict(noisy=True) == verdict
+    assert found.verdict == verdict
 
 
 def test_each_tenth_of_the_time_has_its_mean() -> None:

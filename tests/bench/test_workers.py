@@ -23,8 +23,8 @@ def test_all_processes_are_compared_with_one_worker_of_the_same_round() -> None:
     put, get = findings(rounds, [1, 2])
     assert put.goal == "PUT: CPU time with 2 workers, over that with one"
     assert [round(value, 3) for value in put.rounds] == [1.05, 1.09]
-    assert put.verdict(noisy=True) == "met"
-    assert get.verdict(noisy=True) == "not measured"
+    assert put.verdict == "met"
+    assert get.verdict == "not measured"
 
 
 def test_one_worker_is_compared_with_nothing() -> None:
