@@ -39,7 +39,7 @@ from app.losses import Losses
 from app.members import Members
 from app.peers import Exchange, HttpExchange, Signer
 from app.progress import Progress
-from app.redis_link import Admits
+from app.redis_connections import Admits
 from app.replicas import Replicas
 from app.replication import Tools
 from app.rounds import again_and_again

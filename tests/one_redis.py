@@ -90,8 +90,11 @@ class FakeServer:
         self.greets = True
         self.then: Then = say(b"+OK\r\n")
         self.url = ""
+        self.is_serving = 0
+        """So many connections."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.is_serving += 1
         try:
             while command := await _command(reader):
                 if command[0].upper() not in HANDSHAKE:
@@ -110,6 +113,7 @@ class FakeServer:
             pass
         finally:
             writer.close()
+            self.is_serving -= 1
 
 
 async def _command(reader: asyncio.StreamReader) -> list[bytes]:
@@ -119,6 +123,17 @@ async def _command(reader: asyncio.StreamReader) -> list[bytes]:
         size = int((await reader.readline())[1:])
         items.append((await reader.readexactly(size + 2))[:-2])
     return items
+
+
+@asynccontextmanager
+async def fake_server() -> AsyncIterator[FakeServer]:
+    """Such a server, which can be reached."""
+    fake = FakeServer()
+    server = await asyncio.start_server(fake.serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    fake.url = f"redis://{host}:{port}/3"
+    yield fake
+    server.close()
 
 
 def say(answer: bytes) -> Then:

@@ -27,6 +27,7 @@ from tests.one_redis import (
     FakeServer,
     Then,
     connected,
+    fake_server,
     hang_up,
     redis_server,
     say,
@@ -365,12 +366,8 @@ async def test_without_a_sentinel_that_answers_the_write_has_not_been_applied(
 
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeServer]:
-    fake = FakeServer()
-    server = await asyncio.start_server(fake.serve, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    fake.url = f"redis://{host}:{port}/3"
-    yield fake
-    server.close()
+    async with fake_server() as fake:
+        yield fake
 
 
 @pytest.fixture

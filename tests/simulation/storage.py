@@ -37,10 +37,10 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from app import redis_link
+from app import redis_connections, redis_link
 from app.keys import LAYOUT
 from app.node import Connect
-from app.redis_link import Admits
+from app.redis_connections import Admits
 from app.scripts import source
 from tests.compiled_lua import compile_once
 from tests.simulation.plan import Crash, MergeCrash, PowerCut, SenderCrash, TroubleKind
@@ -374,7 +374,7 @@ class _Socket(AsyncFakeSocket):
         return super()._run_command(func, sig, args, from_script)
 
 
-class _Connection(FakeBaseAsyncConnection, redis_link._Tcp):  # type: ignore[misc]
+class _Connection(FakeBaseAsyncConnection, redis_connections.Tcp):  # type: ignore[misc]
     """A worker's side of a connection."""
 
     def __init__(self, *, storage: Storage, life: Life, **kwargs: Any) -> None:

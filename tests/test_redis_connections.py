@@ -1,0 +1,95 @@
+"""Connections and their pool, on a small server that does as it is told. What failures are told as
+is in test_redis_link.py."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from app import redis_link
+from tests.one_redis import LONG_MS, SHORT_MS, FakeServer, connected, fake_server, say
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeServer]:
+    async with fake_server() as server:
+        server.then = say(b"+OK\r\n")
+        yield server
+
+
+@pytest.fixture
+async def redis(fake: FakeServer) -> AsyncIterator[Redis]:
+    async with connected(fake.url, LONG_MS) as redis:
+        yield redis
+
+
+async def test_commands_one_after_the_other_have_one_connection(
+    fake: FakeServer, redis: Redis
+) -> None:
+    for _ in range(5):
+        await redis.set("key", "value")
+    assert (fake.greetings, len(fake.commands)) == (1, 5)
+
+
+async def test_commands_at_the_same_time_have_each_their_own(
+    fake: FakeServer, redis: Redis
+) -> None:
+    await asyncio.gather(*(redis.set("key", "value") for _ in range(3)))
+    assert fake.greetings == 3
+    await asyncio.gather(*(redis.set("key", "value") for _ in range(3)))
+    assert fake.greetings == 3
+
+
+async def test_who_waits_for_a_connection_has_the_next_that_is_free(redis: Redis) -> None:
+    pool: Any = redis.connection_pool
+    in_use = [await pool.get_connection() for _ in range(redis_link.CONNECTIONS_MAX)]
+    given: list[str] = []
+
+    async def wait(name: str) -> None:
+        connection = await pool.get_connection()
+        given.append(name)
+        await pool.release(connection)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(wait("first"))
+        while not pool._condition._waiters:
+            await asyncio.sleep(0)
+        await pool.release(in_use.pop())
+        # Whoever comes now stands behind.
+        tasks.create_task(wait("second"))
+    assert given == ["first", "second"]
+    for connection in in_use:
+        await pool.release(connection)
+
+
+async def test_a_connection_on_which_something_was_left_is_not_used_again(
+    fake: FakeServer, redis: Redis
+) -> None:
+    fake.then = say(b"+OK\r\n+an answer to nothing\r\n")
+    await redis.set("key", "value")
+    fake.then = say(b"+OK\r\n")
+    assert await redis.set("key", "value") is True
+    assert fake.greetings == 2
+
+
+async def test_a_server_that_reads_no_more_is_not_waited_for_for_ever(fake: FakeServer) -> None:
+    over = asyncio.Event()
+
+    async def read_no_more(_: asyncio.StreamWriter) -> None:
+        await over.wait()
+
+    fake.then = read_no_more
+    async with connected(fake.url, SHORT_MS) as redis:
+        pool: Any = redis.connection_pool
+        connection = await pool.get_connection()
+        await connection.send_command("SET", "key", "value")
+        with pytest.raises(RedisTimeoutError, match="writing"):
+            await connection.send_command("SET", "key", b"x" * 2**26)
+        assert not connection.is_connected
+        await pool.release(connection)
+        over.set()
+        while fake.is_serving:
+            await asyncio.sleep(0)
