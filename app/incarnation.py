@@ -77,6 +77,11 @@ def lane_of(actor: str) -> str:
     return f"{actor}+"
 
 
+def is_lane(actor: str) -> bool:
+    """Whether this actor is a lane."""
+    return actor.endswith("+")
+
+
 def lost_writes(actor: str, seen: VectorClock, clock: VectorClock) -> VectorClock:
     """What has been seen of `actor`, or of a later incarnation of its node, beyond `clock`.
 

@@ -15,9 +15,10 @@ from typing import Final
 from app import lost
 from app.board import Board
 from app.buffer import PendingBuffer
+from app.incarnation import is_lane
 from app.lost import Loss, Standing
 from app.progress import Progress
-from app.vector_clock import Dot, VectorClock
+from app.vector_clock import Dot, VectorClock, node_of
 
 _HEARTBEATS: Final = 3
 _LATE_US: Final = 1_000_000
@@ -57,13 +58,25 @@ class Losses:
         return lost.losses(ended, await self._members())
 
     async def judge(self, dot: Dot) -> Loss | str:
-        """The loss of the write, or why it is not lost, as far as this node knows.
+        """The loss of the write and of all that its actor made later, or why they are not lost, as
+        far as this node knows.
 
+        What was deferred in a lane may be done under another name, and is covered under the old one
+        where the lane's end is declared. So that is for a node that has all of it: as long as the
+        lane's own node is a member, for that one, which alone knows what waits.
         Raises Syncing, RedisUnavailable.
         """
-        if (await self.deferred()).covers(dot):
-            return "it is deferred, and waits here to be done under another name (GET /pending)"
-        return lost.judge(dot, await self._members())
+        if (await self.deferred())[dot.actor]:
+            return "what is deferred in its lane waits here to be done (GET /pending)"
+        members = await self._members()
+        judged = lost.judge(dot, members)
+        if isinstance(judged, Loss) and is_lane(dot.actor):
+            owner = node_of(dot.actor)
+            if owner in members and owner != self.node:
+                return f"{owner} knows what is deferred in its lane; ask {owner} to declare it"
+            if not lost.later_is_here(dot.actor, self.node, members):
+                return f"what {owner} did later is not all applied here yet. Ask again soon"
+        return judged
 
     async def is_home(self, actor: str) -> bool:
         """Whether what was written here under names before `actor`, and is not lost, is here again.

@@ -82,6 +82,18 @@ def is_home(actor: str, members: Mapping[str, Standing | None]) -> bool:
     return True
 
 
+def later_is_here(actor: str, node: str, members: Mapping[str, Standing | None]) -> bool:
+    """Whether `node` has applied all that any member has of the node of `actor` under later names:
+    there may be what waited in a lane."""
+    here = members[node]
+    return here is not None and not any(
+        is_later(name, than=actor)
+        for standing in members.values()
+        if standing is not None
+        for name in standing.received.merge(standing.clock).beyond(here.clock)
+    )
+
+
 def losses(wanted: VectorClock, members: Mapping[str, Standing | None]) -> list[Loss]:
     """What is lost of `wanted`, by actor."""
     return [loss for dot in wanted.dots() if isinstance(loss := judge(dot, members), Loss)]

@@ -311,6 +311,37 @@ async def test_nothing_is_declared_lost_that_may_be_somewhere(
             assert (await response.json())["clock"] == {"B": 2, "B~x": 1}
 
 
+@pytest.mark.parametrize(
+    ("dot", "status", "why"),
+    [
+        ("B+:2", 409, "ask B to declare it"),
+        ("D+:2", 409, "what D did later is not all applied here yet"),
+        ("E+:2", 200, ""),
+    ],
+    ids=["a member's", "of one that is none, and C has more of it", "of one that is none"],
+)
+async def test_what_is_of_a_lane_is_declared_where_all_is_that_was_done_in_its_place(
+    redis_url: str, dot: str, status: int, why: str
+) -> None:
+    """What waited in it may be done under another name. Where the end of the lane is declared, what
+    waits for the old names goes on: so it must be there by then. (Chaos found that it was not.)"""
+    peers = Peers()
+    async with node_a(redis_url, peers) as client:
+        later = [Node(name).write([Put("x", b"1")], 1) for name in ("B~x", "D~x", "E~x")]
+        batch = Batch("C", "A", CLOCK("B~x:1 D~x:1 E~x:1"), tuple(later))
+        async with client.post("/replicate", data=wire.encode_batch(batch)) as response:
+            assert response.status == 200
+        peers.say("B", "B~x:1 D~x:1 E~x:1")
+        peers.say("C", "B~x:1 D~x:2 E~x:1")
+        await peers.heard(redis_url)
+        answered, said = await declare(client, dot)
+        assert answered == status, said
+        if why:
+            assert said["type"] == "urn:lightcone:not-lost" and why in said["detail"]
+        else:
+            assert said["lost"] == [{"actor": "E+", "after": 0}]
+
+
 async def test_an_operator_declares_it_with_the_python_client(redis_url: str) -> None:
     peers = Peers()
     async with node_a(redis_url, peers) as client, Lightcone([str(client.make_url("/"))]) as kv:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.lost import Loss, Standing, has_ended, judge, losses, without
+from app.lost import Loss, Standing, has_ended, judge, later_is_here, losses, without
 from app.vector_clock import Dot, VectorClock
 
 CLOCK = VectorClock.parse
@@ -50,6 +50,16 @@ def test_as_long_as_one_member_may_have_it_a_write_is_not_lost(
     assert isinstance(found, str)
     assert found.startswith(why)
     assert losses(CLOCK("A:101"), members) == []
+
+
+def test_what_was_done_under_later_names_is_here_if_no_member_has_more() -> None:
+    b, c = said("A~x:3 B:9"), said("A~x:3 A:7 C:8")
+    assert later_is_here("A+", "B", {"B": b, "C": c}), "A is not later, and C not of its node"
+    assert later_is_here("A~x+", "C", {"B": b, "C": c})
+    assert not later_is_here("A+", "B", {"B": b, "C": said("A~x:4")})
+    assert not later_is_here("A+", "B", {"B": b, "C": said("A~x:3", "A~x:4")}), "at C it waits"
+    assert not later_is_here("A+", "B", {"B": b, "C": said("A~x:3 A~x+:1")})
+    assert not later_is_here("A+", "B", {"B": None, "C": c})
 
 
 def test_only_a_later_incarnation_ends_an_actor() -> None:

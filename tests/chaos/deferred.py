@@ -14,12 +14,11 @@ place in its session.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from app.incarnation import is_later
+from app.incarnation import is_lane, is_later
 from app.vector_clock import node_of
 from app.write import Put
 from tests.chaos.evidence import Evidence, Verdict
 from tests.chaos.logbook import Logbook
-from tests.chaos.losses import is_lane
 from tests.checker.history import Dot, Operation
 from tests.contents import covers
 

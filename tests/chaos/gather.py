@@ -23,12 +23,13 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from app.incarnation import is_lane
 from client import Lightcone, LightconeError
 from tests.chaos.clients import ttl_s_of
 from tests.chaos.deferred import Names, done_as
 from tests.chaos.ends import within
 from tests.chaos.logbook import Logbook
-from tests.chaos.losses import Losses, is_lane
+from tests.chaos.losses import Losses
 from tests.chaos.nodes import ChaosNodes
 from tests.checker.history import Dot, Operation, read_history
 from tests.contents import Contents, redis_contents

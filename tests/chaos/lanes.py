@@ -5,9 +5,9 @@ What it is: `until_lanes_are_clear`, what an operator does once all else is heal
 What it assumes and guarantees: all nodes are there and have what any has, and nobody asks on who
 has seen what is lost. What waits for something lost has that declared lost: what is deferred goes
 on then, be it of an earlier incarnation itself, and what had overtaken what the disk had alone is
-given up. But while something waits in a lane, that lane's end is not declared: what has an earlier
-name there is done first, under whichever name. A declaration takes a node which reaches all others,
-so what is severed is not, meanwhile
+given up. What is of a lane is declared at the lane's own node, which refuses while something waits
+in it: what has an earlier name there is done first, under whichever name. A declaration takes a
+node which reaches all others, so what is severed is not, meanwhile
 (docs/adr/0017-what-is-lost.md).
 
 What it does not know: what else is deferred all the time.
@@ -16,8 +16,9 @@ What it does not know: what else is deferred all the time.
 from collections.abc import Sequence
 from contextlib import suppress
 
-from app.incarnation import lane_of
+from app.incarnation import is_lane, lane_of
 from app.vector_clock import Dot as AppDot
+from app.vector_clock import node_of
 from client import LightconeError
 from tests.chaos.losses import Losses
 from tests.chaos.place import Place
@@ -35,10 +36,12 @@ async def until_lanes_are_clear(
     async def all_clear(*, declares: bool = True) -> bool:
         found = [await _left_at(place, losses) for place in places]
         left = [one for one in found if one is not None]
-        busy = {lane for former, _ in left for lane in former}
         if declares and len(left) == len(places):
+            at = {place.node: place for place in places}
             for place, (_, lost) in zip(places, left, strict=True):
-                await _declare(place, [dot for dot in lost if AppDot.parse(dot).actor not in busy])
+                for dot in lost:
+                    actor = AppDot.parse(dot).actor
+                    await _declare(at[node_of(actor)] if is_lane(actor) else place, dot)
         return len(left) == len(places) and not any(former or lost for former, lost in left)
 
     if await all_clear(declares=False):
@@ -63,8 +66,7 @@ async def _left_at(place: Place, losses: Losses) -> tuple[set[str], set[str]] | 
     return lanes - {lane_of(status["actor"])}, lost
 
 
-async def _declare(place: Place, lost: Sequence[str]) -> None:
-    """These are declared lost, if everybody has been heard; else another time."""
+async def _declare(place: Place, dot: str) -> None:
+    """It is declared lost, if it is, and everybody has been heard; else another time."""
     with suppress(LightconeError):
-        for dot in lost:
-            await place.declare_lost(dot)
+        await place.declare_lost(dot)

@@ -46,11 +46,6 @@ class Loss:
     emptied: bool = False
 
 
-def is_lane(actor: str) -> bool:
-    """Whether it is the actor of a node's deferred writes."""
-    return actor.endswith("+")
-
-
 def of_lanes(
     loss: Loss, waited: Mapping[str, int], elsewhere: Iterable[Mapping[str, int]]
 ) -> list[Loss]:

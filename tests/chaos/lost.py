@@ -9,8 +9,9 @@ What it does not know: how a disk was lost.
 
 from collections.abc import Iterator
 
+from app.incarnation import is_lane
 from tests.chaos.evidence import Evidence, Verdict
-from tests.chaos.losses import Loss, is_lane
+from tests.chaos.losses import Loss
 from tests.checker.history import Operation
 from tests.contents import covers
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from app.codec import pack_operations
+from app.incarnation import is_lane
 from app.write import Operation as Written
 from app.write import Put
 from tests.chaos.deferred import done_as, names_of
@@ -10,7 +11,6 @@ from tests.chaos.evidence import Evidence
 from tests.chaos.final import verdicts
 from tests.chaos.good_runs import GOOD, LOSSY, bad, changed, without
 from tests.chaos.logbook import Logbook
-from tests.chaos.losses import is_lane
 from tests.checker.history import Operation, Write
 
 DEFERRED = "deferred writes were done"

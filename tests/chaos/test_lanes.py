@@ -23,6 +23,8 @@ class FakePlace:
         self._kind = kind
         self._write = {"dot": dot, "waiting_for": [waits_for]}
 
+    node = "A"
+
     async def status(self) -> Any:
         return {"actor": "A"}
 
@@ -49,11 +51,11 @@ class FakeNetwork:
         self.did.append("cut")
 
 
-async def clear(place: FakePlace) -> list[str]:
+async def clear(*fakes: FakePlace, losses: Losses = LOST) -> list[str]:
     """What was done to the network until all was clear."""
     network = FakeNetwork()
-    places = [cast("Place", place)]
-    await until_lanes_are_clear(cast("Network", network), places, LOST, within_s=0.5)
+    places = [cast("Place", fake) for fake in fakes]
+    await until_lanes_are_clear(cast("Network", network), places, losses, within_s=0.5)
     return network.did
 
 
@@ -66,6 +68,16 @@ async def test_what_waits_for_what_is_lost_has_that_declared_lost(kind: str, dot
     place = FakePlace(kind, dot, "C:4")
     assert await clear(place) == ["mend", "cut"]
     assert place.declared == ["C:4"]
+
+
+async def test_what_is_of_a_lane_is_declared_at_the_node_of_the_lane() -> None:
+    waits = FakePlace("deferred", "A+:4", "C+:4")
+    of_lane = FakePlace("writes", "B:1", "C+:4")
+    of_lane.node = "C"
+    losses = Losses([Loss("C", "C+", at_us=0, held=2, kept=2)])
+    with pytest.raises(AssertionError, match="never came true"):  # this one takes no such news
+        await clear(waits, of_lane, losses=losses)
+    assert set(of_lane.declared) == {"C+:4"} and waits.declared == []
 
 
 async def test_what_waits_for_what_may_still_come_is_left_to_that() -> None:

@@ -25,10 +25,11 @@ from pydantic import SecretStr
 from app import progress, snapshot_receiving
 from app.config import Config
 from app.errors import LightconeError, RedisUnavailable
+from app.incarnation import is_lane
 from app.lost import Loss
 from app.node import World, worker
 from app.peers import Signer
-from app.vector_clock import Dot, VectorClock
+from app.vector_clock import Dot, VectorClock, node_of
 from tests.simulation import loop, storage
 from tests.simulation.network import LIFE, ConnectionReset, Network
 from tests.simulation.oracle import Answered, FinalReads, Oracle, Violation
@@ -521,22 +522,24 @@ class _Simulation:
             if first is None:
                 continue
             for dot in first["waiting_for"]:
-                if Dot.parse(dot).actor == Dot.parse(first["dot"]).actor:
+                actor = Dot.parse(dot).actor
+                if actor == Dot.parse(first["dot"]).actor:
                     continue  # the one before it in its lane
+                asked = node_of(actor) if is_lane(actor) else node
                 for pair in self._plan.severed:
                     self._network.set_weather(*pair, FINE)
                 body = json.dumps({"dots": [dot]}).encode()
                 with suppress(ConnectionReset):
                     reply = await self._network.ask(
-                        node, self._rng(f"lost {dot}"), "POST", "/lost", {}, body
+                        asked, self._rng(f"lost {dot}"), "POST", "/lost", {}, body
                     )
                     if reply.status == 200:
                         told = json.loads(reply.body)["lost"]
-                        self._record.note("trouble", node, f"declared lost at {node}: {told}")
+                        self._record.note("trouble", asked, f"declared lost at {asked}: {told}")
                         losses = [
                             Loss(one["actor"], one["after"], one["after"] + 1) for one in told
                         ]
-                        self._oracle.check_losses(f"an operator at {node}", losses)
+                        self._oracle.check_losses(f"an operator at {asked}", losses)
 
     async def _last_write(self, node: str) -> None:
         """One more write at each node, so that a link that is stuck for ever is found out."""

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app import codec
+from app.incarnation import is_lane
 from app.keys import end_key, ended_actor
 from app.lost import Loss
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock, node_of
@@ -416,7 +417,7 @@ class Oracle:
     def _check_birth(self, twin: Twin, write: Write) -> None:
         if node_of(write.dot.actor) != twin.name:
             raise Violation("G4", f"{twin.name} applied {write.dot}, which nobody made")
-        if write.dot.actor.endswith("+"):
+        if is_lane(write.dot.actor):
             with _violations():
                 self.promises.check_birth(twin.name, write)
         if write.dependencies != twin.clock or write.dot != twin.clock.next_dot(write.dot.actor):
