@@ -5,9 +5,9 @@ What it is: `until_lanes_are_clear`, what an operator does once all else is heal
 What it assumes and guarantees: all nodes are there and have what any has, and nobody asks on who
 has seen what is lost. What waits for something lost has that declared lost: what is deferred goes
 on then, be it of an earlier incarnation itself, and what had overtaken what the disk had alone is
-given up. What is of a lane is declared at the lane's own node, which refuses while something waits
-in it: what has an earlier name there is done first, under whichever name. A declaration takes a
-node which reaches all others, so what is severed is not, meanwhile
+given up. It is declared where it is waited for; and what is of a lane at the lane's own node, which
+alone knows whether something waits in it, to be done under another name first. A declaration takes
+a node which reaches all others, so what is severed is not, meanwhile
 (docs/adr/0017-what-is-lost.md).
 
 What it does not know: what else is deferred all the time.
@@ -16,7 +16,7 @@ What it does not know: what else is deferred all the time.
 from collections.abc import Sequence
 from contextlib import suppress
 
-from app.incarnation import is_lane, lane_of
+from app.incarnation import lane_of
 from app.vector_clock import Dot as AppDot
 from app.vector_clock import node_of
 from client import LightconeError
@@ -40,8 +40,9 @@ async def until_lanes_are_clear(
             at = {place.node: place for place in places}
             for place, (_, lost) in zip(places, left, strict=True):
                 for dot in lost:
-                    actor = AppDot.parse(dot).actor
-                    await _declare(at[node_of(actor)] if is_lane(actor) else place, dot)
+                    # Where it is waited for; and where alone it may be known whether it is lost.
+                    for asked in dict.fromkeys((place, at[node_of(AppDot.parse(dot).actor)])):
+                        await _declare(asked, dot)
         return len(left) == len(places) and not any(former or lost for former, lost in left)
 
     if await all_clear(declares=False):

@@ -8,9 +8,10 @@ DeMillo, Lipton, Sayward, "Hints on Test Data Selection", 1978.
 Not listed, since they break nothing: a gap in an actor's sequence let through (each write depends
 on the one before it, so the dependency check holds it back), a relay in another order (the receiver
 sorts), a sweep that never comes (the scripts leave nothing behind). Nor what too few seeds show: a
-write called lost although a member has it, or is away (tests/test_lost.py notices at once); what
-waited before a loss done again although a peer may have it (tests/test_former_lanes.py does); a
-merge that forgets what had expired (tests/lua/test_snapshots.py does); a snapshot that is gone on
+write called lost although a member has it, or is away (tests/test_lost.py notices at once); what is
+of a lane declared lost wherever it is asked for (tests/test_losses.py does, chaos had found it);
+what waited before a loss done again although a peer may have it (tests/test_former_lanes.py does);
+a merge that forgets what had expired (tests/lua/test_snapshots.py does); a snapshot that is gone on
 with after whatever its receiver names (tests/test_snapshot_sending.py does).
 """
 

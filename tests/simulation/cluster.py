@@ -25,7 +25,6 @@ from pydantic import SecretStr
 from app import progress, snapshot_receiving
 from app.config import Config
 from app.errors import LightconeError, RedisUnavailable
-from app.incarnation import is_lane
 from app.lost import Loss
 from app.node import World, worker
 from app.peers import Signer
@@ -521,25 +520,29 @@ class _Simulation:
             first = next(iter((await self._look(node, "/pending"))["deferred"]), None)
             if first is None:
                 continue
-            for dot in first["waiting_for"]:
-                actor = Dot.parse(dot).actor
-                if actor == Dot.parse(first["dot"]).actor:
+            for dot in map(Dot.parse, first["waiting_for"]):
+                if dot.actor == Dot.parse(first["dot"]).actor:
                     continue  # the one before it in its lane
-                asked = node_of(actor) if is_lane(actor) else node
                 for pair in self._plan.severed:
                     self._network.set_weather(*pair, FINE)
-                body = json.dumps({"dots": [dot]}).encode()
-                with suppress(ConnectionReset):
-                    reply = await self._network.ask(
-                        asked, self._rng(f"lost {dot}"), "POST", "/lost", {}, body
-                    )
-                    if reply.status == 200:
-                        told = json.loads(reply.body)["lost"]
-                        self._record.note("trouble", asked, f"declared lost at {asked}: {told}")
-                        losses = [
-                            Loss(one["actor"], one["after"], one["after"] + 1) for one in told
-                        ]
-                        self._oracle.check_losses(f"an operator at {asked}", losses)
+                # Where it is waited for; and where alone it may be known whether it is lost.
+                if not await self._declare_lost(node, dot):
+                    await self._declare_lost(node_of(dot.actor), dot)
+
+    async def _declare_lost(self, node: str, dot: Dot) -> bool:
+        """Whether the node has declared it lost."""
+        body, rng = json.dumps({"dots": [str(dot)]}).encode(), self._rng(f"lost {dot}")
+        try:
+            reply = await self._network.ask(node, rng, "POST", "/lost", {}, body)
+        except ConnectionReset:
+            return False
+        if reply.status != 200:
+            return False
+        told = json.loads(reply.body)["lost"]
+        self._record.note("trouble", node, f"declared lost at {node}: {told}")
+        losses = [Loss(one["actor"], one["after"], one["after"] + 1) for one in told]
+        self._oracle.check_losses(f"an operator at {node}", losses)
+        return True
 
     async def _last_write(self, node: str) -> None:
         """One more write at each node, so that a link that is stuck for ever is found out."""
