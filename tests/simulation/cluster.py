@@ -514,15 +514,23 @@ class _Simulation:
                     await self._change_member(self._plan.nodes[0], "add", node)
 
     async def _declare_what_is_lost(self) -> None:
-        """What is deferred for a write that a disk has taken waits for an operator. Whom a node
-        cannot ask may have it, so all have to be reached."""
+        """What waits for a write that a disk has taken waits for an operator. Whom a node cannot
+        ask may have it, so all have to be reached."""
         for node in self._plan.nodes:
-            first = next(iter((await self._look(node, "/pending"))["deferred"]), None)
-            if first is None:
-                continue
-            for dot in map(Dot.parse, first["waiting_for"]):
-                if dot.actor == Dot.parse(first["dot"]).actor:
-                    continue  # the one before it in its lane
+            waiting = await self._look(node, "/pending")
+            wanted = [
+                dot
+                for first in waiting["deferred"][:1]
+                for dot in map(Dot.parse, first["waiting_for"])
+                if dot.actor != Dot.parse(first["dot"]).actor  # the one before it in its lane
+            ]
+            wanted += [
+                dot
+                for one in waiting["writes"]
+                for dot in map(Dot.parse, one["waiting_for"])
+                if self._oracle.is_gone(dot)
+            ]
+            for dot in dict.fromkeys(wanted):
                 for pair in self._plan.severed:
                     self._network.set_weather(*pair, FINE)
                 # Where it is waited for; and where alone it may be known whether it is lost.
