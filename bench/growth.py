@@ -267,9 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--keys", type=above(FEW_KEYS), default=1_000_000, help="that are stored (1000000)"
     )
-    parser.add_argument(
-        "--link-rounds", type=count, default=9, help="where a link is measured (9)"
-    )
+    parser.add_argument("--link-rounds", type=count, default=9, help="where a link is measured (9)")
     parser.add_argument("--waiting", type=count, default=100_000, help="writes (100000)")
     parser.add_argument("--writes", type=count, default=50_000, help="over a link (50000)")
     parser.add_argument(
