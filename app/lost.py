@@ -25,6 +25,11 @@ class Standing:
     clock: VectorClock
     received: VectorClock
 
+    @property
+    def held(self) -> VectorClock:
+        """Both: what it said of the one may be older than what it said of the other."""
+        return self.received.merge(self.clock)
+
 
 @dataclass(frozen=True, slots=True)
 class Loss:
@@ -55,7 +60,7 @@ def judge(dot: Dot, members: Mapping[str, Standing | None]) -> Loss | str:
         return f"{silent[0]} is not heard from, and may have it"
     standings = {member: standing for member, standing in members.items() if standing is not None}
     for member, standing in standings.items():
-        if standing.received.merge(standing.clock).covers(dot):
+        if standing.held.covers(dot):
             return f"{member} has it"
     for member, standing in standings.items():
         if not has_ended(dot.actor, standing.clock):
@@ -63,7 +68,7 @@ def judge(dot: Dot, members: Mapping[str, Standing | None]) -> Loss | str:
                 f"{member} has seen no write of {node_of(dot.actor)} under a later name than "
                 f"{dot.actor}, so that more of {dot.actor} may come"
             )
-    held = (s.received.merge(s.clock)[dot.actor] for s in standings.values())
+    held = (standing.held[dot.actor] for standing in standings.values())
     return Loss(dot.actor, max(held, default=0), dot.sequence)
 
 
@@ -76,8 +81,7 @@ def is_home(actor: str, members: Mapping[str, Standing | None]) -> bool:
             return False
         if not (standing.clock[actor] or standing.clock[lane_of(actor)]):
             return False
-        lacking = standing.received.merge(standing.clock).beyond(here.clock)
-        if any(is_later(actor, than=name) for name in lacking):
+        if any(is_later(actor, than=name) for name in standing.held.beyond(here.clock)):
             return False
     return True
 
@@ -90,7 +94,7 @@ def later_is_here(actor: str, node: str, members: Mapping[str, Standing | None])
         is_later(name, than=actor)
         for standing in members.values()
         if standing is not None
-        for name in standing.received.merge(standing.clock).beyond(here.clock)
+        for name in standing.held.beyond(here.clock)
     )
 
 

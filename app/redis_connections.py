@@ -9,7 +9,7 @@ Does not know what is sent.
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -73,15 +73,11 @@ class _NotesWhatWasNotSent(AbstractConnection):
         name, *rest = args
         return [hiredis.pack_command((*name.split(), *rest))]
 
-    async def send_packed_command(
-        self, command: str | bytes | Iterable[bytes], check_health: bool = True
-    ) -> None:
-        """The command is on its way. redis-py begins a task for that, which takes longer than all
-        the rest."""
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """What was packed is on its way. redis-py begins a task for that, which takes longer than
+        all the rest."""
         if not self.is_connected:
             await self.connect_check_health(check_health=False)
-        if isinstance(command, str | bytes):
-            command = [command if isinstance(command, bytes) else command.encode()]
         try:
             async with asyncio.timeout(self.socket_timeout):
                 writer: Any = self._writer  # there is one, for it is connected

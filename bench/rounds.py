@@ -133,9 +133,11 @@ class _Side:
         loads, port, requests = self.plan.loads, self.running.ports[0], self._requests(operation)
         processes = self.running.processes
 
-        idle_s = sum(side.used_s() for side in others)
+        def beside_s() -> float:
+            return harness_s() + sum(side.used_s() for side in others)
+
         cpu_before = {role: used_s(pids) for role, pids in processes.items()}
-        machine, before_s = Machine.now(), harness_s()
+        machine, before_s = Machine.now(), beside_s()
         if rate is None:
             answered = await loads.saturate(requests, port, self.plan.seconds)
         else:
@@ -152,11 +154,7 @@ class _Side:
             {role: used_s(pids) - cpu_before[role] for role, pids in processes.items()},
             settled_s,
             Machine.now().since(machine),
-            harness_s()
-            - before_s
-            - answered.cpu_s
-            + sum(side.used_s() for side in others)
-            - idle_s,
+            beside_s() - before_s - answered.cpu_s,
         )
 
     def _requests(self, operation: Operation) -> Path:

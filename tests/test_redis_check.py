@@ -15,6 +15,7 @@ from tests.one_redis import (
     SHORT_MS,
     FakeServer,
     connected,
+    fake_server,
     hang_up,
     redis_server,
     say,
@@ -172,12 +173,8 @@ async def test_a_redis_that_wants_another_password_is_not_waited_for(credentials
 
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeServer]:
-    fake = FakeServer()
-    server = await asyncio.start_server(fake.serve, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    fake.url = f"redis://{host}:{port}"
-    yield fake
-    server.close()
+    async with fake_server() as fake:
+        yield fake
 
 
 def at_first(failing: Callable[..., Awaitable[None]], times: int) -> Callable[..., Awaitable[None]]:

@@ -19,7 +19,6 @@ import asyncio
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from app.incarnation import lane_of
@@ -188,9 +187,9 @@ class OldData(_LostDisk):
         accepted = await self._take_copy()
         self._copied = (await place.clock()).get(self._actor, 0)
         await asyncio.sleep(self._lasts_s)
-        with suppress(AssertionError):
+        try:
             await until(self._is_old, _HELD_MAX_S)
-        if not await self._is_old():
+        except AssertionError:
             # Its log does not go back to what others have, and the answers to a snapshot are held.
             await self._mend()
             await until(self._is_old)

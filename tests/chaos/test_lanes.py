@@ -17,13 +17,13 @@ LOST = Losses([Loss("C", "C", at_us=0, held=2, kept=2)])
 class FakePlace:
     """A node where one write waits until what it waits for is declared lost."""
 
+    node = "C"
+
     def __init__(self, kind: str, dot: str, waits_for: str) -> None:
         self.nodes = SimpleNamespace(plan=SimpleNamespace(severed=SEVERED))
         self.declared: list[str] = []
         self._kind = kind
         self._write = {"dot": dot, "waiting_for": [waits_for]}
-
-    node = "C"
 
     async def status(self) -> Any:
         return {"actor": "A"}

@@ -10,6 +10,7 @@ QUICK = (
     "context ignored on read",
     "lease without expiry",
     "watch resumes one too far",
+    "keys are read while they are merged",
 )
 
 

@@ -185,9 +185,9 @@ class Oracle:
         """By write and key: what some node has removed since it had expired there."""
         self._losses = dict.fromkeys(nodes, 0)
         self._gone: set[Dot] = set()
+        """What was lost with a disk, and what no node had then. It may have been on its way."""
         self._stuck: set[Dot] = set()
         """Of these, what may be somewhere, and waits there for what is gone."""
-        """What was lost with a disk, and what no node had then. It may have been on its way."""
 
     # --- nodes -----------------------------------------------------------------------------------
 
@@ -348,21 +348,20 @@ class Oracle:
         self._note_waiting(node, data)
         lost += self.promises.lost_disk(node, self.twins.values(), data)
         gone = [dot for dot in lost if not self._has_somebody(dot)]
-        self._gone.update(gone)
-        self._gone |= self._overtook(gone)
+        self._stuck |= self._overtook(gone)
+        self._gone |= self._stuck.union(gone)
         for at in [at for at in self._seen if at[1] == node]:
             del self._seen[at]  # without a context nobody is promised anything beyond this
         return VectorClock(gone)
 
     def _overtook(self, gone: Sequence[Dot]) -> set[Dot]:
         """What follows these, and is applied nowhere: it waits for them in vain, wherever it is."""
-        self._stuck |= {
+        return {
             dot
             for dot, past in self._pasts.items()
             if any(past.covers(lost) for lost in gone if lost != dot)
             and not any(twin.has(dot) for twin in self.twins.values())
         }
-        return self._stuck
 
     def is_gone(self, dot: Dot) -> bool:
         """Whether it was lost with a disk, and nobody has it."""
