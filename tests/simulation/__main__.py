@@ -113,7 +113,7 @@ def _run_some(
     with _ended_together() as told, ProcessPoolExecutor(options.j, initializer=_apart) as pool:
         try:
             outcomes_of = pool.map(partial(run_seeds, profile=options.profile), parts)
-            if told:  # perhaps while one was begun, and was in no list yet
+            if told:  # perhaps before there were any
                 _end_processes()
             for part, outcomes in zip(parts, outcomes_of, strict=True):
                 yield from outcomes.failures
@@ -121,6 +121,7 @@ def _run_some(
         except BrokenProcessPool:
             if not told:
                 raise
+            _end_processes()  # one may have been begun meanwhile, and was in no list yet
 
 
 @contextmanager
@@ -149,7 +150,8 @@ def _ended_together() -> Iterator[list[int]]:
 
 def _end_processes() -> None:
     for process in multiprocessing.active_children():
-        process.terminate()
+        # One that was just begun may lose any other signal: Python clears those that came first.
+        process.kill()
 
 
 def _apart() -> None:

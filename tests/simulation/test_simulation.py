@@ -158,6 +158,7 @@ apart, spawn, waits, first_is_there = (
 
 def apart_when_told():
     if waits:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.pause()
     apart()
     first_is_there.set()
@@ -177,7 +178,8 @@ sys.exit(command.main(["--seeds", "1000", "--profile", "calm", "-j", "2"]))
 
 def test_a_process_that_was_not_ready_to_be_told_ends_as_well() -> None:
     """One has ended while it waited for something to do, so that no other can wait any more; that
-    other has just been begun, and still does with a signal what the first one does."""
+    other has just been begun, and a signal that comes in its first moment is lost: Python clears
+    what came before it knows that it is another process."""
     run = subprocess.Popen(
         [sys.executable, "-c", _TOLD_BETWEEN_TWO],
         cwd=ROOT,
