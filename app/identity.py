@@ -166,6 +166,7 @@ class Identity:
                 self._hindrance = ""
                 if not self._doubted.is_set():
                     self._settled.set()
+                    self.serves.set()
                 async with asyncio.timeout(_LOOK_AGAIN_S):
                     await self._doubted.wait()
             except TimeoutError:
@@ -211,7 +212,6 @@ class Identity:
         if not known <= remembered.clock:
             self._progress.restart(remembered.clock)
         self._progress.advance(remembered.clock)
-        self.serves.set()
 
     def _check_for_a_double(self, actor: str, seen: VectorClock) -> None:
         """A node that was put back to an older state may find, once, that it went on as another

@@ -220,6 +220,23 @@ async def test_a_redis_that_was_started_again_is_written_to_once_that_is_settled
 
 
 @real_redis_only
+async def test_who_begins_to_serve_knows_who_writes_though_a_doubt_came_up_meanwhile(
+    make_redis: MakeRedis,
+) -> None:
+    redis = make_redis()
+    await begin(Scripts(redis, Keys()), "A", run="an earlier run")
+    worker = Worker(redis)
+
+    async def meanwhile(birth: str) -> Answer:
+        assert not worker.identity.admits("a run that was not looked at")
+        return await says("B:1")(birth)
+
+    async with worker.at_work({"B": meanwhile}), asyncio.timeout(30):
+        await worker.identity.serves.wait()
+        assert worker.identity.actor == "A"
+
+
+@real_redis_only
 async def test_with_less_than_fsync_always_a_restart_of_redis_begins_a_new_incarnation(
     make_redis: MakeRedis,
 ) -> None:
