@@ -4,6 +4,7 @@ Assumes that the node's Redis was claimed (`claim.py`) when its supervisor start
 """
 
 import asyncio
+import gc
 import os
 import random
 import socket
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 import aiohttp
 from redis.asyncio import Redis
@@ -51,6 +52,10 @@ from app.trimming import Trimmer
 from app.watching import Watching
 
 log = get_logger(__name__)
+
+_BETWEEN_COLLECTIONS: Final = 10_000
+"""Objects made and not gone, after which the collector looks at them: those of several batches.
+Python's own 700 are fewer than a batch holds, each of which would be looked at again and again."""
 
 
 class Connect(Protocol):
@@ -250,6 +255,10 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[In
 async def run_worker(config: Config, sockets: list[socket.socket], stop: asyncio.Event) -> None:
     """Serve on `sockets` until `stop` is set; then finish what is in flight, and return."""
     async with worker(config) as interface:
+        # What a worker is made of lives as long as it does: no collection need look at it.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_BETWEEN_COLLECTIONS)
         await http_server.serve(
             interface.answer,
             interface.end,
