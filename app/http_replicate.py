@@ -107,7 +107,7 @@ class ReplicateRoutes:
         batch = wire.decode_batch(body, former(self.progress.clock))
         await self._check_sender(batch)
         actors = {write.dot.actor for write in batch.writes}
-        actors.update(*(write.dependencies for write in batch.writes))
+        actors.update(*(write.dependencies.keys() for write in batch.writes))
         clocks = self.progress.clock, batch.clock
         if strangers := sorted(a for a in actors if not self.members.may_have_written(a, *clocks)):
             raise errors.UnknownActor(

@@ -13,7 +13,7 @@ et al. 1983); the name is the field's habit.
 """
 
 import re
-from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple, Self
 
@@ -132,8 +132,12 @@ class VectorClock(Mapping[str, int]):
     def __contains__(self, actor: object) -> bool:
         return actor in self._entries
 
+    # What Mapping makes of these takes three times as long.
     def items(self) -> ItemsView[str, int]:
-        return self._entries.items()  # what Mapping makes takes three times as long
+        return self._entries.items()
+
+    def keys(self) -> KeysView[str]:
+        return self._entries.keys()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, VectorClock):

@@ -112,6 +112,7 @@ BAD_BATCHES = {
     "a dependency on itself": raw_batch(raw_write(dependencies={"B": 1})),
     "a dependency of zero": raw_batch(raw_write(dependencies={"C": 0})),
     "a dependency of nobody": raw_batch(raw_write(dependencies={"": 1})),
+    "a dependency beyond numbers": raw_batch(raw_write(dependencies={"C": 2**53})),
     "an actor that cannot be": raw_batch(raw_write(actor="B B")),
     "an actor with a line break": raw_batch(raw_write(actor="B\n")),
     "no timestamp": raw_batch(raw_write(timestamp=0)),
