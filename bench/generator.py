@@ -86,6 +86,7 @@ class Generator:
     def saturate(self, seconds: float, most: int) -> None:
         """All connections were busy for so long, or until so many requests were sent."""
         end = time.perf_counter() + seconds
+        give_up = end + _PATIENCE_S
         free, waiting, sent = list(self._connections.values()), 0, 0
         while free or waiting:
             for connection in free:
@@ -93,13 +94,20 @@ class Generator:
                 if sent < most and now < end:
                     self._send(connection, now)
                     sent, waiting = sent + 1, waiting + 1
-            free = self._answered(end + _PATIENCE_S) if waiting else []
+            left_s = give_up - time.perf_counter()
+            if waiting and left_s < 0:
+                raise BadAnswer(
+                    f"An answer did not come for {_PATIENCE_S:.0f} s after the last one."
+                )
+            free = self._answered(left_s) if waiting else []
             waiting -= len(free)
 
     def pace(self, seconds: float, rate: float) -> None:
         """So many requests a second were sent for so long.
 
-        What could not be sent until long after it was due, for all connections waited, is an error.
+        What could not be sent until long after it was due, for all connections waited, is an error,
+        and so is what was not answered at all: Webdis loses an answer where a connection was closed
+        that waited for one, and the next has its number.
         """
         begun = time.perf_counter()
         count, sent = max(1, round(seconds * rate)), 0
@@ -113,11 +121,14 @@ class Generator:
             while free and sent < count and begun + sent / rate <= now:
                 self._send(free.popleft(), begun + sent / rate)
                 sent += 1
+            if now > give_up:
+                self.tally.errors += len(self._connections) - len(free)
+                return
             # Waiting by epoll alone would be in whole milliseconds.
             next_due = begun + sent / rate if free and sent < count else give_up
             pause_s = min(next_due - time.perf_counter(), _LATE_S)
             select.select([self._epoll], [], [], max(0.0, pause_s))
-            free += self._answered(give_up, wait=False)
+            free += self._answered(0)
 
     def _send(self, connection: Connection, due: float) -> None:
         request = next(self._requests)
@@ -127,13 +138,10 @@ class Generator:
         connection.due = due
         connection.socket.sendall(request)
 
-    def _answered(self, give_up: float, *, wait: bool = True) -> list[Connection]:
-        """The connections whose answers have come whole by now."""
-        now = time.perf_counter()
-        if now > give_up:
-            raise BadAnswer(f"An answer did not come for {_PATIENCE_S:.0f} s after the last one.")
+    def _answered(self, wait_s: float) -> list[Connection]:
+        """The connections whose answers have come whole by now; some may come so soon."""
         found = []
-        for descriptor, _ in self._epoll.poll(give_up - now if wait else 0):
+        for descriptor, _ in self._epoll.poll(wait_s):
             connection = self._connections[descriptor]
             if self._receive(connection):
                 self.tally.times_s.append(time.perf_counter() - connection.due)

@@ -183,6 +183,23 @@ async def test_at_a_rate_so_many_are_sent_however_slowly_the_answers_come() -> N
     assert min(times_s) >= 0.2
 
 
+async def test_at_a_rate_what_is_never_answered_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bench.generator._PATIENCE_S", 0.5)
+    server = Server(lambda number: b"" if number == 3 else OK)
+
+    def go() -> Generator:
+        with Generator(server.port, 4, encoded(), sessions=False) as generator:
+            generator.pace(0.2, 50)
+            return generator
+
+    async with running(server):
+        generator = await asyncio.to_thread(go)
+    assert len(server.asked) == 10
+    assert (len(generator.tally.times_s), generator.tally.errors) == (9, 1)
+
+
 async def test_the_command_tells_what_came_of_it(tmp_path: Path) -> None:
     write_requests(REQUESTS, tmp_path / "requests")
     async with running(Server()) as server:
