@@ -36,8 +36,7 @@ def whole(said: ClockForm) -> VectorClock:
 
 
 def changed(before: VectorClock, said: ChangesForm) -> VectorClock:
-    """The clock of which `said` was said to who knows `before`: of actors and of sequences that can
-    be, if that one is. Raises BadBatch."""
+    """The clock of which `said` was said to who knows `before`. Raises BadBatch."""
     for actor, sequence in said.items():
         if not is_actor(actor):
             raise BadBatch(

@@ -253,7 +253,7 @@ def _writes(forms: Iterable[_WriteForm], base: VectorClock) -> Iterator[Write]:
                 f"The dependencies of the batch have more than {ENTRIES_MAX} entries. Nothing of "
                 "it was applied."
             )
-        if problem := write_problem(write):
+        if problem := write_problem(write, before):
             raise BadBatch(f"The batch breaks a rule: {shown(problem)}. Nothing of it was applied.")
         yield write
         before = write.dependencies.with_dot(write.dot)

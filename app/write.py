@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock, is_actor
+from app.vector_clock import NOTHING, SEQUENCE_MAX, Dot, VectorClock, is_actor
 
 KEY_MAX_BYTES: Final = 512
 CONTENT_TYPE_MAX_BYTES: Final = 255
@@ -134,9 +134,9 @@ def microseconds(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
-def write_problem(write: Write) -> str | None:
-    """Which rule `write` breaks, or None. Its dependencies were looked at when they became a clock
-    (clock_forms.py)."""
+def write_problem(write: Write, before: VectorClock = NOTHING) -> str | None:
+    """Which rule `write` breaks, or None. What its dependencies share with `before`, a clock that
+    was looked at, is not looked at again."""
     dot, dependencies = write.dot, write.dependencies
     if not is_actor(dot.actor):
         return f"{dot.actor!r} is not an actor"
@@ -144,6 +144,10 @@ def write_problem(write: Write) -> str | None:
         return f"the sequence {dot.sequence} is not in 1..{SEQUENCE_MAX}"
     if dependencies[dot.actor] != dot.sequence - 1:
         return f"{dot} must depend on the write before it, and names {dependencies[dot.actor]}"
+    for actor, sequence in dependencies.since(before).items():
+        # A zero says that only the other clock has the actor.
+        if sequence and not (is_actor(actor) and 1 <= sequence <= SEQUENCE_MAX):
+            return f"{dot} depends on {actor}:{sequence}, which cannot be"
     if not 1 <= write.timestamp <= TIMESTAMP_MAX:
         return f"{dot} has the timestamp {write.timestamp}, which is not in 1..{TIMESTAMP_MAX}"
     return operations_problem(write.operations)

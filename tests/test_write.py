@@ -161,6 +161,14 @@ def test_these_writes_are_well_formed(write: Write) -> None:
             "A:3 must depend on the write before it, and names 0",
         ),
         (
+            replace(GOOD, dependencies=VectorClock({"A": 2, "B C": 1})),
+            "A:3 depends on B C:1, which cannot be",
+        ),
+        (
+            replace(GOOD, dependencies=VectorClock({"A": 2, "B": 2**53})),
+            f"A:3 depends on B:{2**53}, which cannot be",
+        ),
+        (
             replace(GOOD, timestamp=0),
             f"A:3 has the timestamp 0, which is not in 1..{TIMESTAMP_MAX}",
         ),
@@ -176,6 +184,14 @@ def test_these_writes_are_well_formed(write: Write) -> None:
 )
 def test_a_write_that_breaks_a_rule_is_told_which(write: Write, problem: str) -> None:
     assert write_problem(write) == problem
+
+
+def test_of_a_clock_that_was_looked_at_only_what_differs_is_looked_at_again() -> None:
+    write = replace(GOOD, dependencies=VectorClock({"A": 2, "B C": 1}))
+    assert write_problem(write, VectorClock({"A": 1, "B C": 1, "D": 5})) is None
+    problem = "A:3 depends on B C:1, which cannot be"
+    assert write_problem(write, VectorClock({"A": 2, "D": 5})) == problem
+    assert write_problem(write, VectorClock({"B C": 2})) == problem
 
 
 @pytest.mark.parametrize(
