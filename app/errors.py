@@ -143,6 +143,10 @@ class BadHttp(BadRequest):
     """What came over the connection is not a request of HTTP/1.1, or its head is too long."""
 
 
+class NoWebsocket(BadRequest):
+    """A request to where WebSockets are opened opens none."""
+
+
 class UnsupportedEncoding(RequestError):
     """The body is encoded; a node takes it as it is to be kept."""
 

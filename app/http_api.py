@@ -30,6 +30,7 @@ from app.http_session import Sessions
 from app.http_status import StatusRoutes
 from app.http_txn import TransactionRoutes
 from app.http_watch import WatchRoutes
+from app.http_websocket import WebSocketRoutes
 from app.http_write import Writing
 from app.identity import Identity
 from app.interface import Interface
@@ -83,7 +84,7 @@ class Api:
         LostRoutes(self.store, self.buffer, self.losses, sessions).add_to(interface)
         BackupRoutes(self.backups, sessions).add_to(interface)
         MemberRoutes(self.members, self.store, self.board, sessions).add_to(interface)
-        ReplicateRoutes(
+        replicating = ReplicateRoutes(
             self.config,
             self.identity,
             self.members,
@@ -93,7 +94,9 @@ class Api:
             self.board,
             self.signer,
             self.now_us,
-        ).add_to(interface)
+        )
+        replicating.add_to(interface)
+        WebSocketRoutes(replicating.take, self.config.replicate_max_bytes).add_to(interface)
         StatusRoutes(
             self.config,
             self.members,

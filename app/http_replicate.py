@@ -18,6 +18,7 @@ from app import checks, compression, contract, errors, wire
 from app.addresses import is_node_id
 from app.board import Board
 from app.buffer import PendingBuffer
+from app.carriers import SIGNATURE_HEADER, SignedAnswer, SignedBatch, signed_with
 from app.config import Config
 from app.contract import Content, Parameter, Route
 from app.errors import listing
@@ -26,7 +27,7 @@ from app.incarnation import former
 from app.interface import Interface
 from app.log import get_logger
 from app.members import Members
-from app.peers import SIGNATURE_HEADER, Signer
+from app.peers import Signer
 from app.progress import Progress
 from app.snapshot_receiving import SnapshotReceiving
 from app.vector_clock import VectorClock
@@ -101,8 +102,20 @@ class ReplicateRoutes:
         body = await checks.body(
             request, limit, "batch", "REPLICATE_MAX_BYTES", (compression.ENCODING,)
         )
-        self.signer.check(body, request.headers.get(SIGNATURE_HEADER))
-        if checks.encoding(request):
+        signature = request.headers.get(SIGNATURE_HEADER)
+        compressed = bool(checks.encoding(request))
+        answer = await self.take(SignedBatch(body, signature, compressed))
+        return web.Response(
+            body=answer.body,
+            content_type=wire.CONTENT_TYPE,
+            headers=signed_with(answer.signature),
+        )
+
+    async def take(self, signed: SignedBatch) -> SignedAnswer:
+        """The answer to a batch, which was taken. Raises what is wrong with it."""
+        body, limit = signed.body, self.config.replicate_max_bytes
+        self.signer.check(body, signed.signature)
+        if signed.compressed:
             body = compression.unpacked(body, limit)
         batch = wire.decode_batch(body, former(self.progress.clock))
         await self._check_sender(batch)
@@ -144,9 +157,7 @@ class ReplicateRoutes:
             ),
             batch.base,
         )
-        return web.Response(
-            body=answer, content_type=wire.CONTENT_TYPE, headers=self.signer.headers(answer)
-        )
+        return SignedAnswer(200, answer, self.signer.signature(answer))
 
     async def _clocks(self, sender: str) -> dict[str, VectorClock]:
         """What each other member has, as far as this node knows."""

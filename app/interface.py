@@ -91,7 +91,7 @@ class Interface:
             except ClientConnectionResetError:
                 raise  # that is no failure, and told to nobody
             except Exception as error:
-                response = refusal(error, request)
+                response = refusal(error, request.method, request.path)
         metrics.answered(method, path, response.status, time.perf_counter() - began)
         return response
 

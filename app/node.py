@@ -21,6 +21,7 @@ from app import http_server, identity, redis_check, redis_link, redis_url
 from app.backup import Backups
 from app.board import SETTINGS, Board
 from app.buffer import PendingBuffer
+from app.carriers import Posts
 from app.claim import new_birth, wall_clock_us
 from app.config import Config
 from app.context import Contexts
@@ -38,7 +39,7 @@ from app.links import Links, end
 from app.log import get_logger
 from app.losses import Losses
 from app.members import Members
-from app.peers import Exchange, HttpExchange, Signer
+from app.peers import Exchange, PeerExchange, Signer
 from app.progress import Progress
 from app.redis_connections import Admits
 from app.replicas import Replicas
@@ -50,12 +51,15 @@ from app.snapshot_receiving import SnapshotReceiving
 from app.snapshot_sending import SnapshotSending
 from app.trimming import Trimmer
 from app.watching import Watching
+from app.websockets import WebSockets, refuse_to_move
 
 log = get_logger(__name__)
 
 _BETWEEN_COLLECTIONS: Final = 10_000
 """Objects made and not gone, after which the collector looks at them: those of several batches.
 Python's own 700 are fewer than a batch holds, each of which would be looked at again and again."""
+_CONNECTIONS: Final = 8
+"""To one peer, at most. More than one is used only where a WebSocket is refused."""
 
 
 class Connect(Protocol):
@@ -151,9 +155,16 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[In
 
         signer = Signer(secret)
         if exchange is None:
-            session = await stack.enter_async_context(aiohttp.ClientSession())
-            exchange = HttpExchange(
-                session, signer, config.peer_timeout_ms, config.compress_min_bytes
+            session = await stack.enter_async_context(
+                aiohttp.ClientSession(
+                    # Where more are wanted, they wait for one to be free.
+                    connector=aiohttp.TCPConnector(limit=0, limit_per_host=_CONNECTIONS),
+                    middlewares=(refuse_to_move,),
+                )
+            )
+            websockets = await stack.enter_async_context(WebSockets(session, Posts(session)))
+            exchange = PeerExchange(
+                websockets, signer, config.peer_timeout_ms, config.compress_min_bytes
             )
 
         def reader(prefix: str = "") -> SnapshotReader:

@@ -1,7 +1,8 @@
-"""Reaching a peer: one exchange of a batch for an answer, over HTTP.
+"""Reaching a peer: one exchange of a batch for an answer.
 
-Assumes a URL and, where the cluster has one, its secret. Guarantees that what comes back is the
-answer of the peer that was meant, or a `PeerError` that says why not.
+Assumes a way to carry bytes there and back (`carriers.py`), and, where the cluster has one, its
+secret. Guarantees that what comes back is the answer of the peer that was meant, or a `PeerError`
+that says why not.
 
 Does not know what is in a batch, when to send one, or how often to try.
 """
@@ -17,15 +18,13 @@ import aiohttp
 import msgspec
 
 from app import compression, wire
+from app.carriers import SIGNATURE_HEADER, Carry, SignedBatch
 from app.errors import BadBatch, BadSignature, PeerRefused, PeerUnreachable
 from app.incarnation import former
 from app.vector_clock import NOTHING, VectorClock
 from app.wire import Answer, Batch
 
-SIGNATURE_HEADER: Final = "Cluster-Signature"
 OTHER_BASE: Final = "urn:lightcone:other-base"
-_ANSWER_MAX_BYTES: Final = 1024 * 1024
-"""An answer holds three clocks: this is room for ten thousand actors."""
 
 
 class Exchange(Protocol):
@@ -42,9 +41,9 @@ class Signer:
     def __init__(self, secret: str | None) -> None:
         self._key = None if secret is None else secret.encode()
 
-    def headers(self, body: bytes) -> dict[str, str]:
+    def signature(self, body: bytes) -> str | None:
         """What to send along with `body`."""
-        return {} if self._key is None else {SIGNATURE_HEADER: self._signature(body)}
+        return None if self._key is None else self._signature(body)
 
     def check(self, body: bytes, signature: str | None) -> None:
         """Whoever sent `body` with `signature` knows the secret.
@@ -113,30 +112,26 @@ def raise_for(status: int, reply: bytes) -> None:
     raise PeerRefused(f"it answered {status}: {why or 'and gave no reason'}")
 
 
-class HttpExchange:
-    """Exchanges over HTTP: `POST /replicate`."""
+class PeerExchange:
+    """Exchanges that are signed and checked, over whatever carries them."""
 
     def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        signer: Signer,
-        timeout_ms: int,
-        compress_min_bytes: int = 0,
+        self, carry: Carry, signer: Signer, timeout_ms: int, compress_min_bytes: int = 0
     ) -> None:
         """Batches of `compress_min_bytes` and more are compressed; with 0 none is."""
-        self._session = session
+        self._carry = carry
         self._signer = signer
-        self._timeout = aiohttp.ClientTimeout(total=timeout_ms / 1000)
+        self._timeout_s = timeout_ms / 1000
         self._compress_min_bytes = compress_min_bytes
         self._bases = Bases()
 
     async def __call__(self, url: str, batch: Batch) -> Answer:
         try:
-            answer = await self._bases.exchange(batch, partial(self._post, url))
+            answer = await self._bases.exchange(batch, partial(self._send, url))
         except (BadBatch, BadSignature) as error:
             raise PeerRefused(error.detail) from None
         except TimeoutError:
-            raise PeerUnreachable(f"no answer within {self._timeout.total:g} s") from None
+            raise PeerUnreachable(f"no answer within {self._timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise PeerUnreachable(str(error) or type(error).__name__) from error
         if answer.node != batch.receiver:
@@ -145,31 +140,15 @@ class HttpExchange:
             )
         return answer
 
-    async def _post(self, url: str, body: bytes) -> bytes:
-        headers = {"Content-Type": wire.CONTENT_TYPE}
-        if 0 < self._compress_min_bytes <= len(body):
+    async def _send(self, url: str, body: bytes) -> bytes:
+        compressed = 0 < self._compress_min_bytes <= len(body)
+        if compressed:
             body = compression.packed(body)
-            headers["Content-Encoding"] = compression.ENCODING
-        async with self._session.post(
-            f"{url}/replicate",
-            data=body,
-            headers={**headers, **self._signer.headers(body)},
-            timeout=self._timeout,
-            allow_redirects=False,
-        ) as response:
-            reply = await _read(response)
-            raise_for(response.status, reply)
-            self._signer.check(reply, response.headers.get(SIGNATURE_HEADER))
-            return reply
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > _ANSWER_MAX_BYTES:
-            raise PeerRefused(f"an answer of more than {_ANSWER_MAX_BYTES} bytes is none of ours")
-    return bytes(body)
+        batch = SignedBatch(body, self._signer.signature(body), compressed)
+        answer = await self._carry(url, batch, self._timeout_s)
+        raise_for(answer.status, answer.body)
+        self._signer.check(answer.body, answer.signature)
+        return answer.body
 
 
 def _problem(reply: bytes) -> tuple[str, str]:

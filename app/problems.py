@@ -35,6 +35,7 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.BadMember: 400,
     errors.BadTransaction: 400,
     errors.BadHttp: 400,
+    errors.NoWebsocket: 400,
     errors.BadSignature: 401,
     errors.UnknownPeer: 403,
     errors.NoSuchKey: 404,
@@ -138,13 +139,13 @@ def _response(fields: dict[str, Any], headers: dict[str, str] | None = None) -> 
     )
 
 
-def refusal(error: Exception, request: web.BaseRequest) -> web.Response:
+def refusal(error: Exception, method: str, path: str) -> web.Response:
     """What is answered to a request that failed: a problem that says what became of it."""
     if isinstance(error, RequestError):
         return problem(error)
-    log.critical("request failed", method=request.method, path=request.path, exc_info=error)
+    log.critical("request failed", method=method, path=path, exc_info=error)
     status, _, detail = OF_NO_ROUTE["internal"]
-    outcome = "not_applied" if request.method in ("GET", "HEAD") else "unknown"
+    outcome = "not_applied" if method in ("GET", "HEAD") else "unknown"
     return _response(_fields("internal", status, detail, {"outcome": outcome}))
 
 

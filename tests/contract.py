@@ -24,6 +24,7 @@ from tools.contract_page import PAGE
 #: Of HTTP itself, and so in no contract.
 _PLAIN_HEADERS: Final = {
     *("content-type", "content-length", "date", "server", "connection", "transfer-encoding"),
+    *("upgrade", "sec-websocket-accept"),
 }
 _OF_NO_ROUTE: Final = {404: "not-found", 405: "method-not-allowed", 500: "internal"}
 _JSON: Final = ("application/json", "application/problem+json")

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import ClientResponse
 
 from app import wire
+from app.carriers import signed_with
 from app.context import Contexts
 from app.peers import Signer
 from app.vector_clock import VectorClock
@@ -61,7 +62,8 @@ async def pending(client: Client) -> dict[str, Any]:
 async def comes_from_b(client: Client, *writes: Write) -> None:
     """B, which has the secret, sends these writes."""
     body = wire.encode_batch(Batch("B", "A", VectorClock(), tuple(writes)))
-    response = await client.post("/replicate", data=body, headers=Signer(SECRET).headers(body))
+    signed = signed_with(Signer(SECRET).signature(body))
+    response = await client.post("/replicate", data=body, headers=signed)
     assert response.status == 200, await response.text()
 
 

@@ -150,7 +150,7 @@ async def test_an_unknown_route_is_a_problem(redis_url: str, path: str) -> None:
         ("PATCH", "/kv/lunch", {"GET", "HEAD", "PUT", "DELETE"}),
         ("PUT", "/kv", {"GET", "HEAD"}),
         ("POST", "/conflicts", {"GET", "HEAD"}),
-        ("GET", "/replicate", {"POST"}),
+        ("PUT", "/replicate", {"GET", "POST"}),
         ("PUT", "/status", {"GET", "HEAD"}),
         ("DELETE", "/pending", {"GET", "HEAD"}),
         ("POST", "/healthz", {"GET", "HEAD"}),

@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from app import wire
+from app.carriers import SIGNATURE_HEADER, signed_with
 from app.compression import packed
-from app.peers import SIGNATURE_HEADER, Signer
+from app.peers import Signer
 from app.vector_clock import VectorClock
 from app.write import Delete
 from tests.model import Node
@@ -227,13 +228,15 @@ async def test_a_signed_cluster_takes_and_gives_signed_messages_only(redis_url: 
             {},
             {SIGNATURE_HEADER: ""},
             {SIGNATURE_HEADER: "0" * 64},
-            Signer("another secret entirely").headers(GOOD),
-            signer.headers(GOOD + b"x"),
+            signed_with(Signer("another secret entirely").signature(GOOD)),
+            signed_with(signer.signature(GOOD + b"x")),
         ):
             response = await client.post("/replicate", data=GOOD, headers=headers)
             await problem(response, 401, "bad-signature")
         assert await clock_of(client) == {}
-        response = await client.post("/replicate", data=GOOD, headers=signer.headers(GOOD))
+        response = await client.post(
+            "/replicate", data=GOOD, headers=signed_with(signer.signature(GOOD))
+        )
         assert response.status == 200
         answer = await response.read()
         signer.check(answer, response.headers[SIGNATURE_HEADER])
@@ -242,7 +245,7 @@ async def test_a_signed_cluster_takes_and_gives_signed_messages_only(redis_url: 
 
 async def test_a_signed_message_to_a_node_without_the_secret_is_refused(redis_url: str) -> None:
     async with node_a(redis_url) as client:
-        headers = Signer(SECRET).headers(GOOD)
+        headers = signed_with(Signer(SECRET).signature(GOOD))
         response = await client.post("/replicate", data=GOOD, headers=headers)
         assert "CLUSTER_SECRET" in (await problem(response, 401, "bad-signature"))["detail"]
         assert await clock_of(client) == {}

@@ -11,9 +11,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from app import wire
+from app.carriers import SIGNATURE_HEADER, Posts, signed_with
 from app.compression import unpacked
 from app.errors import BadSignature, OtherBase, PeerError, PeerRefused, PeerUnreachable
-from app.peers import SIGNATURE_HEADER, HttpExchange, Signer
+from app.peers import PeerExchange, Signer
 from app.vector_clock import Dot, VectorClock
 from app.wire import Answer, Batch
 from app.write import Put, Write
@@ -91,7 +92,7 @@ class Exchanges:
     async def __call__(
         self, url: str, *, secret: str | None = None, timeout_ms: int = LONG_MS
     ) -> Answer:
-        return await HttpExchange(self._session, Signer(secret), timeout_ms)(url, BATCH)
+        return await PeerExchange(Posts(self._session), Signer(secret), timeout_ms)(url, BATCH)
 
     async def refused(self, url: str, *, secret: str | None = None) -> str:
         """What is said when the peer answered and did not take the batch."""
@@ -126,14 +127,20 @@ def problem(status: int, body: bytes) -> Handler:
 # --- signing -------------------------------------------------------------------------------------
 
 
+def signed(secret: str, body: bytes) -> str:
+    signature = Signer(secret).signature(body)
+    assert signature
+    return signature
+
+
 def test_what_is_signed_is_accepted_by_whoever_has_the_secret() -> None:
     for body in (b"", b"x", bytes(range(256))):
-        signature = Signer(SECRET).headers(body)[SIGNATURE_HEADER]
+        signature = signed(SECRET, body)
         Signer(SECRET).check(body, signature)
 
 
 def test_without_a_secret_nothing_is_signed_or_asked_for() -> None:
-    assert Signer(None).headers(b"body") == {}
+    assert Signer(None).signature(b"body") is None
     Signer(None).check(b"body", None)
 
 
@@ -148,13 +155,13 @@ def signature_refusal(signer: Signer, body: bytes, signature: str | None) -> str
 
 
 def test_a_body_that_was_altered_is_refused() -> None:
-    signature = Signer(SECRET).headers(b"body")[SIGNATURE_HEADER]
+    signature = signed(SECRET, b"body")
     signature_refusal(Signer(SECRET), b"Body", signature)
     signature_refusal(Signer(SECRET), b"", signature)
 
 
 def test_a_signature_of_another_secret_is_refused() -> None:
-    signature = Signer("another secret").headers(b"body")[SIGNATURE_HEADER]
+    signature = signed("another secret", b"body")
     signature_refusal(Signer(SECRET), b"body", signature)
 
 
@@ -165,7 +172,7 @@ def test_a_missing_or_made_up_signature_is_refused(signature: str | None) -> Non
 
 
 def test_no_character_of_a_signature_can_be_changed_or_left_out() -> None:
-    signature = Signer(SECRET).headers(b"body")[SIGNATURE_HEADER]
+    signature = signed(SECRET, b"body")
     for position, was in enumerate(signature):
         other = "1" if was == "0" else "0"
         changed = signature[:position] + other + signature[position + 1 :]
@@ -175,7 +182,7 @@ def test_no_character_of_a_signature_can_be_changed_or_left_out() -> None:
 
 
 def test_a_signature_is_refused_where_there_is_no_secret() -> None:
-    signature = Signer(SECRET).headers(b"body")[SIGNATURE_HEADER]
+    signature = signed(SECRET, b"body")
     assert "has no CLUSTER_SECRET" in signature_refusal(Signer(None), b"body", signature)
 
 
@@ -195,7 +202,7 @@ async def test_the_answer_of_the_peer_comes_back(
         signer.check(body, request.headers.get(SIGNATURE_HEADER))
         got.append(wire.decode_batch(body))
         answer = wire.encode_answer(ANSWER)
-        return web.Response(body=answer, headers=signer.headers(answer))
+        return web.Response(body=answer, headers=signed_with(signer.signature(answer)))
 
     assert await exchange(await serve(handler), secret=secret) == ANSWER
     assert got == [BATCH]
@@ -224,12 +231,12 @@ async def test_a_batch_of_some_size_is_compressed_where_that_is_wanted(
         signer.check(body, request.headers.get(SIGNATURE_HEADER))
         got.append((encoding, wire.decode_batch(unpacked(body, 10_000) if encoding else body)))
         answer = wire.encode_answer(ANSWER)
-        return web.Response(body=answer, headers=signer.headers(answer))
+        return web.Response(body=answer, headers=signed_with(signer.signature(answer)))
 
     url = await serve(handler)
     size = len(wire.encode_batch(BATCH))
     for least in (0, size + 1, size, 1):
-        exchange = HttpExchange(session, signer, LONG_MS, least)
+        exchange = PeerExchange(Posts(session), signer, LONG_MS, least)
         assert await exchange(url, BATCH) == ANSWER
     assert got == [(None, BATCH), (None, BATCH), ("deflate", BATCH), ("deflate", BATCH)]
 
@@ -251,7 +258,7 @@ async def test_what_the_peer_has_of_former_incarnations_is_not_said_again(
         )
 
     url = await serve(handler)
-    exchange = HttpExchange(session, Signer(None), LONG_MS)
+    exchange = PeerExchange(Posts(session), Signer(None), LONG_MS)
     batch = replace(BATCH, clock=now)
     answers = [await exchange(url, batch) for _ in range(3)]
     assert {(answer.clock, answer.received) for answer in answers} == {(now, now)}
@@ -278,7 +285,7 @@ async def test_a_peer_that_has_something_else_meanwhile_is_told_everything(
         return web.Response(body=wire.encode_answer(replace(ANSWER, clock=has), batch.base))
 
     url = await serve(handler)
-    exchange = HttpExchange(session, Signer(None), LONG_MS)
+    exchange = PeerExchange(Posts(session), Signer(None), LONG_MS)
     batch = replace(BATCH, clock=ENDED)
     for _ in holds:
         await exchange(url, batch)
@@ -369,7 +376,7 @@ async def test_an_answer_with_a_wrong_signature_is_refused(
     serve: Serve, exchange: Exchanges
 ) -> None:
     answer = wire.encode_answer(ANSWER)
-    other = Signer("another secret").headers(answer)
+    other = signed_with(Signer("another secret").signature(answer))
     url = await serve(answering(answer, headers=other))
     assert "CLUSTER_SECRET" in await exchange.refused(url, secret=SECRET)
     assert "has no CLUSTER_SECRET" in await exchange.refused(url, secret=None)

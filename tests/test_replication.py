@@ -20,6 +20,7 @@ from app.replication import Link, Tools
 from app.snapshot import Kept, Part
 from app.snapshot_reading import SnapshotReader
 from app.snapshot_sending import SnapshotSending
+from app.under_way import _FULL
 from app.vector_clock import VectorClock
 from app.wire import Answer, Batch
 from app.write import Put, Write
@@ -290,21 +291,21 @@ async def test_what_is_new_follows_before_an_answer_that_takes_long(make_store: 
 
 
 @pytest.mark.usefixtures("long_link")
-async def test_all_that_is_in_flight_is_no_more_than_a_batch_may_hold(
-    make_store: MakeStore,
-) -> None:
+async def test_no_more_is_in_flight_than_so_many_full_batches(make_store: MakeStore) -> None:
     a, peer = await make_store("A"), Peer()
-    async with sending(a, peer, heartbeat_ms=NEVER_MS, batch_max_writes=5):
+    most = 2 * _FULL
+    async with sending(a, peer, heartbeat_ms=NEVER_MS, batch_max_writes=2):
         peer.open.clear()
         in_flight = peer.heard(1)
         await write(a)
         await until(in_flight)
-        await write(a, 20)
-        await until(lambda: len(peer.sent) == 5)
+        await write(a, most + 10)
+        await until(lambda: len(peer.sent) == most)
         peer.open.set()
-        await until(peer.has("A:21"))
-    assert peer.sent == own(21)
-    assert peer.writes_in_flight_max == 5
+        await until(peer.has(f"A:{most + 11}"))
+    assert peer.sent == own(most + 11)
+    assert peer.writes_in_flight_max == most
+    assert max(peer.sizes) == 2
 
 
 @pytest.mark.usefixtures("long_link")
@@ -373,7 +374,7 @@ async def test_whatever_a_long_link_does_to_batches_all_is_applied_in_order(
     async def bad(url: str, batch: Batch) -> Answer:
         under_way.append(len(batch.writes))
         at_once.append(len(under_way))
-        assert sum(under_way) <= 20
+        assert sum(under_way) <= _FULL * 20
         try:
             await asyncio.sleep(rng.uniform(0, 0.02))
             if rng.random() < 0.1:

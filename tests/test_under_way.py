@@ -6,7 +6,7 @@ import pytest
 
 from app.errors import PeerUnreachable
 from app.snapshot import Part
-from app.under_way import _LATELY, _LONG_S, _MOST, UnderWay
+from app.under_way import _EVERY_S, _FULL, _LATELY, _LONG_S, _MOST, UnderWay
 from app.vector_clock import Dot, VectorClock
 from app.wire import Answer, Batch
 from app.write import Put, Write
@@ -25,7 +25,12 @@ def answer(received: int) -> Answer:
 
 
 async def begun(
-    under_way: UnderWay, first: int, last: int, now: float, part: Part | None = None
+    under_way: UnderWay,
+    first: int,
+    last: int,
+    now: float,
+    part: Part | None = None,
+    size: int = 0,
 ) -> asyncio.Future[Answer]:
     """Such a batch is under way; the result is what its answer will be."""
     told: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -33,7 +38,7 @@ async def begun(
     async def exchange() -> Answer:
         return await told
 
-    batch = Batch("A", "B", VectorClock(), tuple(writes(first, last)), part=part)
+    batch = Batch("A", "B", VectorClock(), tuple(writes(first, last, bytes(size))), part=part)
     under_way.begin(batch, asyncio.create_task(exchange()), now)
     return told
 
@@ -42,7 +47,7 @@ async def long_link(max_writes: int, max_bytes: int) -> UnderWay:
     """Nothing is under way, and the last exchange took long."""
     under_way = UnderWay(max_writes, max_bytes)
     await come(under_way, await begun(under_way, 1, 0, 0.0), 0)
-    under_way.end_oldest(float(_MOST))
+    under_way.end_oldest(2 * _LONG_S)
     return under_way
 
 
@@ -52,22 +57,32 @@ async def come(under_way: UnderWay, told: asyncio.Future[Answer], received: int)
     await under_way.oldest.answer
 
 
-async def test_what_leaves_has_room_beside_what_is_under_way() -> None:
+async def test_so_many_full_batches_are_under_way_at_most() -> None:
     under_way = await long_link(5, 10_000)
-    assert len(under_way.fitting(writes(1, 9), 1000)) == 5
-    await begun(under_way, 1, 3, 0.0)
-    assert under_way.sent == VectorClock({"A": 3})
+    for n in range(_FULL - 1):
+        assert len(under_way.fitting(writes(1, 9), 1000)) == 5
+        await begun(under_way, 5 * n + 1, 5 * n + 5, 0.0)
+    assert under_way.sent == VectorClock({"A": 5 * (_FULL - 1)})
+    await begun(under_way, 5 * _FULL - 4, 5 * _FULL - 2, 0.0)
     assert not under_way.is_full
-    assert len(under_way.fitting(writes(4, 9), 1000)) == 2
-    await begun(under_way, 4, 5, 1.0)
+    assert len(under_way.fitting(writes(5 * _FULL - 1, 5 * _FULL + 9), 1000)) == 2
+    await begun(under_way, 5 * _FULL - 1, 5 * _FULL, 0.0)
     assert under_way.is_full
+    assert under_way.fitting(writes(5 * _FULL + 1, 5 * _FULL + 9), 1000) == []
     under_way.drop()
 
 
 async def test_so_it_is_with_bytes_and_one_write_may_pass_them() -> None:
-    under_way = UnderWay(100, 1000)
+    under_way = await long_link(100, 1000)
     assert len(under_way.fitting(writes(1, 9, b"x" * 600), 1000)) == 2
     assert len(under_way.fitting(writes(1, 9, b"x" * 6000), 1000)) == 1
+    await begun(under_way, 1, 1, 0.0)
+    for n in range(2, _FULL):
+        await begun(under_way, n, n, 0.0, size=1000)
+    assert not under_way.is_full
+    await begun(under_way, _FULL, _FULL, 0.0, size=1000)
+    assert under_way.is_full
+    under_way.drop()
 
 
 async def test_the_dependencies_of_a_batch_are_limited() -> None:
@@ -91,23 +106,12 @@ async def test_nothing_follows_a_part_of_a_snapshot() -> None:
     under_way.drop()
 
 
-async def test_batches_are_spread_over_the_time_that_an_exchange_takes() -> None:
+async def test_they_follow_each_other_at_an_interval() -> None:
     under_way = await long_link(1000, 100_000)
-    told = await begun(under_way, 1, 1, 10.0)
-    assert under_way.next_at == 11.0
-    await begun(under_way, 2, 2, 11.0)
-    await come(under_way, told, 1)
-    under_way.end_oldest(10.0 + _MOST / 2)
-    assert under_way.next_at == 11.5
-    under_way.drop()
-
-
-async def test_but_they_do_not_follow_each_other_at_once() -> None:
-    under_way = UnderWay(1000, 100_000)
-    await come(under_way, await begun(under_way, 1, 0, 0.0), 0)
-    under_way.end_oldest(2 * _LONG_S)
     await begun(under_way, 1, 1, 10.0)
-    assert under_way.next_at == 10.0 + _LONG_S
+    assert under_way.next_at == 10.0 + _EVERY_S
+    await begun(under_way, 2, 2, 11.0)
+    assert under_way.next_at == 11.0 + _EVERY_S
     under_way.drop()
 
 

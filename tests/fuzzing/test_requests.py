@@ -95,9 +95,10 @@ def is_good_type(content_type: str | None) -> bool:
 
 
 GOOD_WAITS: Final = ("0", "0.0", "0e9")
+FLAGS: Final = ("true", "false")
 GOOD_PARAMETERS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
-    "GET": {"wait": GOOD_WAITS, "siblings": ("true", "false")},
-    "HEAD": {"wait": GOOD_WAITS, "siblings": ("true", "false")},
+    "GET": {"wait": GOOD_WAITS, "siblings": FLAGS, "stale": FLAGS},
+    "HEAD": {"wait": GOOD_WAITS, "siblings": FLAGS, "stale": FLAGS},
     "PUT": {"wait": GOOD_WAITS},
     "DELETE": {"wait": GOOD_WAITS},
 }

@@ -29,6 +29,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from app import wire
+from app.carriers import signed_with
 from app.errors import BadBatch, PeerRefused, PeerUnreachable
 from app.interface import Interface
 from app.peers import Bases, Exchange, Signer, raise_for
@@ -316,7 +317,7 @@ class Network:
         asyncio.get_running_loop().create_task(deliver(), context=context)
 
     async def _ask(self, node: str, body: bytes) -> Reply:
-        headers = {"Content-Type": wire.CONTENT_TYPE, **self._signer.headers(body)}
+        headers = {"Content-Type": wire.CONTENT_TYPE, **signed_with(self._signer.signature(body))}
         return await self.ask(node, self._rng((node, "")), "POST", "/replicate", headers, body)
 
     async def _never(self) -> None:

@@ -1,0 +1,128 @@
+"""Where a peer opens a WebSocket to this node, over which its batches follow each other.
+
+Assumes nothing of what comes. Guarantees that each batch is taken as one that comes alone is
+(`http_replicate.py`), after the one before it, and that answers are in the order of the batches.
+What is wrong with one is answered as a problem, and ends nothing.
+
+Does not know what a batch is. The other side is in `websockets.py`.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, Literal
+
+import msgspec
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
+
+from app import contract, errors, metrics
+from app.carriers import SignedAnswer, SignedBatch
+from app.contract import Route
+from app.interface import Interface
+from app.log import get_logger
+from app.problems import refusal
+from app.websockets import SLACK_BYTES
+
+log = get_logger(__name__)
+
+_SILENCE_S: Final = 60.0
+"""One that is silent for so long is closed. Its peer opens another when it has something to say."""
+_FAREWELL_S: Final = 1.0
+"""For so long one that is ended may wait for the other side to end it, too."""
+
+WEBSOCKET: Final = Route(
+    name="replicateWebSocket",
+    method="GET",
+    path="/replicate",
+    group="internal",
+    about="A WebSocket: each message is a batch, and is answered with what became of it before "
+    "the next one is looked at.\n\ndocs/protocol.md has the fields of the messages.",
+    answers=(contract.Answer(101, "Batches may come."),),
+    problems=(errors.NoWebsocket,),
+)
+
+_Socket = web.WebSocketResponse[Literal[True]]
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(SignedBatch).decode
+
+
+class WebSocketRoutes:
+    """The route to a WebSocket."""
+
+    def __init__(
+        self, take: Callable[[SignedBatch], Awaitable[SignedAnswer]], batch_max_bytes: int
+    ) -> None:
+        """`take` gives the answer to a batch, or raises what is wrong with it."""
+        self._take = take
+        self._message_max_bytes = batch_max_bytes + SLACK_BYTES
+        self._idle: set[_Socket] = set()
+        self._ends = False
+        self._ending: set[asyncio.Task[bool]] = set()
+
+    def add_to(self, interface: Interface) -> None:
+        """It is served."""
+        interface.serve(WEBSOCKET, self.websocket)
+        interface.at_end(self.end)
+
+    def end(self) -> None:
+        """Batches that are taken just now are answered; no other one is taken."""
+        self._ends = True
+        for socket in self._idle:
+            closing = asyncio.create_task(socket.close(code=WSCloseCode.GOING_AWAY))
+            self._ending.add(closing)
+            closing.add_done_callback(self._ending.discard)
+
+    async def websocket(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Each batch is answered, until the peer or this node ends it."""
+        socket: _Socket = web.WebSocketResponse(
+            compress=False,
+            max_msg_size=self._message_max_bytes,
+            receive_timeout=_SILENCE_S,
+            timeout=_FAREWELL_S,
+        )
+        try:
+            await socket.prepare(request)
+        except web.HTTPBadRequest as error:
+            raise errors.NoWebsocket(
+                f"Only a WebSocket begins here: {' '.join((error.text or '').split())[:200]} "
+                "Nothing was done. A single batch goes with POST."
+            ) from None
+        try:
+            while (message := await self._next(socket)).type is WSMsgType.BINARY:
+                await socket.send_bytes(_encode(await self._answer(message.data)))
+        except (ConnectionError, TimeoutError) as error:
+            log.debug("websocket ends", remote=request.remote, reason=type(error).__name__)
+        await socket.close(code=WSCloseCode.GOING_AWAY)
+        return socket
+
+    async def _next(self, socket: _Socket) -> WSMessage:
+        if self._ends:
+            return WSMessage(WSMsgType.CLOSING, None, None)
+        self._idle.add(socket)
+        try:
+            return await socket.receive()
+        finally:
+            self._idle.discard(socket)
+
+    async def _answer(self, message: bytes) -> SignedAnswer:
+        """What became of the batch, or what is wrong with it."""
+        began = time.perf_counter()
+        try:
+            answer = await self._take(_signed_batch(message))
+        except Exception as error:
+            told = refusal(error, "POST", WEBSOCKET.path)
+            assert isinstance(told.body, bytes)
+            answer = SignedAnswer(told.status, told.body)
+        metrics.answered(
+            WEBSOCKET.method, WEBSOCKET.path, answer.status, time.perf_counter() - began
+        )
+        return answer
+
+
+def _signed_batch(message: bytes) -> SignedBatch:
+    try:
+        return _decode(message)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise errors.BadBatch(
+            f"The message cannot be read: {error}. Nothing was applied."
+        ) from None
