@@ -4,11 +4,14 @@ On a long link a write that came just after a batch had left would wait until th
 there and back, before its own way there. So more batches follow before the answer, at intervals.
 
 Assumes a receiver that sorts out what comes in another order, or twice. Guarantees that answers are
-taken in the order in which their batches left; and that no more is under way than so many batches,
-full or not (G9). An answer that lacks what its batch held ends this, until all have been answered:
-then the peer refused something, or lost it, or had it in another order, and is sent it again.
+taken in the order in which their batches left; that no more is under way than so many full batches
+hold (G9); and no more than was answered within a second, or one batch, so that what leaves is not
+long in line before a narrow link or a slow peer. An answer that lacks what its batch held ends
+this, until all have been answered: then the peer refused something, or lost it, or had it in
+another order, and is sent it again.
 
-Does not know how a batch travels, nor what is to be sent. From the sliding windows of TCP.
+Does not know how a batch travels, nor what is to be sent. From the sliding windows of TCP, and the
+delivery rate of BBR (Cardwell et al. 2016).
 """
 
 import asyncio
@@ -33,6 +36,8 @@ _MOST: Final = 64
 _FULL: Final = 16
 """So many full batches are as much as may be under way: more a second than a Redis takes in, on
 links of up to 300 ms there and back."""
+_RATE_S: Final = 1.0
+"""What was answered within it is as much as may be under way, if it is more than one batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,8 @@ class UnderWay:
         self._exchanges: deque[Exchange] = deque()
         self._ends = False
         self._took_s: deque[float] = deque(maxlen=_LATELY)
+        self._answered: deque[tuple[float, int, int]] = deque()
+        """When, how many writes and how many bytes, of the last second."""
         self.sent = VectorClock()
         """The last writes that are under way, or were since nothing was."""
 
@@ -76,8 +83,8 @@ class UnderWay:
         writes = sum(len(exchange.batch.writes) for exchange in self._exchanges)
         size = sum(exchange.size for exchange in self._exchanges)
         return (
-            min(self._max_writes, _FULL * self._max_writes - writes),
-            min(self._max_bytes, _FULL * self._max_bytes - size),
+            _room(self._max_writes, sum(answered[1] for answered in self._answered), writes),
+            _room(self._max_bytes, sum(answered[2] for answered in self._answered), size),
         )
 
     @property
@@ -121,6 +128,9 @@ class UnderWay:
         exchange = self._exchanges.popleft()
         answer = exchange.answer.result()
         self._took_s.append(now - exchange.began)
+        self._answered.append((now, len(exchange.batch.writes), exchange.size))
+        while self._answered[0][0] <= now - _RATE_S:
+            self._answered.popleft()
         self._ends = self._ends or not exchange.reaches <= answer.received
         if not self._exchanges:
             self._begin_anew()
@@ -137,6 +147,11 @@ class UnderWay:
     def _begin_anew(self) -> None:
         self._ends = False
         self.sent = VectorClock()
+
+
+def _room(most: int, answered: int, under_way: int) -> int:
+    """How much the next batch may hold, where one may hold `most`."""
+    return min(most, max(most, min(answered, _FULL * most)) - under_way)
 
 
 def size_of(write: Write) -> int:

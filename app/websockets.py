@@ -107,7 +107,8 @@ class WebSocket:
         try:
             await socket.send_bytes(_encode(batch))
         except BaseException:
-            answer.cancel()
+            if not answer.cancel():
+                answer.exception()  # it has ended meanwhile; that is what is raised
             raise
         return await answer
 
@@ -138,7 +139,7 @@ class WebSocket:
                     await self._read(socket)
                 except (PeerRefused, aiohttp.ClientError) as error:
                     self._end(error)
-        except (aiohttp.ClientError, OSError) as error:
+        except Exception as error:  # whatever it is, it is for those who wait to deal with
             self._end(error)
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> Never:

@@ -291,21 +291,22 @@ async def test_what_is_new_follows_before_an_answer_that_takes_long(make_store: 
 
 
 @pytest.mark.usefixtures("long_link")
-async def test_no_more_is_in_flight_than_so_many_full_batches(make_store: MakeStore) -> None:
+async def test_where_little_was_answered_all_in_flight_is_no_more_than_a_batch_may_hold(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.under_way._RATE_S", 1e-9)
     a, peer = await make_store("A"), Peer()
-    most = 2 * _FULL
-    async with sending(a, peer, heartbeat_ms=NEVER_MS, batch_max_writes=2):
+    async with sending(a, peer, heartbeat_ms=NEVER_MS, batch_max_writes=5):
         peer.open.clear()
         in_flight = peer.heard(1)
         await write(a)
         await until(in_flight)
-        await write(a, most + 10)
-        await until(lambda: len(peer.sent) == most)
+        await write(a, 20)
+        await until(lambda: len(peer.sent) == 5)
         peer.open.set()
-        await until(peer.has(f"A:{most + 11}"))
-    assert peer.sent == own(most + 11)
-    assert peer.writes_in_flight_max == most
-    assert max(peer.sizes) == 2
+        await until(peer.has("A:21"))
+    assert peer.sent == own(21)
+    assert peer.writes_in_flight_max == 5
 
 
 @pytest.mark.usefixtures("long_link")

@@ -57,18 +57,50 @@ async def come(under_way: UnderWay, told: asyncio.Future[Answer], received: int)
     await under_way.oldest.answer
 
 
-async def test_so_many_full_batches_are_under_way_at_most() -> None:
+async def answered(under_way: UnderWay, first: int, last: int, at: float, size: int = 0) -> None:
+    """Such a batch was alone under way, and has been answered."""
+    await come(under_way, await begun(under_way, first, last, at - 0.3, size=size), last)
+    under_way.end_oldest(at)
+
+
+async def test_one_batch_may_be_under_way_where_little_was_answered() -> None:
     under_way = await long_link(5, 10_000)
-    for n in range(_FULL - 1):
-        assert len(under_way.fitting(writes(1, 9), 1000)) == 5
-        await begun(under_way, 5 * n + 1, 5 * n + 5, 0.0)
-    assert under_way.sent == VectorClock({"A": 5 * (_FULL - 1)})
-    await begun(under_way, 5 * _FULL - 4, 5 * _FULL - 2, 0.0)
+    assert len(under_way.fitting(writes(1, 9), 1000)) == 5
+    await begun(under_way, 1, 3, 0.0)
+    assert under_way.sent == VectorClock({"A": 3})
     assert not under_way.is_full
-    assert len(under_way.fitting(writes(5 * _FULL - 1, 5 * _FULL + 9), 1000)) == 2
-    await begun(under_way, 5 * _FULL - 1, 5 * _FULL, 0.0)
+    assert len(under_way.fitting(writes(4, 9), 1000)) == 2
+    await begun(under_way, 4, 5, 1.0)
     assert under_way.is_full
-    assert under_way.fitting(writes(5 * _FULL + 1, 5 * _FULL + 9), 1000) == []
+    under_way.drop()
+
+
+async def test_or_as_much_as_was_answered_in_the_last_second() -> None:
+    under_way = await long_link(5, 10_000)
+    for n in range(3):
+        await answered(under_way, 5 * n + 1, 5 * n + 5, 1.0 + 0.3 * n)
+    oldest = await begun(under_way, 16, 20, 1.7)
+    await begun(under_way, 21, 25, 1.7)
+    assert len(under_way.fitting(writes(26, 39), 1000)) == 5, "a batch is no larger for it"
+    await begun(under_way, 26, 28, 1.7)
+    assert len(under_way.fitting(writes(29, 39), 1000)) == 2
+    await come(under_way, oldest, 20)
+    under_way.end_oldest(2.1)
+    assert len(under_way.fitting(writes(29, 39), 1000)) == 5
+    assert not under_way.is_full
+    under_way.drop()
+
+
+async def test_what_was_answered_longer_ago_does_not_count() -> None:
+    under_way = await long_link(5, 10_000)
+    for n in range(3):
+        await answered(under_way, 5 * n + 1, 5 * n + 5, 1.0 + 0.3 * n)
+    oldest = await begun(under_way, 16, 20, 2.0)
+    await begun(under_way, 21, 25, 2.0)
+    assert not under_way.is_full
+    await come(under_way, oldest, 20)
+    under_way.end_oldest(2.6)
+    assert under_way.is_full
     under_way.drop()
 
 
@@ -76,11 +108,21 @@ async def test_so_it_is_with_bytes_and_one_write_may_pass_them() -> None:
     under_way = await long_link(100, 1000)
     assert len(under_way.fitting(writes(1, 9, b"x" * 600), 1000)) == 2
     assert len(under_way.fitting(writes(1, 9, b"x" * 6000), 1000)) == 1
-    await begun(under_way, 1, 1, 0.0)
-    for n in range(2, _FULL):
-        await begun(under_way, n, n, 0.0, size=1000)
+    await answered(under_way, 1, 1, 1.0, size=3000)
+    await begun(under_way, 2, 2, 1.0, size=1500)
     assert not under_way.is_full
-    await begun(under_way, _FULL, _FULL, 0.0, size=1000)
+    await begun(under_way, 3, 3, 1.0, size=1500)
+    assert under_way.is_full
+    under_way.drop()
+
+
+async def test_so_many_full_batches_are_under_way_at_most() -> None:
+    under_way = await long_link(5, 10_000)
+    for n in range(3 * _FULL):
+        await answered(under_way, 5 * n + 1, 5 * n + 5, 1.0)
+    for n in range(3 * _FULL, 4 * _FULL):
+        assert not under_way.is_full
+        await begun(under_way, 5 * n + 1, 5 * n + 5, 1.0)
     assert under_way.is_full
     under_way.drop()
 
