@@ -65,7 +65,10 @@ class UnderWay:
         self._ends = False
         self._took_s: deque[float] = deque(maxlen=_LATELY)
         self._answered: deque[tuple[float, int, int]] = deque()
-        """When, how many writes and how many bytes, of the last second."""
+        """When, how many writes, how many bytes: of the last second."""
+        self._writes = self._size = 0
+        """Of all that is under way."""
+        self._answered_writes = self._answered_size = 0
         self.sent = VectorClock()
         """The last writes that are under way, or were since nothing was."""
 
@@ -80,11 +83,9 @@ class UnderWay:
     @property
     def room(self) -> tuple[int, int]:
         """How many writes the next batch may hold, and how many bytes."""
-        writes = sum(len(exchange.batch.writes) for exchange in self._exchanges)
-        size = sum(exchange.size for exchange in self._exchanges)
         return (
-            _room(self._max_writes, sum(answered[1] for answered in self._answered), writes),
-            _room(self._max_bytes, sum(answered[2] for answered in self._answered), size),
+            _room(self._max_writes, self._answered_writes, self._writes),
+            _room(self._max_bytes, self._answered_size, self._size),
         )
 
     @property
@@ -122,15 +123,17 @@ class UnderWay:
         self.sent = self.sent.merge(reaches)
         size = sum(map(size_of, batch.writes))
         self._exchanges.append(Exchange(batch, answer, now, size, reaches))
+        self._writes += len(batch.writes)
+        self._size += size
 
     def end_oldest(self, now: float) -> tuple[Batch, Answer]:
         """The oldest batch, and its answer, which has come. Raises what the exchange raised."""
         exchange = self._exchanges.popleft()
+        self._writes -= len(exchange.batch.writes)
+        self._size -= exchange.size
         answer = exchange.answer.result()
         self._took_s.append(now - exchange.began)
-        self._answered.append((now, len(exchange.batch.writes), exchange.size))
-        while self._answered[0][0] <= now - _RATE_S:
-            self._answered.popleft()
+        self._count_answered(now, len(exchange.batch.writes), exchange.size)
         self._ends = self._ends or not exchange.reaches <= answer.received
         if not self._exchanges:
             self._begin_anew()
@@ -142,7 +145,20 @@ class UnderWay:
             exchange.answer.cancel()
             exchange.answer.add_done_callback(_looked_at)
         self._exchanges.clear()
+        self._writes = self._size = 0
+        # Who comes back shows anew how much it takes.
+        self._answered.clear()
+        self._answered_writes = self._answered_size = 0
         self._begin_anew()
+
+    def _count_answered(self, now: float, writes: int, size: int) -> None:
+        self._answered.append((now, writes, size))
+        self._answered_writes += writes
+        self._answered_size += size
+        while self._answered[0][0] <= now - _RATE_S:
+            _, writes, size = self._answered.popleft()
+            self._answered_writes -= writes
+            self._answered_size -= size
 
     def _begin_anew(self) -> None:
         self._ends = False

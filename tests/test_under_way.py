@@ -104,6 +104,18 @@ async def test_what_was_answered_longer_ago_does_not_count() -> None:
     under_way.drop()
 
 
+async def test_nor_does_what_was_answered_before_an_exchange_failed() -> None:
+    under_way = await long_link(5, 10_000)
+    await answered(under_way, 1, 5, 1.0)
+    await answered(under_way, 6, 10, 1.0)
+    await begun(under_way, 11, 15, 1.0)
+    assert not under_way.is_full
+    under_way.drop()
+    await begun(under_way, 11, 15, 1.1)
+    assert under_way.is_full
+    under_way.drop()
+
+
 async def test_so_it_is_with_bytes_and_one_write_may_pass_them() -> None:
     under_way = await long_link(100, 1000)
     assert len(under_way.fitting(writes(1, 9, b"x" * 600), 1000)) == 2
