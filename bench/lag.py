@@ -1,6 +1,6 @@
 """When a write is visible elsewhere: `python -m bench.lag`, or `make bench-lag`.
 
-Three nodes, whose links take as long as is said. A takes puts, half as many a second as it can; now
+Three nodes, whose links take as long as is said. A takes puts, a part of what it can; now
 and then one more, a marker, is put there, and read at B and at C with the context that the put gave
 back and `?wait=`, which answers at the first moment at which the marker is visible there.
 
@@ -38,7 +38,7 @@ from bench.findings import Outcome
 from bench.launch import until
 from bench.load import Loads
 from bench.markers import Case, Marker, cases_of, findings, notes, table
-from bench.options import count, positive, zero_or_more
+from bench.options import count, part, positive, zero_or_more
 from bench.requests import write_requests
 from bench.rounds import own_place
 
@@ -46,6 +46,8 @@ _WAIT_S: Final = 30
 _WARM_UP_S: Final = 3.0
 """A link is to have noticed how long it is."""
 _LOAD_OUTLASTS_S: Final = 0.5
+_GOAL_LOAD: Final = 0.5
+"""The goals are about this part of what A can take."""
 
 
 class NotVisible(StartupError):
@@ -174,7 +176,7 @@ async def measure(options: argparse.Namespace, tell: Tell) -> Outcome:
         async with running(place, options) as bench:
             tell("how much A can take")
             await bench.fill(options.keys)
-            rate = await bench.most_a_second(options.calibrate) / 2
+            rate = await bench.most_a_second(options.calibrate) * options.load
             for number in range(options.rounds):
                 for case in cases:
                     tell(f"round {number + 1} of {options.rounds}: {case.name}")
@@ -185,7 +187,7 @@ async def measure(options: argparse.Namespace, tell: Tell) -> Outcome:
                     loads.append(load)
     return Outcome(
         [table(markers, rate)],
-        findings(markers, cases),
+        findings(markers, cases) if options.load == _GOAL_LOAD else [],
         None,
         {"rate": rate, "loads": loads, "markers": [_told(marker) for marker in markers]},
         notes(loads, rate),
@@ -226,6 +228,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=positive, default=10.0, help="of each case (10)")
     parser.add_argument("--per-second", type=positive, default=20.0, help="markers (20)")
     parser.add_argument("--calibrate", type=positive, default=5.0, help="seconds at full load (5)")
+    parser.add_argument(
+        "--load", type=part, default=_GOAL_LOAD, help="a part of what A can take (0.5)"
+    )
     parser.add_argument("--connections", type=count, default=64, help="of the load (64)")
     parser.add_argument("--keys", type=count, default=1000, help="that the load puts (1000)")
     return command.run("lag", parser, measure, arguments)

@@ -33,6 +33,17 @@ def positive(text: str) -> float:
     return value
 
 
+def part(text: str) -> float:
+    """A part, above 0 and at most 1. Raises argparse.ArgumentTypeError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a part above 0 and up to 1")
+    return value
+
+
 def zero_or_more(text: str) -> float:
     """The same, or 0. Raises argparse.ArgumentTypeError."""
     return 0.0 if text in ("0", "0.0") else positive(text)

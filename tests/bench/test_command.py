@@ -94,15 +94,17 @@ def test_a_tiny_run_of_each_other_measurement_has_a_figure_for_each_goal(
 
 
 @pytest.mark.timeout(300)
-def test_a_tiny_run_sees_markers_at_every_node_that_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("load", ["0.5", "0.1"])
+def test_a_tiny_run_sees_markers_at_every_node_that_runs(tmp_path: Path, load: str) -> None:
     done = run(
         "bench.lag",
         *("--delays", "0", "10", "--rounds", "1", "--seconds", "0.5", "--per-second", "10"),
-        *("--calibrate", "0.5", "--connections", "8", "--keys", "20"),
+        *("--calibrate", "0.5", "--connections", "8", "--keys", "20", "--load", load),
         *("--directory", str(tmp_path)),
     )
     assert done.returncode == 0, done.stderr
-    assert "10 ms: p99 beyond the delay of the link" in done.stdout
+    judged = "10 ms: p99 beyond the delay of the link" in done.stdout
+    assert judged == (load == "0.5"), "the goals are about half load"
     told = json.loads((tmp_path / "lag.json").read_text())
     seen = {(marker["case"], marker["node"]) for marker in told["markers"]}
     assert seen == {
@@ -116,7 +118,7 @@ def test_a_tiny_run_sees_markers_at_every_node_that_runs(tmp_path: Path) -> None
             "C",
         )
         assert marker["lag_ms"] >= 10 or not far, "none is seen before it can be there"
-    assert len(told["goals"]) == 2 * 2 + 2 * 2
+    assert len(told["goals"]) == (2 * 2 + 2 * 2 if judged else 0)
     assert all(load["requests"] and not load["errors"] for load in told["loads"])
 
 
@@ -197,6 +199,14 @@ def test_what_cannot_be_is_refused(arguments: list[str], said: str) -> None:
     done = run("bench", "--contenders", "bare", *arguments)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("load", ["0", "1.01", "half"])
+def test_a_load_is_a_part_of_what_can_be_taken(load: str) -> None:
+    done = run("bench.lag", "--load", load)
+    assert done.returncode == 2
+    assert f"{load} is not a part above 0 and up to 1" in done.stderr
 
 
 @pytest.mark.timeout(300)

@@ -1,6 +1,8 @@
-"""`POST /replicate`, fed with damaged batches: refused whole, or taken as the twin takes it."""
+"""`/replicate`, fed with damaged batches: refused whole, or taken as the twin takes it."""
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +14,8 @@ from redis.asyncio import Redis
 
 from app import wire
 from app.buffer import pieces
+from app.carriers import SignedAnswer, SignedBatch
+from app.compression import unpacked
 from app.vector_clock import Dot, VectorClock, node_of
 from app.wire import Batch
 from app.write import Delete, Put, Write, write_problem
@@ -85,16 +89,55 @@ steps = st.lists(
 )
 
 
+_encode = msgspec.msgpack.encode
+
+#: The same as messages, of which some are damaged as such.
+messages = st.lists(
+    good.map(lambda body: (True, _encode(SignedBatch(body))))
+    | damaged(BODIES).map(lambda body: (False, _encode(SignedBatch(body))))
+    | damaged([_encode(SignedBatch(body)) for body in BODIES]).map(lambda damage: (False, damage)),
+    min_size=1,
+    max_size=12,
+)
+
+Ask = Callable[[bytes], Awaitable[tuple[int, bytes, bytes]]]
+"""Sends what was made up; the result is the status, what was answered, and the batch in it."""
+
+
+@asynccontextmanager
+async def posting(client: Client) -> AsyncIterator[Ask]:
+    async def ask(body: bytes) -> tuple[int, bytes, bytes]:
+        async with client.post("/replicate", data=body) as response:
+            is_problem = response.content_type == "application/problem+json"
+            assert is_problem == (response.status != 200)
+            return response.status, await response.read(), body
+
+    yield ask
+
+
+@asynccontextmanager
+async def over_a_websocket(client: Client) -> AsyncIterator[Ask]:
+    async with client.ws_connect("/replicate") as websocket:
+
+        async def ask(message: bytes) -> tuple[int, bytes, bytes]:
+            await websocket.send_bytes(message)
+            answer = msgspec.msgpack.decode(await websocket.receive_bytes(), type=SignedAnswer)
+            if answer.status != 200:
+                return answer.status, answer.body, b""
+            sent = msgspec.msgpack.decode(message, type=SignedBatch)
+            return 200, answer.body, unpacked(sent.body, 2**20) if sent.compressed else sent.body
+
+        yield ask
+
+
 async def send(
-    client: Client, blocking: BlockingRedis, pair: Pair, is_good: bool, body: bytes
+    ask: Ask, blocking: BlockingRedis, pair: Pair, is_good: bool, made_up: bytes
 ) -> None:
     before = contents(blocking)
-    async with client.post("/replicate", data=body) as response:
-        reply = await response.read()
-    if response.status != 200:
-        assert 400 <= response.status < 500, reply
+    status, reply, body = await ask(made_up)
+    if status != 200:
+        assert 400 <= status < 500, reply
         assert not is_good, reply
-        assert response.content_type == "application/problem+json"
         fields = msgspec.json.decode(reply)
         assert fields["outcome"] == "not_applied"
         assert len(fields["detail"]) < 2000
@@ -122,7 +165,11 @@ async def send(
     await pair.check(sorted({operation.key for write in written for operation in write.operations}))
 
 
-async def run(url: str, bodies: list[tuple[bool, bytes]]) -> None:
+async def run(
+    url: str,
+    made_up: list[tuple[bool, bytes]],
+    way: Callable[[Client], AbstractAsyncContextManager[Ask]] = posting,
+) -> None:
     with BlockingRedis.from_url(url) as blocking:
         blocking.flushdb()
         async with (
@@ -134,11 +181,12 @@ async def run(url: str, bodies: list[tuple[bool, bytes]]) -> None:
                 drain_max=DRAIN_MAX,
                 expiry_ms=3_600_000,
             ) as client,
+            way(client) as ask,
             Redis.from_url(url) as redis,
         ):
             pair = Pair("A", redis, PENDING_MAX, DRAIN_MAX)
-            for is_good, body in bodies:
-                await send(client, blocking, pair, is_good, body)
+            for is_good, body in made_up:
+                await send(ask, blocking, pair, is_good, body)
 
 
 def test_a_damaged_batch_is_refused_whole_or_taken_as_the_twin_takes_it(
@@ -148,6 +196,15 @@ def test_a_damaged_batch_is_refused_whole_or_taken_as_the_twin_takes_it(
     @given(steps)
     def hold(bodies: list[tuple[bool, bytes]]) -> None:
         asyncio.run(run(f"unix://{redis_socket}?db=4", bodies))
+
+    hold()
+
+
+def test_so_it_is_with_a_message_over_a_websocket(redis_socket: Path) -> None:
+    @effort(100)
+    @given(messages)
+    def hold(made_up: list[tuple[bool, bytes]]) -> None:
+        asyncio.run(run(f"unix://{redis_socket}?db=4", made_up, over_a_websocket))
 
     hold()
 
