@@ -18,7 +18,8 @@
         │   ├── BadFault
         │   ├── BadMember
         │   ├── BadTransaction
-        │   └── BadHttp          what came is not an HTTP request
+        │   ├── BadHttp          what came is not an HTTP request
+        │   └── NoWebsocket      a request to where WebSockets are opened opens none
         ├── UnsupportedEncoding  a body that is compressed
         ├── UnsupportedHeader    a header that asks for what this version does not have
         ├── BadSignature         an inter-node call without the cluster's secret
