@@ -7,6 +7,7 @@ request of its own: each attempt at that carries a PUT to the key `smuggled`.
 
 import asyncio
 import contextlib
+import errno
 import re
 import socket
 import zlib
@@ -51,7 +52,7 @@ class RunningNode:
                 while some := connection.recv(65536):
                     reply += some
             connection.settimeout(DEADLINE_S)
-            connection.shutdown(socket.SHUT_WR)
+            _end_sending(connection)
             while some := connection.recv(65536):
                 reply += some
         return reply
@@ -90,6 +91,16 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
             yield RunningNode(cluster)
         finally:
             runner.run(cluster.stop_all())
+
+
+def _end_sending(connection: socket.socket) -> None:
+    """No more is sent. Raises ConnectionError if the node has broken off the connection."""
+    try:
+        connection.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:  # as it is called once what broke it off has come
+            raise ConnectionResetError from error
+        raise
 
 
 def statuses(reply: bytes) -> list[int]:
