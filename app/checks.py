@@ -258,7 +258,7 @@ async def body(
             "Nothing was done. Send it without Content-Encoding."
         )
     if (request.content_length or 0) > limit:
-        raise _too_large(what, limit, setting)
+        raise too_large(what, limit, setting)
     received = bytearray()
     try:
         while chunk := await request.content.readany():
@@ -266,13 +266,14 @@ async def body(
                 return chunk  # as a rule it has come with the head
             received += chunk
             if len(received) > limit:
-                raise _too_large(what, limit, setting)
+                raise too_large(what, limit, setting)
     except (ConnectionError, web.RequestPayloadError):
         raise errors.BadParameter(f"The {what} broke off. Nothing was done.") from None
     return bytes(received)
 
 
-def _too_large(what: str, limit: int, setting: str | None) -> errors.TooLarge:
+def too_large(what: str, limit: int, setting: str | None) -> errors.TooLarge:
+    """What is refused for its size; `setting` is what the limit is called, if it is one."""
     hint = f" ({setting})" if setting else ""
     return errors.TooLarge(
         f"The {what} is larger than this node takes: {limit} bytes{hint}. Nothing was done."

@@ -38,6 +38,8 @@ log = get_logger(__name__)
 _STRANGERS_MAX: Final = 1000
 """Nodes that may be known by their births alone: who asks may name any number of them."""
 
+_LIMIT: Final = "REPLICATE_MAX_BYTES"
+
 _SIGNATURE: Final = Parameter(
     "header",
     SIGNATURE_HEADER,
@@ -99,9 +101,7 @@ class ReplicateRoutes:
     async def replicate(self, request: web.BaseRequest) -> web.Response:
         """Each write of the batch is applied, waits, was known, or is refused; see the counts."""
         limit = self.config.replicate_max_bytes
-        body = await checks.body(
-            request, limit, "batch", "REPLICATE_MAX_BYTES", (compression.ENCODING,)
-        )
+        body = await checks.body(request, limit, "batch", _LIMIT, (compression.ENCODING,))
         signature = request.headers.get(SIGNATURE_HEADER)
         compressed = bool(checks.encoding(request))
         answer = await self.take(SignedBatch(body, signature, compressed))
@@ -114,6 +114,8 @@ class ReplicateRoutes:
     async def take(self, signed: SignedBatch) -> SignedAnswer:
         """The answer to a batch, which was taken. Raises what is wrong with it."""
         body, limit = signed.body, self.config.replicate_max_bytes
+        if len(body) > limit:
+            raise checks.too_large("batch", limit, _LIMIT)
         self.signer.check(body, signed.signature)
         if signed.compressed:
             body = compression.unpacked(body, limit)

@@ -21,14 +21,12 @@ from app.contract import Route
 from app.interface import Interface
 from app.log import get_logger
 from app.problems import refusal
-from app.websockets import SLACK_BYTES
+from app.websockets import FAREWELL_S, SLACK_BYTES
 
 log = get_logger(__name__)
 
 _SILENCE_S: Final = 60.0
 """One that is silent for so long is closed. Its peer opens another when it has something to say."""
-_FAREWELL_S: Final = 1.0
-"""For so long one that is ended may wait for the other side to end it, too."""
 
 WEBSOCKET: Final = Route(
     name="replicateWebSocket",
@@ -78,7 +76,7 @@ class WebSocketRoutes:
             compress=False,
             max_msg_size=self._message_max_bytes,
             receive_timeout=_SILENCE_S,
-            timeout=_FAREWELL_S,
+            timeout=FAREWELL_S,
         )
         try:
             await socket.prepare(request)
@@ -88,7 +86,7 @@ class WebSocketRoutes:
                 "Nothing was done. A single batch goes with POST."
             ) from None
         try:
-            while (message := await self._next(socket)).type is WSMsgType.BINARY:
+            while not self._ends and (message := await self._next(socket)).type is WSMsgType.BINARY:
                 await socket.send_bytes(_encode(await self._answer(message.data)))
         except (ConnectionError, TimeoutError) as error:
             log.debug("websocket ends", remote=request.remote, reason=type(error).__name__)
@@ -96,8 +94,6 @@ class WebSocketRoutes:
         return socket
 
     async def _next(self, socket: _Socket) -> WSMessage:
-        if self._ends:
-            return WSMessage(WSMsgType.CLOSING, None, None)
         self._idle.add(socket)
         try:
             return await socket.receive()

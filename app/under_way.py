@@ -41,14 +41,30 @@ _RATE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class Amount:
+    """So many writes, and about so many bytes."""
+
+    writes: int = 0
+    size: int = 0
+
+    def __add__(self, other: "Amount") -> "Amount":
+        return Amount(self.writes + other.writes, self.size + other.size)
+
+    def __sub__(self, other: "Amount") -> "Amount":
+        return Amount(self.writes - other.writes, self.size - other.size)
+
+
+_NONE: Final = Amount()
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """A batch that has left, and the answer to it."""
 
     batch: Batch
     answer: asyncio.Task[Answer]
     began: float
-    size: int
-    """About how many bytes its writes are."""
+    amount: Amount
     reaches: VectorClock
     """The last writes in the batch."""
 
@@ -59,16 +75,16 @@ class UnderWay:
     def __init__(self, max_writes: int, max_bytes: int) -> None:
         """Nothing is. A batch holds at most so many writes, and so many bytes, passed by one
         write."""
-        self._max_writes = max_writes
-        self._max_bytes = max_bytes
+        self._full = Amount(max_writes, max_bytes)
         self._exchanges: deque[Exchange] = deque()
         self._ends = False
         self._took_s: deque[float] = deque(maxlen=_LATELY)
-        self._answered: deque[tuple[float, int, int]] = deque()
-        """When, how many writes, how many bytes: of the last second."""
-        self._writes = self._size = 0
-        """Of all that is under way."""
-        self._answered_writes = self._answered_size = 0
+        self._held = _NONE
+        """By all exchanges together."""
+        self._lately: deque[tuple[float, Amount]] = deque()
+        """What was answered in the last second, and when."""
+        self._answered = _NONE
+        """All of that."""
         self.sent = VectorClock()
         """The last writes that are under way, or were since nothing was."""
 
@@ -83,9 +99,10 @@ class UnderWay:
     @property
     def room(self) -> tuple[int, int]:
         """How many writes the next batch may hold, and how many bytes."""
+        full, answered, held = self._full, self._answered, self._held
         return (
-            _room(self._max_writes, self._answered_writes, self._writes),
-            _room(self._max_bytes, self._answered_size, self._size),
+            _room(full.writes, answered.writes, held.writes),
+            _room(full.size, answered.size, held.size),
         )
 
     @property
@@ -121,19 +138,17 @@ class UnderWay:
         # Of each actor its writes are in order.
         reaches = VectorClock({write.dot.actor: write.dot.sequence for write in batch.writes})
         self.sent = self.sent.merge(reaches)
-        size = sum(map(size_of, batch.writes))
-        self._exchanges.append(Exchange(batch, answer, now, size, reaches))
-        self._writes += len(batch.writes)
-        self._size += size
+        amount = Amount(len(batch.writes), sum(map(size_of, batch.writes)))
+        self._exchanges.append(Exchange(batch, answer, now, amount, reaches))
+        self._held += amount
 
     def end_oldest(self, now: float) -> tuple[Batch, Answer]:
         """The oldest batch, and its answer, which has come. Raises what the exchange raised."""
         exchange = self._exchanges.popleft()
-        self._writes -= len(exchange.batch.writes)
-        self._size -= exchange.size
+        self._held -= exchange.amount
         answer = exchange.answer.result()
         self._took_s.append(now - exchange.began)
-        self._count_answered(now, len(exchange.batch.writes), exchange.size)
+        self._count_answered(exchange.amount, now)
         self._ends = self._ends or not exchange.reaches <= answer.received
         if not self._exchanges:
             self._begin_anew()
@@ -145,29 +160,26 @@ class UnderWay:
             exchange.answer.cancel()
             exchange.answer.add_done_callback(_looked_at)
         self._exchanges.clear()
-        self._writes = self._size = 0
+        self._held = _NONE
         # Who comes back shows anew how much it takes.
-        self._answered.clear()
-        self._answered_writes = self._answered_size = 0
+        self._lately.clear()
+        self._answered = _NONE
         self._begin_anew()
 
-    def _count_answered(self, now: float, writes: int, size: int) -> None:
-        self._answered.append((now, writes, size))
-        self._answered_writes += writes
-        self._answered_size += size
-        while self._answered[0][0] <= now - _RATE_S:
-            _, writes, size = self._answered.popleft()
-            self._answered_writes -= writes
-            self._answered_size -= size
+    def _count_answered(self, amount: Amount, now: float) -> None:
+        self._lately.append((now, amount))
+        self._answered += amount
+        while self._lately[0][0] <= now - _RATE_S:
+            self._answered -= self._lately.popleft()[1]
 
     def _begin_anew(self) -> None:
         self._ends = False
         self.sent = VectorClock()
 
 
-def _room(most: int, answered: int, under_way: int) -> int:
-    """How much the next batch may hold, where one may hold `most`."""
-    return min(most, max(most, min(answered, _FULL * most)) - under_way)
+def _room(full: int, answered: int, held: int) -> int:
+    """How much the next batch may hold, of which a full one holds `full`."""
+    return min(full, max(full, min(answered, _FULL * full)) - held)
 
 
 def size_of(write: Write) -> int:

@@ -25,8 +25,8 @@ SLACK_BYTES: Final = 1024
 """What a message holds beside the bytes of a batch or of an answer, at most."""
 _REQUESTS_FOR_S: Final = 60.0
 """For so long a peer that refused a WebSocket is not asked for one again."""
-_FAREWELL_S: Final = 1.0
-"""For so long one that is ended may wait for the other side to end it, too."""
+FAREWELL_S: Final = 1.0
+"""For so long whoever ends one may wait for the other side to end it, too."""
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(SignedAnswer).decode
@@ -106,9 +106,9 @@ class WebSocket:
         self._awaited.append(answer)
         try:
             await socket.send_bytes(_encode(batch))
-        except BaseException:
+        except BaseException:  # also that it is given up: nobody will look at the answer
             if not answer.cancel():
-                answer.exception()  # it has ended meanwhile; that is what is raised
+                answer.exception()
             raise
         return await answer
 
@@ -132,7 +132,7 @@ class WebSocket:
             async with session.ws_connect(
                 f"{url}/replicate",
                 max_msg_size=ANSWER_MAX_BYTES + SLACK_BYTES,
-                timeout=aiohttp.ClientWSTimeout(ws_close=_FAREWELL_S),
+                timeout=aiohttp.ClientWSTimeout(ws_close=FAREWELL_S),
             ) as socket:
                 self._open.set_result(socket)
                 try:

@@ -24,10 +24,7 @@ def above(least: int) -> Callable[[str], int]:
 
 def positive(text: str) -> float:
     """A time, in whatever unit, above 0 and below 100,000. Raises argparse.ArgumentTypeError."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
+    value = _number(text)
     if not 0 < value < 100_000:
         raise argparse.ArgumentTypeError(f"{text} is not a time above 0")
     return value
@@ -35,10 +32,7 @@ def positive(text: str) -> float:
 
 def part(text: str) -> float:
     """A part, above 0 and at most 1. Raises argparse.ArgumentTypeError."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
+    value = _number(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not a part above 0 and up to 1")
     return value
@@ -47,3 +41,11 @@ def part(text: str) -> float:
 def zero_or_more(text: str) -> float:
     """The same, or 0. Raises argparse.ArgumentTypeError."""
     return 0.0 if text in ("0", "0.0") else positive(text)
+
+
+def _number(text: str) -> float:
+    """The number, or 0 for what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

@@ -96,6 +96,9 @@ async def test_a_batch_that_is_too_large_ends_the_websocket(redis_url: str) -> N
     ) as client:
         async with client.ws_connect("/replicate") as websocket:
             assert told(await exchange(websocket, bytes(70_000)))[1] == "bad-batch"
+            refused = await exchange(websocket, bytes(70_001))
+            assert told(refused) == (413, "too-large", "not_applied")
+            assert b"REPLICATE_MAX_BYTES" in refused.body
             await send(websocket, bytes(72_000))
             assert (await websocket.receive()).data == WSCloseCode.MESSAGE_TOO_BIG
         assert await clock_of(client) == {}

@@ -75,12 +75,19 @@ async def test_one_batch_may_be_under_way_where_little_was_answered() -> None:
     under_way.drop()
 
 
-async def test_or_as_much_as_was_answered_in_the_last_second() -> None:
+async def three_answered_and_two_begun(at: float) -> tuple[UnderWay, asyncio.Future[Answer]]:
+    """Three full batches have been answered, and two more have left; and what the answer to the
+    first of these will be."""
     under_way = await long_link(5, 10_000)
     for n in range(3):
         await answered(under_way, 5 * n + 1, 5 * n + 5, 1.0 + 0.3 * n)
-    oldest = await begun(under_way, 16, 20, 1.7)
-    await begun(under_way, 21, 25, 1.7)
+    oldest = await begun(under_way, 16, 20, at)
+    await begun(under_way, 21, 25, at)
+    return under_way, oldest
+
+
+async def test_or_as_much_as_was_answered_in_the_last_second() -> None:
+    under_way, oldest = await three_answered_and_two_begun(1.7)
     assert len(under_way.fitting(writes(26, 39), 1000)) == 5, "a batch is no larger for it"
     await begun(under_way, 26, 28, 1.7)
     assert len(under_way.fitting(writes(29, 39), 1000)) == 2
@@ -92,11 +99,7 @@ async def test_or_as_much_as_was_answered_in_the_last_second() -> None:
 
 
 async def test_what_was_answered_longer_ago_does_not_count() -> None:
-    under_way = await long_link(5, 10_000)
-    for n in range(3):
-        await answered(under_way, 5 * n + 1, 5 * n + 5, 1.0 + 0.3 * n)
-    oldest = await begun(under_way, 16, 20, 2.0)
-    await begun(under_way, 21, 25, 2.0)
+    under_way, oldest = await three_answered_and_two_begun(2.0)
     assert not under_way.is_full
     await come(under_way, oldest, 20)
     under_way.end_oldest(2.6)
