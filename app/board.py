@@ -27,6 +27,7 @@ from app.progress import Progress
 from app.redis_link import translated
 from app.scripts import Scripts
 from app.snapshot import Sending
+from app.standing import UNHEARD, Heard, Standing
 from app.vector_clock import VectorClock
 
 log = get_logger(__name__)
@@ -46,7 +47,7 @@ class PeerReport:
 
     `error` is empty while the peer is reachable. `skew_us` is by how much its wall clock is ahead.
     `received` is what it holds of each actor without a gap, applied (`clock`) or waiting.
-    `hearsay` is what it has applied by what another peer last said.
+    `hearsay` is the newest that other peers have told of it while it was not reachable.
     """
 
     clock: VectorClock = field(default_factory=VectorClock)
@@ -54,13 +55,22 @@ class PeerReport:
     last_contact_us: int = 0
     skew_us: int = 0
     received: VectorClock = field(default_factory=VectorClock)
-    hearsay: VectorClock = field(default_factory=VectorClock)
+    hearsay: Heard = UNHEARD
 
     @property
     def has(self) -> VectorClock:
         """What the peer has applied, as far as this node knows: hearsay counts only while the peer
         cannot be asked, for it may be of a time before a loss."""
-        return self.clock.merge(self.hearsay) if self.error else self.clock
+        return self.clock.merge(self.hearsay.standing.clock) if self.error else self.clock
+
+    @property
+    def heard(self) -> Heard:
+        """What it last said to this node."""
+        return Heard(Standing(self.clock, self.received), self.last_contact_us)
+
+    def newest(self, now_us: int) -> Heard:
+        """What it last said, be it to another."""
+        return min(self.heard, self.hearsay, key=lambda heard: heard.age_us(now_us))
 
 
 class Board:
@@ -95,12 +105,17 @@ class Board:
                 pipeline.publish(self._keys.peers_channel, f"{peer} {clock}")
                 await pipeline.execute()
 
-    async def post_hearsay(self, clocks: Mapping[str, VectorClock]) -> None:
-        """Every worker can say that these peers have applied so much, by what another one said."""
+    async def post_hearsay(self, told: Mapping[str, Heard]) -> None:
+        """Every worker can say where these peers stood, by what another one told."""
         with translated():
             async with self._redis.pipeline(transaction=False) as pipeline:
-                for peer, clock in clocks.items():
-                    pipeline.hset(self._keys.peer(peer), "hearsay", clock.entries_text())
+                for peer, heard in told.items():
+                    fields = {
+                        "hearsay_clock": heard.standing.clock.entries_text(),
+                        "hearsay_received": heard.standing.received.entries_text(),
+                        "hearsay_us": heard.at_us,
+                    }
+                    pipeline.hset(self._keys.peer(peer), mapping=fields)
                 await pipeline.execute()
 
     async def await_peers(self, for_s: float) -> None:
@@ -261,7 +276,13 @@ class Board:
 
 
 def _report(fields: Mapping[bytes, bytes]) -> PeerReport:
-    hearsay = VectorClock.parse(fields.get(b"hearsay", b"").decode())
+    hearsay = UNHEARD
+    if b"hearsay_us" in fields:
+        standing = Standing(
+            VectorClock.parse(fields[b"hearsay_clock"].decode()),
+            VectorClock.parse(fields[b"hearsay_received"].decode()),
+        )
+        hearsay = Heard(standing, int(fields[b"hearsay_us"]))
     if b"clock" not in fields:
         return PeerReport(hearsay=hearsay)
     return PeerReport(

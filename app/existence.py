@@ -33,6 +33,6 @@ class Existence:
         """
         known = await self.deferred.given()
         for report in (await self.board.peers(self.peers())).values():
-            known = known.merge(report.clock).merge(report.received).merge(report.hearsay)
+            known = known.merge(report.heard.standing.held).merge(report.hearsay.standing.held)
         unknown = missing.beyond(known)
         return unknown.beyond(await self.buffer.newest(unknown)).dots()

@@ -30,7 +30,7 @@ from app.members import Members
 from app.peers import Signer
 from app.progress import Progress
 from app.snapshot_receiving import SnapshotReceiving
-from app.vector_clock import VectorClock
+from app.standing import Heard
 from app.wire import Answer, Batch
 
 log = get_logger(__name__)
@@ -155,16 +155,18 @@ class ReplicateRoutes:
                 self.members.urls if batch.birth else {},
                 None if sender is None else sender.removed,
                 kept,
-                await self._clocks(batch.sender) if batch.asks_clocks else {},
+                await self._heard(batch.sender) if batch.asks_hearsay else {},
             ),
             batch.base,
         )
         return SignedAnswer(200, answer, self.signer.signature(answer))
 
-    async def _clocks(self, sender: str) -> dict[str, VectorClock]:
-        """What each other member has, as far as this node knows."""
+    async def _heard(self, sender: str) -> dict[str, Heard]:
+        """What each other member last said, to this node or to one that told it."""
         reports = await self.board.peers(m for m in self.members.others if m != sender)
-        return {member: report.has for member, report in reports.items()}
+        now_us = self.now_us()
+        heard = {member: report.newest(now_us) for member, report in reports.items()}
+        return {member: one for member, one in heard.items() if one.at_us}
 
     async def _check_sender(self, batch: Batch) -> None:
         me, sender, receiver = self.config.node_id, batch.sender, batch.receiver

@@ -2,8 +2,9 @@
 
 Assumes that the board has what the peers last said, and that a node which is asked with an empty
 batch answers with what it holds. Guarantees that of a peer only that is counted which it said
-within a few heartbeats, and of this node what it holds now; while it merges a snapshot nobody knows
-what that will be, and nothing is called lost.
+within a few heartbeats, to this node, or, if it cannot be asked, within a few more to one that told
+this one; and of this node what it holds now. While it merges a snapshot nobody knows what that will
+be, and nothing is called lost.
 
 The rule is `lost.py`. Does not know who asks.
 """
@@ -16,14 +17,16 @@ from app import lost
 from app.board import Board
 from app.buffer import PendingBuffer
 from app.incarnation import is_lane
-from app.lost import Loss, Standing
+from app.lost import Loss
 from app.progress import Progress
+from app.standing import Standing
 from app.vector_clock import Dot, VectorClock, node_of
 
 _HEARTBEATS: Final = 3
 _LATE_US: Final = 1_000_000
 """What a peer said longer ago than so many heartbeats, and this for a machine that is slow and a
-link that posts now and then, is not counted on."""
+link that posts now and then, is not counted on. What others told of it has come by way of at most
+all of them; each may take as long, and until it is asked (`TRIM_MS`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Losses:
     buffer: PendingBuffer
     progress: Progress
     heartbeat_us: int
+    trim_us: int
     now_us: Callable[[], int]
     deferred: Callable[[], Awaitable[VectorClock]]
     """The last dot that each lane of this node has given, where something of it waits."""
@@ -88,11 +92,16 @@ class Losses:
     async def _members(self) -> dict[str, Standing | None]:
         """Where each member stands, this node last: it may have got what a peer has lost since."""
         members: dict[str, Standing | None] = {}
-        for peer, report in (await self.board.peers(self.peers())).items():
-            age_us = self.now_us() - report.last_contact_us
-            most_us = _HEARTBEATS * self.heartbeat_us + _LATE_US
-            is_new = not report.error and 0 <= age_us <= most_us
-            members[peer] = Standing(report.clock, report.received) if is_new else None
+        reports = await self.board.peers(self.peers())
+        now_us = self.now_us()
+        said_us = _HEARTBEATS * self.heartbeat_us + _LATE_US
+        told_us = len(reports) * (said_us + self.trim_us)
+        for peer, report in reports.items():
+            members[peer] = None
+            if not report.error and report.heard.age_us(now_us) <= said_us:
+                members[peer] = report.heard.standing
+            elif report.hearsay.age_us(now_us) <= told_us:
+                members[peer] = report.hearsay.standing
         here = await self.buffer.sweep()
         members[self.node] = Standing(here.clock, here.received)
         return members

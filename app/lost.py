@@ -15,20 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from app.incarnation import is_later, lane_of
+from app.standing import Standing
 from app.vector_clock import Dot, VectorClock, node_of
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What a member has applied, and what it holds of each actor without a gap, applied or not."""
-
-    clock: VectorClock
-    received: VectorClock
-
-    @property
-    def held(self) -> VectorClock:
-        """Both: what it said of the one may be older than what it said of the other."""
-        return self.received.merge(self.clock)
 
 
 @dataclass(frozen=True, slots=True)

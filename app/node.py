@@ -206,6 +206,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[In
             buffer,
             progress,
             config.heartbeat_ms * 1000,
+            config.trim_ms * 1000,
             now_us,
             deferred.given,
         )

@@ -89,7 +89,7 @@ class Link:
         self._next_part_at = float("-inf")
         self._report = PeerReport()
         self._posted_at = float("-inf")
-        self._ask_clocks_at = float("-inf")
+        self._ask_hearsay_at = float("-inf")
         self._wake = asyncio.Event()
 
     def moved(self, url: str) -> None:
@@ -188,10 +188,10 @@ class Link:
             mine,
             tuple(writes),
             part=part,
-            asks_clocks=now >= self._ask_clocks_at,
+            asks_hearsay=now >= self._ask_hearsay_at,
         )
-        if batch.asks_clocks:
-            self._ask_clocks_at = now + self._config.trim_ms / 1000
+        if batch.asks_hearsay:
+            self._ask_hearsay_at = now + self._config.trim_ms / 1000
         answer = asyncio.create_task(self._faulty.carry(batch, fault, self._send))
         answer.add_done_callback(lambda _: self._wake.set())
         self._under_way.begin(batch, answer, now)
@@ -245,7 +245,7 @@ class Link:
             last_contact_us=self._now_us(),
         )
         await self._post(error="")
-        if batch.asks_clocks:
+        if batch.asks_hearsay:
             await self._note_hearsay(answer)
         if answer.refused:
             # The peer's buffer is full of writes that wait for others: our log keeps them for it.
@@ -253,12 +253,19 @@ class Link:
             await asyncio.sleep(self._backoff_s(3))
 
     async def _note_hearsay(self, answer: Answer) -> None:
-        """What the peer has heard of members that this node cannot reach is on the board: or
-        nothing would be stable for want of them."""
-        reports = await self._board.peers(self._members.others.keys() & answer.clocks.keys())
-        unreached = {m: answer.clocks[m] for m, report in reports.items() if report.error}
-        if unreached:
-            await self._board.post_hearsay(unreached)
+        """What the peer has heard of members that this node cannot reach is on the board, where it
+        is newer: or nothing would be stable, nor known to be lost, for want of them."""
+        reports = await self._board.peers(self._members.others.keys() & answer.hearsay.keys())
+        now_us, skew_us = self._now_us(), self._report.skew_us
+        told = {}
+        for member, report in reports.items():
+            if report.error:
+                heard = answer.hearsay[member]
+                heard = replace(heard, at_us=heard.at_us - skew_us)
+                if heard.age_us(now_us) <= report.hearsay.age_us(now_us):
+                    told[member] = heard
+        if told:
+            await self._board.post_hearsay(told)
 
     async def _take_kept(self, kept: Kept) -> None:
         """Learn how far the snapshot is."""

@@ -21,10 +21,11 @@ from app.clock_forms import BaseForm, ChangesForm, ClockForm, changed, shown
 from app.errors import BadBatch, OtherBase
 from app.part_forms import KeptForm, PartForm
 from app.snapshot import Kept, Part
+from app.standing import Heard, Standing
 from app.vector_clock import NOTHING, Dot, VectorClock
 from app.write import Delete, Operation, Put, Write, write_problem
 
-PROTOCOL: Final = 3
+PROTOCOL: Final = 4
 """The version of what nodes send each other."""
 CONTENT_TYPE: Final = "application/vnd.msgpack"
 
@@ -59,6 +60,12 @@ class _WriteForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 _Birth = Annotated[str, msgspec.Meta(max_length=64)]
 
 
+class _HeardForm(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    clock: ChangesForm
+    received: ChangesForm
+    at_us: int
+
+
 class _BatchForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     version: int
     sender: str
@@ -67,7 +74,7 @@ class _BatchForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True)
     writes: Annotated[list[_WriteForm], msgspec.Meta(max_length=BATCH_WRITES_MAX)]
     birth: _Birth = ""
     part: PartForm | None = None
-    asks_clocks: bool = False
+    asks_hearsay: bool = False
     base: BaseForm = b""
 
 
@@ -85,7 +92,7 @@ class _AnswerForm(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     members: dict[str, str] = {}
     removed: Annotated[str, msgspec.Meta(max_length=DOT_MAX)] = ""
     kept: KeptForm | None = None
-    clocks: dict[str, ChangesForm] = {}
+    hearsay: dict[str, _HeardForm] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ class Batch:
     of a snapshot, where the sender's log does not go back to what the receiver lacks.
 
     With `birth`, that of the sender's Redis, it asks which one the receiver heard of first; with
-    `asks_clocks`, how far the other members are. Clocks in it are said from `base`, which the
+    `asks_hearsay`, where the other members stand. Clocks in it are said from `base`, which the
     receiver is taken to hold, and so are those of the answer.
     """
 
@@ -104,7 +111,7 @@ class Batch:
     writes: tuple[Write, ...]
     birth: str = ""
     part: Part | None = None
-    asks_clocks: bool = False
+    asks_hearsay: bool = False
     base: VectorClock = NOTHING
 
 
@@ -117,8 +124,8 @@ class Answer:
     with a `birth`: the first one that the receiver heard of, which may be this one; `members`
     names then all that the receiver knows, with the URL of each, or nothing where it knows none.
     `removed` tells the sender that it is no member any more, by the write that removed it. `kept`
-    answers a batch with a part of a snapshot; `clocks` one that asks: of each other member, what it
-    has as far as the receiver heard.
+    answers a batch with a part of a snapshot; `hearsay` one that asks: what each other member last
+    said of itself, as far as the receiver heard, by the receiver's clock.
     """
 
     node: str
@@ -134,7 +141,7 @@ class Answer:
     members: Mapping[str, str] = field(default_factory=dict)
     removed: Dot | None = None
     kept: Kept | None = None
-    clocks: Mapping[str, VectorClock] = field(default_factory=dict)
+    hearsay: Mapping[str, Heard] = field(default_factory=dict)
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -153,7 +160,7 @@ def encode_batch(batch: Batch) -> bytes:
         _write_forms(batch.writes, batch.base),
         batch.birth,
         None if batch.part is None else part_forms.form_of(batch.part),
-        batch.asks_clocks,
+        batch.asks_hearsay,
         clock_forms.name(batch.base),
     )
     return _encoder.encode(form)
@@ -178,7 +185,7 @@ def decode_batch(body: bytes, base: VectorClock = NOTHING) -> Batch:
     writes = tuple(_writes(form.writes, base))
     clock = changed(base, form.clock)
     return Batch(
-        form.sender, form.receiver, clock, writes, form.birth, part, form.asks_clocks, base
+        form.sender, form.receiver, clock, writes, form.birth, part, form.asks_hearsay, base
     )
 
 
@@ -198,7 +205,7 @@ def encode_answer(answer: Answer, base: VectorClock = NOTHING) -> bytes:
         dict(answer.members),
         str(answer.removed or ""),
         None if answer.kept is None else KeptForm(answer.kept.snapshot, answer.kept.last),
-        {member: clock.since(answer.clock) for member, clock in answer.clocks.items()},
+        {member: _heard_form(heard, answer.clock) for member, heard in answer.hearsay.items()},
     )
     return _encoder.encode(form)
 
@@ -231,8 +238,20 @@ def decode_answer(body: bytes, base: VectorClock = NOTHING) -> Answer:
         form.members,
         removed,
         None if form.kept is None else Kept(form.kept.snapshot, form.kept.last),
-        {member: changed(clock, said) for member, said in form.clocks.items()},
+        {member: _heard(heard, clock) for member, heard in form.hearsay.items()},
     )
+
+
+def _heard_form(heard: Heard, clock: VectorClock) -> _HeardForm:
+    standing = heard.standing
+    return _HeardForm(
+        standing.clock.since(clock), standing.received.since(standing.clock), heard.at_us
+    )
+
+
+def _heard(form: _HeardForm, clock: VectorClock) -> Heard:
+    clock = changed(clock, form.clock)
+    return Heard(Standing(clock, changed(clock, form.received)), form.at_us)
 
 
 def _write_forms(writes: Iterable[Write], base: VectorClock) -> list[_WriteForm]:

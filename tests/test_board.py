@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from app.faults import HEALTHY, Fault
 from app.keys import Keys
 from app.progress import Progress
 from app.scripts import Scripts
+from app.standing import Heard, Standing
 from app.vector_clock import VectorClock
 from app.write import Put
 from tests.conftest import SERVERS, MakeStore, Store, running_redis
 from tests.processes import until
 
+CLOCK = VectorClock.parse
 LONG_MS = 600_000
 
 real_redis_only = pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
@@ -84,6 +87,26 @@ async def test_every_worker_knows_what_one_posted_of_a_peer(make_store: MakeStor
     gone = PeerReport(VectorClock(), "no answer within 10 s: é", 0, 0)
     await worker(a, "second").post_peer("B", gone)
     assert await worker(a, "first").peer("B") == gone
+
+
+async def test_what_others_told_of_a_peer_counts_where_it_is_newer_or_the_peer_is_away(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    said, told = (
+        Heard(Standing(CLOCK(clock), CLOCK(received)), at_us)
+        for clock, received, at_us in (("A:7", "A:7 C:1", 50), ("A:3 B:2", "A:4 B:2", 60))
+    )
+    await worker(a, "first").post_hearsay({"B": told, "C": told})
+    assert await worker(a, "second").peer("C") == PeerReport(hearsay=told)
+    for error, has in (("", "A:7"), ("it is away", "A:7 B:2")):
+        report = PeerReport(said.standing.clock, error, said.at_us, 0, said.standing.received)
+        await worker(a, "first").post_peer("B", report)
+        posted = await worker(a, "second").peer("B")
+        assert posted == replace(report, hearsay=told)
+        assert posted.has == CLOCK(has)
+        assert posted.newest(now_us=60) == told
+        assert posted.newest(now_us=59) == said, "what was told is of an unknown time"
 
 
 # --- faults ---------------------------------------------------------------------------------------

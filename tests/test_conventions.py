@@ -29,7 +29,7 @@ INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 PURE = (
     *("vector_clock", "write", "context", "incarnation", "relay", "codec", "wire", "errors"),
     *("clock_forms", "part_forms", "compression"),
-    *("snapshot", "stability", "lost", "shapes"),
+    *("snapshot", "stability", "standing", "lost", "shapes"),
     *("conditions", "transactions", "explain"),
 )
 EFFECTS = {"asyncio", "time", "random", "datetime", "os", "socket", "threading", "redis", "aiohttp"}

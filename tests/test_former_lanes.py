@@ -137,7 +137,7 @@ async def test_nothing_is_done_again_that_a_peer_may_have(make_store: MakeStore)
     now_us = 9_000_000
     losses = Losses(
         *("A", lambda: PEERS, board, a.buffer, a.progress),
-        *(100_000, lambda: now_us, a.deferred.given),
+        *(100_000, 1_000_000, lambda: now_us, a.deferred.given),
     )
     former = FormerLanes(a.deferred, a.store, a.life, losses, a.progress)
     await a.deferred.accept([Put("x", b"1")], VectorClock())

@@ -1,16 +1,23 @@
 """What a node answers other nodes, and whoever says that it is one."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
+from redis.asyncio import Redis
 
 from app import wire
+from app.board import Board, PeerReport
 from app.carriers import SIGNATURE_HEADER, signed_with
 from app.compression import packed
+from app.keys import Keys
 from app.peers import Signer
+from app.scripts import Scripts
+from app.standing import Heard, Standing
 from app.vector_clock import VectorClock
+from app.wire import Batch
 from app.write import Delete
 from tests.model import Node
 from tests.one_node import SECRET, clock_of, node_a, problem, put, put_by, replicated
@@ -48,6 +55,29 @@ async def test_an_empty_batch_is_a_heartbeat(redis_url: str) -> None:
         assert (answer.applied, answer.duplicate, answer.pending, answer.refused) == (0, 0, 0, 0)
 
 
+async def test_who_asks_is_told_what_was_last_heard_of_the_others(redis_url: str) -> None:
+    said, told = (
+        Heard(Standing(VectorClock({"A": n}), VectorClock({"A": n + 1})), n) for n in (1, 2)
+    )
+    async with node_a(redis_url) as client, Redis.from_url(redis_url) as redis:
+        keys = Keys()
+        board = Board(redis, keys, Scripts(redis, keys), "a worker")
+        batch = Batch("B", "A", VectorClock(), (), asks_hearsay=True)
+
+        async def hearsay(batch: Batch) -> Mapping[str, Heard]:
+            response = await client.post("/replicate", data=wire.encode_batch(batch))
+            return wire.decode_answer(await response.read()).hearsay
+
+        assert await hearsay(batch) == {}, "nothing of C was heard yet"
+        report = PeerReport(said.standing.clock, "", said.at_us, 0, said.standing.received)
+        for peer in "BC":
+            await board.post_peer(peer, report)
+        assert await hearsay(batch) == {"C": said}
+        await board.post_hearsay({"C": told})
+        assert await hearsay(batch) == {"C": told}
+        assert await hearsay(replace(batch, asks_hearsay=False)) == {}
+
+
 async def test_writes_are_taken_from_whichever_member_has_them(redis_url: str) -> None:
     async with node_a(redis_url) as client:
         c = Node("C")
@@ -80,7 +110,7 @@ def raw_write(**changes: Any) -> list[Any]:
 
 def raw_batch(*writes: list[Any], **changes: Any) -> bytes:
     """A batch of B for A as it travels, with some fields changed."""
-    fields = {"version": 3, "sender": "B", "receiver": "A", "clock": {}, "writes": list(writes)}
+    fields = {"version": 4, "sender": "B", "receiver": "A", "clock": {}, "writes": list(writes)}
     return msgspec.msgpack.encode({**fields, **changes})
 
 
@@ -92,16 +122,16 @@ GOOD = raw_batch(raw_write())
 BAD_BATCHES = {
     "nothing": b"",
     "garbage": b"\xc1\xff\x00",
-    "json": b'{"version": 3, "sender": "B", "receiver": "A", "clock": {}, "writes": []}',
+    "json": b'{"version": 4, "sender": "B", "receiver": "A", "clock": {}, "writes": []}',
     "truncated": GOOD[:-1],
     "truncated early": GOOD[:9],
     "something after it": GOOD + b"\0",
     "a list": msgspec.msgpack.encode([1, "B", "A", {}, []]),
     "deeply nested": b"\x91" * 100_000,
-    "a later version": raw_batch(raw_write(), version=4),
-    "a later version with other fields": msgspec.msgpack.encode({"version": 4, "from": "B"}),
+    "a later version": raw_batch(raw_write(), version=5),
+    "a later version with other fields": msgspec.msgpack.encode({"version": 5, "from": "B"}),
     "version 0": raw_batch(version=0),
-    "a field that is missing": msgspec.msgpack.encode({"version": 3, "sender": "B"}),
+    "a field that is missing": msgspec.msgpack.encode({"version": 4, "sender": "B"}),
     "a field too many": raw_batch(more=1),
     "a clock with zero": raw_batch(clock={"B": 0}),
     "a clock beyond numbers": raw_batch(clock={"B": 2**53}),
@@ -151,7 +181,7 @@ async def test_a_batch_of_another_version_is_told_which_version_is_spoken(redis_
         for name in ("a later version", "a later version with other fields"):
             response = await client.post("/replicate", data=BAD_BATCHES[name])
             detail = (await problem(response, 400, "bad-batch"))["detail"]
-            assert "protocol version 4, and this node speaks 3" in detail
+            assert "protocol version 5, and this node speaks 4" in detail
 
 
 async def test_the_raw_batch_of_these_tests_is_good(redis_url: str) -> None:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.lost import Loss, Standing, has_ended, judge, later_is_here, losses, without
+from app.lost import Loss, has_ended, judge, later_is_here, losses, without
+from app.standing import Standing
 from app.vector_clock import Dot, VectorClock
 
 CLOCK = VectorClock.parse

@@ -20,6 +20,7 @@ from app.replication import Link, Tools
 from app.snapshot import Kept, Part
 from app.snapshot_reading import SnapshotReader
 from app.snapshot_sending import SnapshotSending
+from app.standing import UNHEARD, Heard, Standing
 from app.under_way import _FULL
 from app.vector_clock import VectorClock
 from app.wire import Answer, Batch
@@ -843,22 +844,31 @@ async def test_a_link_that_loses_its_lease_stops_sending(make_store: MakeStore) 
 async def test_what_a_peer_heard_counts_for_members_that_cannot_be_reached(
     make_store: MakeStore,
 ) -> None:
-    """It is asked for now and then, and is written down for nobody else."""
+    """It is asked for now and then, and is written down for nobody else, nor where something newer
+    was heard. It is told by the clock of the peer, which is five seconds ahead."""
     a = await make_store("A")
     board, clock = board_of(a), VectorClock({"A": 3})
+    told = Standing(clock, clock.increment("A"))
+    before = Heard(Standing(VectorClock(), VectorClock({"A": 1})), 900_000)
 
     class Knows(Peer):
         def answer(self, outcomes: Counter[Any]) -> Answer:
-            clocks = dict.fromkeys("CDX", clock) if self.batches[-1].asks_clocks else {}
-            return replace(super().answer(outcomes), clocks=clocks)
+            heard = dict.fromkeys("CDFX", Heard(told, 5_900_000)) | {"E": Heard(told, 5_899_999)}
+            hearsay = heard if self.batches[-1].asks_hearsay else {}
+            return replace(super().answer(outcomes), hearsay=hearsay)
 
-    await board.post_peer("C", PeerReport(VectorClock(), "it is away"))
+    for node in "CEF":
+        await board.post_peer(node, PeerReport(VectorClock(), "it is away"))
     await board.post_peer("D", PeerReport(VectorClock(), ""))
-    peers = {"B": URL, "C": "http://c", "D": "http://d"}
+    # What was heard of F seems to be of the future: the clock was set back since.
+    await board.post_hearsay({"E": before, "F": replace(before, at_us=1_000_001)})
+    peers = {"B": URL} | {node: f"http://{node}" for node in "CDEF"}
     peer = Knows()
+    peer.ahead_us = 5_000_000
     async with running(link_to(a, peer, peers=peers, trim_ms=50)):
-        await until(lambda: sum(batch.asks_clocks for batch in peer.batches) > 2)
-    assert not all(batch.asks_clocks for batch in peer.batches)
-    reports = await board.peers("CDX")
-    assert [reports[node].hearsay for node in "CDX"] == [clock, VectorClock(), VectorClock()]
-    assert [reports[node].has for node in "CD"] == [clock, VectorClock()]
+        await until(lambda: sum(batch.asks_hearsay for batch in peer.batches) > 2)
+    assert not all(batch.asks_hearsay for batch in peer.batches)
+    reports = await board.peers("CDEFX")
+    here = Heard(told, 900_000)
+    assert [reports[node].hearsay for node in "CDEFX"] == [here, UNHEARD, before, here, UNHEARD]
+    assert [reports[node].has for node in "CDE"] == [clock, VectorClock(), VectorClock()]

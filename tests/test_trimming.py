@@ -7,6 +7,7 @@ import pytest
 from app.board import Board, PeerReport
 from app.config import Config
 from app.snapshot import Sending
+from app.standing import Heard, Standing
 from app.trimming import Trimmer
 from app.vector_clock import Dot, VectorClock
 from app.write import Put, Write
@@ -51,6 +52,11 @@ async def heard(store: Store, **clocks: str) -> None:
         await board_of(store).post_peer(peer, PeerReport(clock(text), "", NOW_US))
 
 
+def said(text: str) -> Heard:
+    """What others tell of a member that has applied so much."""
+    return Heard(Standing(clock(text), clock(text)), NOW_US)
+
+
 async def held(store: Store, actor: str = "A") -> list[int]:
     entries = await store.redis.xrange(f"log:{actor}")
     return [int(entry_id.partition(b"-")[0]) for entry_id, _ in entries]
@@ -78,12 +84,12 @@ async def test_what_others_say_counts_for_a_member_that_cannot_be_reached(
 ) -> None:
     a = await node_a(make_store, 5)
     await heard(a, B="A:5")
-    await board_of(a).post_hearsay({"C": clock("A:3")})
+    await board_of(a).post_hearsay({"C": said("A:3")})
     await trim(a)
     assert await held(a) == [4, 5]
     # What it says itself is newer: it has lost its disk.
     await heard(a, C="A:1")
-    await board_of(a).post_hearsay({"C": clock("A:5")})
+    await board_of(a).post_hearsay({"C": said("A:5")})
     await trim(a)
     assert await held(a) == [4, 5]
     await board_of(a).post_peer("C", PeerReport(clock("A:1"), "away", NOW_US))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from app import wire
 from app.errors import BadBatch, OtherBase
+from app.standing import UNHEARD, Heard, Standing
 from app.vector_clock import Dot, VectorClock
 from app.wire import Answer, Batch
 from app.write import (
@@ -28,8 +29,10 @@ batches = st.builds(
     Batch, actors, actors, clocks, st.lists(writes(), max_size=3).map(tuple), base=clocks
 )
 counts = st.integers(0, 10_000)
+heard = st.builds(Heard, st.builds(Standing, clocks, clocks), timestamps)
 answers = st.builds(
-    Answer, actors, clocks, clocks, clocks, counts, counts, counts, counts, timestamps
+    *(Answer, actors, clocks, clocks, clocks, counts, counts, counts, counts, timestamps),
+    hearsay=st.dictionaries(actors, heard, max_size=2),
 )
 
 BATCH = Batch(
@@ -107,7 +110,12 @@ def test_actors_that_have_ended_add_nothing_to_what_is_sent() -> None:
     batches = [wire.encode_batch(batch_after(clock)) for clock in ended]
     assert len({len(batch) for batch in batches}) == 1
     answers = [
-        wire.encode_answer(replace(ANSWER, clock=clock, received=clock, clocks={"C": clock}), clock)
+        wire.encode_answer(
+            replace(
+                ANSWER, clock=clock, received=clock, hearsay={"C": Heard(Standing(clock, clock), 7)}
+            ),
+            clock,
+        )
         for clock in ended
     ]
     assert len({len(answer) for answer in answers}) == 1
@@ -126,7 +134,7 @@ def test_a_batch_does_not_take_more_memory_than_a_receiver_has_for_it() -> None:
 
 
 def test_a_heartbeat_is_a_batch_without_writes() -> None:
-    heartbeat = replace(BATCH, writes=(), asks_clocks=True)
+    heartbeat = replace(BATCH, writes=(), asks_hearsay=True)
     assert wire.decode_batch(wire.encode_batch(heartbeat)) == heartbeat
 
 
@@ -189,13 +197,13 @@ def test_bytes_after_the_end_are_refused(body: bytes) -> None:
         lambda form: form.update(version=0),
         lambda form: form.update(version="1.1"),
         # What a later release may send: other fields, and then the version is still what is said.
-        lambda form: (form.clear(), form.update(version=4, from_="B", items=[])),
+        lambda form: (form.clear(), form.update(version=5, from_="B", items=[])),
     ],
 )
 def test_a_batch_of_another_version_is_told_apart_from_garbage(change: Change) -> None:
     detail = refusal(changed(change))
     assert "is of protocol version" in detail
-    assert "this node speaks 3" in detail
+    assert f"this node speaks {wire.PROTOCOL}" in detail
     assert "Run the same release on all nodes." in detail
 
 
@@ -319,7 +327,10 @@ def test_an_answer_that_names_members_and_a_removal_comes_back() -> None:
         ANSWER,
         members={"A": "", "B": "http://b"},
         removed=Dot("B~x1", 7),
-        clocks={"C": VectorClock({"A": 1}), "D": VectorClock()},
+        hearsay={
+            "C": Heard(Standing(VectorClock({"A": 1}), VectorClock({"A": 3, "B": 1})), 5),
+            "D": UNHEARD,
+        },
     )
     assert wire.decode_answer(wire.encode_answer(answer)) == answer
 

@@ -99,7 +99,7 @@ class _LostDisk:
             self._losses.taken.append(loss)
             await until(self._nobody_has_seen_it)
             everywhere = [self._place, *self._others]
-            await until_lanes_are_clear(self._network, everywhere, self._losses, CATCH_UP_MAX_S)
+            await until_lanes_are_clear(everywhere, self._losses, CATCH_UP_MAX_S)
 
     async def _caught_up(self) -> dict[str, int]:
         """What any node had when it was asked. All have it now."""

@@ -6,9 +6,8 @@ What it assumes and guarantees: all nodes are there and have what any has, and n
 has seen what is lost. What waits for something lost has that declared lost: what is deferred goes
 on then, be it of an earlier incarnation itself, and what had overtaken what the disk had alone is
 given up. It is declared where it is waited for; and what is of a lane at the lane's own node, which
-alone knows whether something waits in it, to be done under another name first. A declaration takes
-a node which reaches all others, so what is severed is not, meanwhile
-(docs/adr/0017-what-is-lost.md).
+alone knows whether something waits in it, to be done under another name first
+(docs/adr/0017-what-is-lost.md). Wires that are severed stay so: no node has to reach all others.
 
 What it does not know: what else is deferred all the time.
 """
@@ -22,21 +21,17 @@ from app.vector_clock import node_of
 from client import LightconeError
 from tests.chaos.losses import Losses
 from tests.chaos.place import Place
-from tests.chaos.proxy import Network
 from tests.checker.history import Dot
 from tests.processes import until
 
 
-async def until_lanes_are_clear(
-    network: Network, places: Sequence[Place], losses: Losses, within_s: float
-) -> None:
+async def until_lanes_are_clear(places: Sequence[Place], losses: Losses, within_s: float) -> None:
     """Nothing waits in the lane of an earlier incarnation, or anywhere for what is lost."""
-    severed = places[0].nodes.plan.severed
 
-    async def all_clear(*, declares: bool = True) -> bool:
+    async def all_clear() -> bool:
         found = [await _left_at(place, losses) for place in places]
         left = [one for one in found if one is not None]
-        if declares and len(left) == len(places):
+        if len(left) == len(places):
             at = {place.node: place for place in places}
             for place, (_, lost) in zip(places, left, strict=True):
                 for dot in lost:
@@ -45,13 +40,7 @@ async def until_lanes_are_clear(
                         await _declare(asked, dot)
         return len(left) == len(places) and not any(former or lost for former, lost in left)
 
-    if await all_clear(declares=False):
-        return
-    await network.mend(severed, refuses=True)
-    try:
-        await until(all_clear, within_s)
-    finally:
-        await network.cut(severed, refuses=True)
+    await until(all_clear, within_s)
 
 
 async def _left_at(place: Place, losses: Losses) -> tuple[set[str], set[str]] | None:

@@ -435,7 +435,7 @@ class _Simulation:
             await self._last_write(node)
         give_up_at = self._loop.time() + SETTLES_WITHIN_S
         quiet = await self._become_equal(give_up_at, changes_members)
-        if quiet and not plan.severed:  # whom a node cannot ask may have it
+        if quiet:
             for session in plan.sessions:
                 if session.carries:
                     await self._last_read(session)
@@ -514,8 +514,7 @@ class _Simulation:
                     await self._change_member(self._plan.nodes[0], "add", node)
 
     async def _declare_what_is_lost(self) -> None:
-        """What waits for a write that a disk has taken waits for an operator. Whom a node cannot
-        ask may have it, so all have to be reached."""
+        """What waits for a write that a disk has taken waits for an operator."""
         for node in self._plan.nodes:
             waiting = await self._look(node, "/pending")
             wanted = [
@@ -531,8 +530,6 @@ class _Simulation:
                 if self._oracle.is_gone(dot)
             ]
             for dot in dict.fromkeys(wanted):
-                for pair in self._plan.severed:
-                    self._network.set_weather(*pair, FINE)
                 # Where it is waited for; and where alone it may be known whether it is lost.
                 if not await self._declare_lost(node, dot):
                     await self._declare_lost(node_of(dot.actor), dot)

@@ -15,6 +15,7 @@ links does not.
 
 import random
 from dataclasses import dataclass, replace
+from itertools import pairwise, permutations
 from typing import Final, Literal
 
 Kind = Literal["put", "get", "siblings", "delete", "puts", "gets"]
@@ -259,7 +260,7 @@ class _Planner:
         workers = 2 if rng.random() < (0.6 if often else 0.2) else 1
         settings = self._settings(workers)
         weather = self._weather()
-        severed = self._severed()
+        severed = _less_connected(self._severed(), nodes, random.Random(f"severed {seed}"))
         sessions, requests = self._requests()
         skew = dict.fromkeys(nodes, 0)
         requests = _with_expiry(requests, random.Random(f"expiry {seed}"))
@@ -546,6 +547,19 @@ class _Planner:
             Pause(self._at(), rng.choice(self._nodes), self._for_s() * 2)
             for _ in range(rng.randint(1, 3))
         ]
+
+
+def _less_connected(
+    severed: tuple[tuple[str, str], ...], nodes: tuple[str, ...], rng: random.Random
+) -> tuple[tuple[str, str], ...]:
+    """What is severed; some larger clusters are a line or a ring, in which no node reaches all.
+    Chance of its own: what else happens is the same."""
+    if len(nodes) < 4 or rng.random() > 0.3:
+        return severed
+    wires = set(pairwise(nodes))
+    if rng.random() < 0.5:
+        wires.add((nodes[-1], nodes[0]))
+    return tuple((a, b) for a, b in permutations(nodes, 2) if not wires & {(a, b), (b, a)})
 
 
 def _with_expiry(requests: list[Request], rng: random.Random) -> list[Request]:
