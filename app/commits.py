@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from app.conditions import Condition
 from app.errors import Held
-from app.vector_clock import Dot, VectorClock
+from app.vector_clock import NOTHING, Dot, VectorClock
 from app.write import Operation, Put
 
 Fields = Mapping[bytes, bytes]
@@ -51,6 +51,8 @@ class Committed:
     by its timestamp."""
     replayed: bool = False
     """Whether it was done before, for the same request."""
+    dependencies: VectorClock = NOTHING
+    """What it depends on, if it was done now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,12 @@ from app.gathering import Gathering
 from app.identity import NOT_OURS, Identity
 from app.keys import Keys
 from app.progress import Progress
+from app.recent import RecentWrites
 from app.redis_link import translated
 from app.scripts import Scripts
 from app.settled import in_a_settled_run
 from app.vector_clock import NOTHING, Dot, VectorClock
-from app.write import Operation, Version, winner_first
+from app.write import Operation, Version, Write, winner_first
 from app.write_log import WriteLog
 
 _COMMITS_MAX_BYTES: Final = 128 * 1024
@@ -146,6 +147,8 @@ class KVStore:
         self._reads = Gathering(self._read_together, _READS_MAX, timeout_s, _too_late)
         self.log = WriteLog(redis, keys, identity)
         """Its log."""
+        self.recent = RecentWrites(self.log)
+        """The end of it."""
 
     @in_a_settled_run
     async def commit(
@@ -203,6 +206,13 @@ class KVStore:
             raise RedisUnavailable(NOT_OURS)
         committed = [one for one in outcomes if isinstance(one, Committed)]
         if committed:
+            writes = [
+                Write(done.dot, done.dependencies, done.timestamp, tuple(commit.operations))
+                for (_, commit), done in zip(asked, outcomes, strict=True)
+                if isinstance(done, Committed) and not done.replayed
+            ]
+            # Before those wake who are to be told.
+            self.recent.committed(actor, writes)
             self._progress.advance(committed[-1].clock)
             metrics.COMMITTED.inc(len(committed))
         return outcomes

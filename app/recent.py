@@ -1,8 +1,10 @@
-"""The newest writes of the logs, kept by a worker, so that many who are told the same read it once.
+"""The newest writes of the logs, kept by a worker, so that many who are told the same read it once,
+and what the worker has committed itself is not read at all.
 
-Assumes that a dot names one write, for ever (G4): so what was read once needs no second look.
-Guarantees that what it gives is what the log says, or said; that of those who want the same at once
-one reads it; and that it keeps 64 writes of each actor at most, and as few as hold 1 MiB.
+Assumes that a dot names one write, for ever (G4): so what was read once, or committed, needs no
+second look. Guarantees that what it gives is what the log says, or said; that of those who want the
+same at once one reads it; and that it keeps 256 writes of each actor at most, and as few as hold
+1 MiB, and none of an actor of which nobody wants to know.
 
 Does not know who reads, nor in which order.
 """
@@ -10,54 +12,73 @@ Does not know who reads, nor in which order.
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from app.write import Put, Write
 from app.write_log import WriteLog
 
-_KEPT_MAX: Final = 64
+_KEPT_MAX: Final = 256
 _KEPT_MAX_BYTES: Final = 1024 * 1024
 
 
+@dataclass(slots=True)
+class _Kept:
+    """The newest writes of one actor, without a gap, and how many bytes they put."""
+
+    writes: list[Write] = field(default_factory=list)
+    size: int = 0
+
+    def after(self, sequence: int, count: int) -> Sequence[Write]:
+        """At most `count` after this one, as far as they are kept."""
+        start = sequence + 1 - self.writes[0].dot.sequence if self.writes else 0
+        return self.writes[start : start + count] if start >= 0 else []
+
+    def keep(self, writes: Sequence[Write], *, instead: bool) -> None:
+        """These are kept, which are in order, as far as they follow what is. If they don't, they
+        take the place of that, or are not kept."""
+        if self.writes and writes:
+            known = self.writes[-1].dot.sequence + 1 - writes[0].dot.sequence
+            if known >= 0:
+                writes = writes[known:]
+            elif instead:
+                self.writes, self.size = [], 0
+            else:
+                return
+        writes = writes[-_KEPT_MAX:]
+        self.writes += writes
+        self.size += sum(map(_size, writes))
+        while len(self.writes) > _KEPT_MAX or (self.writes and self.size > _KEPT_MAX_BYTES):
+            self.size -= _size(self.writes.pop(0))
+
+
 class RecentWrites:
-    """The newest writes of one node, as far as somebody has read them."""
+    """The newest writes of one node, as far as somebody wants to know them."""
 
     def __init__(self, log: WriteLog) -> None:
         self._log = log
-        self._kept: defaultdict[str, list[Write]] = defaultdict(list)
+        self._kept: defaultdict[str, _Kept] = defaultdict(_Kept)
         self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
+    def committed(self, actor: str, writes: Sequence[Write]) -> None:
+        """The log of `actor` has these, in order, as of now; others may have been between."""
+        if actor in self._kept:
+            self._kept[actor].keep(writes, instead=False)
+
     async def after(self, actor: str, sequence: int, count: int) -> Sequence[Write]:
-        """As `WriteLog.after`."""
-        if self._is_further_back(actor, sequence):
+        """As `WriteLog.after`; perhaps fewer, if some that follow were not kept."""
+        kept = self._kept[actor]
+        if kept.writes and sequence + 1 < kept.writes[0].dot.sequence:
+            # Further back: that is of no use to those who are told the newest.
             return await self._log.after(actor, sequence, count)
-        if found := self._found(actor, sequence, count):
+        if found := kept.after(sequence, count):
             return found
         async with self._reading[actor]:
-            if found := self._found(actor, sequence, count):
+            if found := kept.after(sequence, count):
                 return found  # somebody else has read it meanwhile
             writes = await self._log.after(actor, sequence, count)
-            self._keep(actor, writes)
+            kept.keep(writes, instead=True)
             return writes
-
-    def _is_further_back(self, actor: str, sequence: int) -> bool:
-        """Whether what comes next was of no use to those who are told the newest."""
-        kept = self._kept[actor]
-        return bool(kept) and sequence + 1 < kept[0].dot.sequence
-
-    def _found(self, actor: str, sequence: int, count: int) -> Sequence[Write]:
-        kept = self._kept[actor]
-        start = sequence + 1 - kept[0].dot.sequence if kept else 0
-        return kept[start : start + count] if start >= 0 else []
-
-    def _keep(self, actor: str, writes: Sequence[Write]) -> None:
-        kept = self._kept[actor]
-        if kept and writes and kept[-1].dot.sequence + 1 != writes[0].dot.sequence:
-            kept = []
-        kept = [*kept, *writes][-_KEPT_MAX:]
-        while kept and sum(map(_size, kept)) > _KEPT_MAX_BYTES:
-            kept = kept[1:]
-        self._kept[actor] = kept
 
 
 def _size(write: Write) -> int:

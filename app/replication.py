@@ -15,7 +15,7 @@ Does not know how a batch travels (`peers.py`), nor which writes a peer is to be
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from heapq import merge
@@ -309,8 +309,8 @@ class Link:
     async def _read_log(self, actor: str, after: int, last: int) -> list[Write]:
         """The writes of `actor` after `after` and up to `last`, as much as one batch holds."""
 
-        async def read(start: int, count: int) -> list[Write]:
-            return await self._store.log.after(actor, after + start, count)
+        async def read(start: int, count: int) -> Sequence[Write]:
+            return await self._store.recent.after(actor, after + start, count)
 
         writes, size = self._under_way.room
         return await read_about(size, min(writes, last - after), read, size_of)

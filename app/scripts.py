@@ -366,7 +366,9 @@ def _outcome(commit: Commit, result: list[Any], clock: VectorClock) -> Outcome:
             dot = Dot.parse(dot_text.decode())
             after = VectorClock.parse(clock_text.decode()) if clock_text else clock.with_dot(dot)
             fields = tuple(map(_fields, before))
-            return Committed(dot, int(timestamp), after, fields, bool(replayed))
+            if replayed:
+                return Committed(dot, int(timestamp), after, fields, replayed=True)
+            return Committed(dot, int(timestamp), after, fields, dependencies=clock)
         case [b"accepted", *_]:
             return accepted(result)
         case [b"failed", *failed]:

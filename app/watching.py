@@ -22,7 +22,6 @@ from app.identity import NOT_OURS
 from app.kv_store import KVStore
 from app.members import Members
 from app.progress import Progress
-from app.recent import RecentWrites
 from app.snapshot import KeyState
 from app.snapshot_reading import SnapshotReader
 from app.vector_clock import VectorClock
@@ -85,7 +84,6 @@ class Watching:
     ) -> None:
         """`reader` makes a reader of the keys that begin with what it is given."""
         self._store = store
-        self._recent = RecentWrites(store.log)
         self._progress = progress
         self._members = members
         self._reader = reader
@@ -120,7 +118,7 @@ class Watching:
                     else:
                         yield found
                 since = cut
-            feed, known = Feed(self._store.log, self._recent, since), self._progress.clock
+            feed, known = Feed(self._store.log, self._store.recent, since), self._progress.clock
             try:
                 await feed.look(known)
                 yield Cut(feed.at)

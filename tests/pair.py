@@ -332,6 +332,11 @@ class Pair:
             ]
             if expected:
                 assert await store.log.after(actor, begins - 1, _ALL) == expected
+                for worker in self.workers:
+                    # What is read now is kept, and goes on with what this worker commits.
+                    known = await worker.store.recent.after(actor, begins - 1, _ALL)
+                    last = await worker.store.recent.after(actor, expected[-1].dot.sequence - 1, 1)
+                    assert [*known, *last] == [*expected[: len(known)], expected[-1]]
             if begins > 1 or not expected:
                 with pytest.raises(LogTrimmed):
                     await store.log.after(actor, begins - 2 if expected else begins - 1, _ALL)

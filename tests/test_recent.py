@@ -72,20 +72,56 @@ async def test_what_does_not_follow_takes_the_place_of_what_is_kept() -> None:
 
 
 async def test_what_is_kept_is_bounded_in_number_and_size() -> None:
-    log = Log(200)
+    log = Log(1000)
     recent = recent_of(log)
-    for sequence in range(0, 160, 16):
+    for sequence in range(0, 600, 16):
         await recent.after("A", sequence, 16)
-    await recent.after("A", 96, 16)
-    assert log.reads[-1] == 144, "64 are kept"
-    await recent.after("A", 95, 16)
-    assert log.reads[-1] == 95
+    await recent.after("A", 352, 16)
+    assert log.reads[-1] == 592, "256 are kept"
+    await recent.after("A", 351, 16)
+    assert log.reads[-1] == 351
+    assert len(await recent.after("A", 352, 300)) == 256
+    assert len(await recent.after("A", 608, 300)) == 300, "all that was read"
+    assert len(await recent.after("A", 700, 300)) == 208
+    assert log.reads[-1] == 608
     log = Log(10, size=400_000)
     recent = recent_of(log)
     assert numbers(await recent.after("A", 0, 5)) == [1, 2, 3, 4, 5]
     assert numbers(await recent.after("A", 3, 5)) == [4, 5]
     await recent.after("A", 2, 1)
     assert log.reads == [0, 2], "two of them are 800,000 bytes"
+
+
+async def test_what_is_committed_here_is_not_read_once_somebody_wants_to_know_it() -> None:
+    log = Log(20)
+    recent = recent_of(log)
+    recent.committed("A", log.writes[:3])
+    assert numbers(await recent.after("A", 1, 2)) == [2, 3]
+    recent.committed("A", log.writes[3:5])
+    recent.committed("A", log.writes[4:7])
+    assert numbers(await recent.after("A", 1, 9)) == [2, 3, 4, 5, 6, 7]
+    assert numbers(await recent.after("A", 3, 2)) == [4, 5]
+    assert log.reads == [1]
+    # Another worker has committed between.
+    recent.committed("A", log.writes[9:10])
+    assert numbers(await recent.after("A", 5, 9)) == [6, 7]
+    assert numbers(await recent.after("A", 7, 2)) == [8, 9]
+    recent.committed("A", log.writes[9:10])
+    assert numbers(await recent.after("A", 7, 9)) == [8, 9, 10]
+    assert log.reads == [1, 7]
+
+
+async def test_what_is_committed_while_the_log_is_read_is_kept_once() -> None:
+    log = Log(20)
+    recent = recent_of(log)
+    await recent.after("A", 0, 2)
+    reading = asyncio.create_task(recent.after("A", 2, 3))
+    await asyncio.sleep(0)
+    assert log.reads == [0, 2]
+    recent.committed("A", log.writes[2:7])
+    assert numbers(await reading) == [3, 4, 5]
+    assert numbers(await recent.after("A", 0, 20)) == [1, 2, 3, 4, 5, 6, 7]
+    assert log.reads == [0, 2]
 
 
 async def test_a_log_that_does_not_go_back_is_told_of() -> None:
