@@ -1,10 +1,12 @@
 """Asking together for what many want at the same time.
 
-Assumes that to ask for many things at once costs little more than to ask for one. Guarantees that
-nobody waits for others to come: who comes while nothing is being asked is asked for at once, with
-all who came in the same turn of the event loop; who comes meanwhile is asked for next. So batches
-grow by themselves with what there is to do. Whoever gives up waiting takes nothing from the others;
-and whoever has waited for longer than `patience_s` is not asked for any more.
+Assumes that to ask for many things at once costs little more than to ask for one, and that it makes
+no difference in which order two who want something at the same time get it. Guarantees that nobody
+waits for others to come: who comes while nothing is being asked is asked for at once, with all who
+came in the same turn of the event loop; who comes meanwhile is asked for next. So batches grow by
+themselves with what there is to do. Where more waits than is asked for at once, a second batch does
+not wait for the first. Whoever gives up waiting takes nothing from the others; and whoever has
+waited for longer than `patience_s` is not asked for any more.
 
 Does not know what is asked for.
 
@@ -14,10 +16,14 @@ The idea is group commit (DeWitt et al. 1984), without its timer.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 Wish = TypeVar("Wish")
 Result = TypeVar("Result")
+
+_AT_ONCE: Final = 2
+"""Batches that are asked for at once, if they are full: while one is looked at over there, the next
+is made here."""
 
 
 class Gathering(Generic[Wish, Result]):
@@ -40,39 +46,49 @@ class Gathering(Generic[Wish, Result]):
         self._patience_s = patience_s
         self._too_late = too_late
         self._weigh = weigh
-        self._waiting: deque[tuple[Wish, float, asyncio.Future[Result]]] = deque()
-        self._asking: asyncio.Task[None] | None = None
+        self._waiting: deque[tuple[Wish, int, float, asyncio.Future[Result]]] = deque()
+        self._weight = 0
+        """Of all that wait."""
+        self._asking = 0
+        """Batches that are asked for now."""
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def wish(self, wish: Wish) -> asyncio.Future[Result]:
         """The result for this wish, or what `ask` raised, once it is there."""
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((wish, loop.time() + self._patience_s, result))
-        if self._asking is None:
-            self._asking = loop.create_task(self._ask_for_all())
+        weight = self._weigh(wish)
+        self._waiting.append((wish, weight, loop.time() + self._patience_s, result))
+        self._weight += weight
+        if self._asking == 0 or (self._asking < _AT_ONCE and self._weight >= self._most):
+            self._asking += 1
+            self._tasks.add(task := loop.create_task(self._ask_for_all()))
+            task.add_done_callback(self._tasks.discard)
         return result
 
     async def _ask_for_all(self) -> None:
         try:
-            while self._waiting:
+            # What is not enough for a batch waits for the one that is asked for elsewhere.
+            while self._waiting and (self._asking == 1 or self._weight >= self._most):
                 if batch := self._next():
                     await self._ask_for(batch)
         finally:
-            self._asking = None
+            self._asking -= 1
 
     def _next(self) -> list[tuple[Wish, asyncio.Future[Result]]]:
         batch: list[tuple[Wish, asyncio.Future[Result]]] = []
         room, now = self._most, asyncio.get_running_loop().time()
         while self._waiting:
-            wish, until, result = self._waiting[0]
+            wish, weight, until, result = self._waiting[0]
             if not result.done():  # else nobody waits for it any more
                 if until < now:
                     result.set_exception(self._too_late())
                 else:
-                    room -= self._weigh(wish)
+                    room -= weight
                     if room < 0 and batch:
                         break
                     batch.append((wish, result))
+            self._weight -= weight
             self._waiting.popleft()
         return batch
 
@@ -84,9 +100,10 @@ class Gathering(Generic[Wish, Result]):
                 if not waiter.done():
                     waiter.set_exception(error)
         except BaseException:  # this task is ended: nobody may wait for it for ever
-            for waiter in (*(one[1] for one in batch), *(one[2] for one in self._waiting)):
+            for waiter in (*(one[1] for one in batch), *(one[3] for one in self._waiting)):
                 waiter.cancel()
             self._waiting.clear()
+            self._weight = 0
             raise
         else:
             for (_, waiter), result in zip(batch, results, strict=True):

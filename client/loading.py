@@ -15,13 +15,14 @@ Where the idea is from: Redis' mass insertion, and the bulk loaders of databases
 """
 
 import asyncio
-import base64
-import binascii
 import itertools
-import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from client import checks
 from client.errors import BadInput
@@ -34,15 +35,14 @@ AT_ONCE = 8
 """Batches that are under way together."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One put, and how long its line is, in bytes."""
+class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One put, as its line says it: either `value` or `base64`."""
 
     key: str
-    value: bytes | str
-    content_type: str | None
-    size: int
-    ttl_s: float | None = None
+    value: str | UnsetType = UNSET
+    base64: bytes | UnsetType = UNSET
+    content_type: str | None = None
+    ttl: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,35 +55,28 @@ class Progress:
     puts: int = 0
 
 
+_line: Final = msgspec.json.Decoder(Line).decode
+
+
 def read(text: bytes, number: int) -> Line | None:
     """The put in a line; None if it is empty. Raises BadInput, which names the line's number."""
     if not text.strip():
         return None
     try:
-        fields = json.loads(text)
-        if not isinstance(fields, dict):
-            raise ValueError("it is no JSON object")
-        if unknown := fields.keys() - {"key", "value", "base64", "content_type", "ttl"}:
-            raise ValueError(f"there is no field {', '.join(sorted(unknown))}")
-        if not isinstance(fields.get("key"), str):
-            raise ValueError("`key` is missing, or is no text")
-        if ("value" in fields) == ("base64" in fields):
+        line = _line(text)
+        if (line.value is UNSET) == (line.base64 is UNSET):
             raise ValueError("it has `value`, which is text, or `base64`, and not both")
-        value = (
-            fields["value"]
-            if "value" in fields
-            else base64.b64decode(fields["base64"], validate=True)
-        )
-        kind = fields.get("content_type")
-        if not isinstance(value, str | bytes) or not isinstance(kind, str | None):
-            raise ValueError("`value`, `base64` and `content_type` are text")
-        try:
-            ttl_s = checks.ttl(fields.get("ttl"))
-        except BadInput:
-            raise ValueError(f"`ttl` {checks.TTL_IS}") from None
-    except (ValueError, TypeError, RecursionError, binascii.Error) as error:
-        raise BadInput(f"Line {number} is no put: {error}. It was not sent.") from None
-    return Line(fields["key"], value, kind, len(text), ttl_s)
+        if line.ttl is not None:
+            checks.ttl(line.ttl)
+    except BadInput:
+        raise _no_put(number, f"`ttl` {checks.TTL_IS}") from None
+    except (ValueError, RecursionError) as error:  # what msgspec raises is a ValueError
+        raise _no_put(number, str(error)) from None
+    return line
+
+
+def _no_put(number: int, why: str) -> BadInput:
+    return BadInput(f"Line {number} is no put: {why}. It was not sent.")
 
 
 async def load(
@@ -164,7 +157,9 @@ class _Loading:
         async with self._session.txn(idempotency_key=f"{self._name}-{batch.number}") as txn:
             # A transaction writes a key once: of several lines about it, the last one counts.
             for line in {line.key: line for line in batch.puts}.values():
-                txn.put(line.key, line.value, line.content_type, ttl_s=line.ttl_s)
+                value = line.base64 if line.value is UNSET else line.value
+                assert value is not UNSET
+                txn.put(line.key, value, line.content_type, ttl_s=line.ttl)
 
     def _note(self, batch: _Batch) -> None:
         self._done[batch.number] = batch

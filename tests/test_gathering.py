@@ -60,6 +60,26 @@ async def test_a_batch_has_its_limit_and_what_is_heavier_goes_alone() -> None:
     assert asked.batches == [["aa", "b"], ["c"], ["heavy"], ["d"]]
 
 
+async def test_what_is_enough_for_another_batch_does_not_wait_for_the_first() -> None:
+    asked = Asked()
+    wanted = gathering(asked, most=3)
+    wishes = [wanted.wish("aa")]
+    await asked.begun(1)
+    wishes.append(wanted.wish("bb"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert asked.batches == [["aa"]], "who comes meanwhile is asked for next"
+    wishes += [wanted.wish("c"), wanted.wish("d"), wanted.wish("eee")]
+    await asked.begun(2)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert asked.batches == [["aa"], ["bb", "c"]], "two at once, and no more"
+    asked.may_answer.set()
+    assert await asyncio.gather(*wishes) == ["AA", "BB", "C", "D", "EEE"]
+    assert asked.batches == [["aa"], ["bb", "c"], ["d"], ["eee"]]
+    assert await wanted.wish("f") == "F"
+
+
 async def test_a_failure_is_that_of_its_batch() -> None:
     asked = Asked()
     asked.fails = {"a"}
