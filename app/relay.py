@@ -2,9 +2,10 @@
 
 Assumes that it is told of every answer of the peer and every advance of this node. Guarantees that
 a node's own writes are sent at once, and that another actor's writes are relayed when the peer
-stays behind on them: it lacks some, and none have come to it for a while. So a healthy cluster
-sends each write once over each link, a cut between two nodes is bridged by a third that reaches
-both, and a dead origin's writes still spread (G8).
+stays behind on them: it lacks some, and none have come to it for a while. Who had to relay goes on
+at once, until somebody else is found to send them too. So a healthy cluster sends each write once
+over each link, a cut between two nodes is bridged by a third that reaches both, without a pause for
+each write, and a dead origin's writes still spread (G8).
 
 Pure: it is given the time. Does not know how anything is sent.
 
@@ -12,6 +13,7 @@ From Bayou's anti-entropy (Petersen et al. 1997), where a version vector says wh
 any server may pass on any other's writes.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from app.vector_clock import VectorClock, node_of
@@ -51,10 +53,10 @@ class PeerView:
         """
         self.clock, self.received, self._heard = clock, received, True
         self.notice(mine, now)
-        self._relaying = {
+        self._relaying |= {
             actor
             for actor, behind in self._behind.items()
-            if actor in self._relaying or now >= behind.since + self._relay_after_s
+            if now >= behind.since + self._relay_after_s
         }
 
     def notice(self, mine: VectorClock, now: float) -> None:
@@ -72,10 +74,12 @@ class PeerView:
         self._behind.clear()
         self._relaying.clear()
 
-    def found_duplicates(self, now: float) -> None:
-        """The peer had what was relayed: somebody else sends it too, and goes on alone."""
-        self._relaying.clear()
-        self._behind = {a: _Behind(behind.has, now) for a, behind in self._behind.items()}
+    def found_duplicates(self, actors: Collection[str], now: float) -> None:
+        """The peer had some of what was relayed of these actors: somebody else sends that too, and
+        goes on alone."""
+        self._relaying.difference_update(actors)
+        for actor in self._behind.keys() & actors:
+            self._behind[actor] = _Behind(self._behind[actor].has, now)
 
     def lacks(self, mine: VectorClock, *, relay: bool = True) -> VectorClock:
         """What to send now: for each actor to send, the last sequence that the peer has not."""

@@ -234,9 +234,10 @@ class Link:
         self._identity.witness(answer.clock.merge(answer.received))
         await self._members.hear(answer.node, answer.removed, answer.clock)
         now = asyncio.get_running_loop().time()
-        relayed = any(node_of(write.dot.actor) != self._config.node_id for write in batch.writes)
-        if relayed and answer.duplicate:
-            self._view.found_duplicates(now)
+        actors = {write.dot.actor for write in batch.writes}
+        relayed = {actor for actor in actors if node_of(actor) != self._config.node_id}
+        if answer.duplicate:
+            self._view.found_duplicates(relayed, now)
         self._view.learn(answer.clock, answer.received, self._progress.clock, now)
         self._report = replace(
             self._report,

@@ -155,7 +155,9 @@ def test_a_relay_goes_on_until_the_peer_lacks_nothing(view: View) -> None:
     view.learn("B:9", "B:9", AFTER_S + 0.2)
     assert view.lacks("B:9") == ""
     view.notice("B:10", AFTER_S + 0.3)
-    assert view.lacks("B:10") == "", "and the next write has to be stuck again"
+    assert view.lacks("B:10") == "B:10", "nor waits for the next write: nobody else sends these"
+    view.notice("B:10 C:1", AFTER_S + 0.3)
+    assert view.lacks("B:10 C:1") == "B:10", "which says nothing of another's"
 
 
 def test_a_lost_contact_begins_the_wait_anew(view: View) -> None:
@@ -172,11 +174,19 @@ def test_a_lost_contact_begins_the_wait_anew(view: View) -> None:
 def test_found_duplicates_leave_the_relay_to_whoever_else_sends(view: View) -> None:
     view.notice("B:9", 0)
     view.learn("", "B:9", AFTER_S)
-    view.view.found_duplicates(AFTER_S + 1)
+    view.view.found_duplicates({"B"}, AFTER_S + 1)
     view.learn("B:4", "B:9", AFTER_S + 1)
     assert view.lacks("B:9") == ""
     view.learn("B:4", "B:9", AFTER_S + 1 + AFTER_S)
     assert view.lacks("B:9") == "B:9", "unless that one stops"
+
+
+def test_duplicates_of_one_actor_say_nothing_of_another(view: View) -> None:
+    view.notice("B:9 C:9", 0)
+    view.learn("", "B:9 C:9", AFTER_S)
+    view.view.found_duplicates({"C"}, AFTER_S + 1)
+    view.learn("", "B:9 C:9", AFTER_S + 1)
+    assert view.lacks("B:9 C:9") == "B:9"
 
 
 # --- asking --------------------------------------------------------------------------------------
@@ -245,7 +255,7 @@ def test_own_writes_are_always_sent_and_a_peer_that_stays_behind_gets_all(
             case "lost":
                 view.lost_contact()
             case _:
-                view.found_duplicates(now)
+                view.found_duplicates(value.keys(), now)
         sent = view.lacks(mine)
         lacking = mine.beyond(view.received)
         assert sent <= lacking

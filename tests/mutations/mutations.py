@@ -579,6 +579,14 @@ MUTATIONS: Final = (
     ),
     # --- watchers --------------------------------------------------------------------------------
     Mutation(
+        "what others tell of a member that cannot be asked is not counted on",
+        "G8",
+        "app/losses.py",
+        "elif report.hearsay.age_us(now_us) <= told_us:",
+        "elif False:",
+        profile="disk",
+    ),
+    Mutation(
         "watch resumes one too far",
         "G8",
         "app/feed.py",
