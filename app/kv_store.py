@@ -30,7 +30,7 @@ from app.gathering import Gathering
 from app.identity import NOT_OURS, Identity
 from app.keys import Keys
 from app.progress import Progress
-from app.recent import RecentWrites
+from app.recent import KEPT_MAX, RecentWrites
 from app.redis_link import translated
 from app.scripts import Scripts
 from app.settled import in_a_settled_run
@@ -125,6 +125,7 @@ class KVStore:
         now_us: Callable[[], int],
         requests_max: int = 1000,
         timeout_s: float = 30.0,
+        log_max_entries: int = KEPT_MAX,
     ) -> None:
         """`redis` and `scripts` use connections to runs of Redis that `identity` admits.
 
@@ -147,7 +148,7 @@ class KVStore:
         self._reads = Gathering(self._read_together, _READS_MAX, timeout_s, _too_late)
         self.log = WriteLog(redis, keys, identity)
         """Its log."""
-        self.recent = RecentWrites(self.log)
+        self.recent = RecentWrites(self.log, log_max_entries)
         """The end of it."""
 
     @in_a_settled_run

@@ -127,6 +127,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[In
             now_us,
             config.idempotency_max,
             config.redis_timeout_ms / 1000,
+            config.log_max_entries,
         )
         buffer = PendingBuffer(
             redis,

@@ -3,8 +3,8 @@ and what the worker has committed itself is not read at all.
 
 Assumes that a dot names one write, for ever (G4): so what was read once, or committed, needs no
 second look. Guarantees that what it gives is what the log says, or said; that of those who want the
-same at once one reads it; and that it keeps 256 writes of each actor at most, and as few as hold
-1 MiB, and none of an actor of which nobody wants to know.
+same at once one reads it; and that it keeps no more than `KEPT_MAX` writes of each actor, nor more
+than hold 1 MiB, nor than a log may, and none of an actor of which nobody wants to know.
 
 Does not know who reads, nor in which order.
 """
@@ -18,7 +18,7 @@ from typing import Final
 from app.write import Put, Write
 from app.write_log import WriteLog
 
-_KEPT_MAX: Final = 256
+KEPT_MAX: Final = 256
 _KEPT_MAX_BYTES: Final = 1024 * 1024
 
 
@@ -26,6 +26,7 @@ _KEPT_MAX_BYTES: Final = 1024 * 1024
 class _Kept:
     """The newest writes of one actor, without a gap, and how many bytes they put."""
 
+    most: int
     writes: list[Write] = field(default_factory=list)
     size: int = 0
 
@@ -45,19 +46,21 @@ class _Kept:
                 self.writes, self.size = [], 0
             else:
                 return
-        writes = writes[-_KEPT_MAX:]
+        writes = writes[-self.most :]
         self.writes += writes
         self.size += sum(map(_size, writes))
-        while len(self.writes) > _KEPT_MAX or (self.writes and self.size > _KEPT_MAX_BYTES):
+        while len(self.writes) > self.most or (self.writes and self.size > _KEPT_MAX_BYTES):
             self.size -= _size(self.writes.pop(0))
 
 
 class RecentWrites:
     """The newest writes of one node, as far as somebody wants to know them."""
 
-    def __init__(self, log: WriteLog) -> None:
+    def __init__(self, log: WriteLog, log_max: int = KEPT_MAX) -> None:
+        """`log` holds at most `log_max` writes of an actor that somebody lacks."""
         self._log = log
-        self._kept: defaultdict[str, _Kept] = defaultdict(_Kept)
+        most = min(log_max, KEPT_MAX)
+        self._kept: defaultdict[str, _Kept] = defaultdict(lambda: _Kept(most))
         self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def committed(self, actor: str, writes: Sequence[Write]) -> None:

@@ -124,6 +124,17 @@ async def test_what_is_committed_while_the_log_is_read_is_kept_once() -> None:
     assert log.reads == [0, 2]
 
 
+async def test_no_more_is_kept_than_a_log_may_hold() -> None:
+    log = Log(20)
+    recent = RecentWrites(cast(WriteLog, log), log_max=3)
+    await recent.after("A", 0, 2)
+    recent.committed("A", log.writes[2:7])
+    assert numbers(await recent.after("A", 4, 9)) == [5, 6, 7]
+    assert log.reads == [0]
+    await recent.after("A", 3, 1)
+    assert log.reads == [0, 3], "what a log has lost is told of, and not made up for"
+
+
 async def test_a_log_that_does_not_go_back_is_told_of() -> None:
     recent = recent_of(Log(3))
     with pytest.raises(LogTrimmed):
