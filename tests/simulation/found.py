@@ -21,6 +21,7 @@ FOUND: Final[dict[tuple[int, str | None], str]] = {
     (10478, None): "a failure of Redis while the end of a snapshot was read ended the worker",
     (10487, None): "the simulation added nobody again who heard late of having been removed",
     (10739, None): "the oracle took what a member had lost with its disk for what it never had",
+    (3118, None): "the simulation removed a node that alone connected the others, for good",
     (4175, None): "the simulation left waiting what had overtaken what a disk had taken",
     (
         6335,

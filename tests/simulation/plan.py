@@ -260,7 +260,10 @@ class _Planner:
         workers = 2 if rng.random() < (0.6 if often else 0.2) else 1
         settings = self._settings(workers)
         weather = self._weather()
-        severed = _less_connected(self._severed(), nodes, random.Random(f"severed {seed}"))
+        severed = self._severed()
+        if not self._has["members"]:
+            # Who removes a node that alone connects others divides the cluster for good.
+            severed = _less_connected(severed, nodes, random.Random(f"severed {seed}"))
         sessions, requests = self._requests()
         skew = dict.fromkeys(nodes, 0)
         requests = _with_expiry(requests, random.Random(f"expiry {seed}"))
