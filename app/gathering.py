@@ -49,9 +49,7 @@ class Gathering(Generic[Wish, Result]):
         self._waiting: deque[tuple[Wish, int, float, asyncio.Future[Result]]] = deque()
         self._weight = 0
         """Of all that wait."""
-        self._asking = 0
-        """Batches that are asked for now."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Task[None] | None] = set()
 
     def wish(self, wish: Wish) -> asyncio.Future[Result]:
         """The result for this wish, or what `ask` raised, once it is there."""
@@ -60,20 +58,18 @@ class Gathering(Generic[Wish, Result]):
         weight = self._weigh(wish)
         self._waiting.append((wish, weight, loop.time() + self._patience_s, result))
         self._weight += weight
-        if self._asking == 0 or (self._asking < _AT_ONCE and self._weight >= self._most):
-            self._asking += 1
-            self._tasks.add(task := loop.create_task(self._ask_for_all()))
-            task.add_done_callback(self._tasks.discard)
+        if not self._asking or (len(self._asking) < _AT_ONCE and self._weight >= self._most):
+            self._asking.add(loop.create_task(self._ask_for_all()))
         return result
 
     async def _ask_for_all(self) -> None:
         try:
             # What is not enough for a batch waits for the one that is asked for elsewhere.
-            while self._waiting and (self._asking == 1 or self._weight >= self._most):
+            while self._waiting and (len(self._asking) == 1 or self._weight >= self._most):
                 if batch := self._next():
                     await self._ask_for(batch)
         finally:
-            self._asking -= 1
+            self._asking.discard(asyncio.current_task())
 
     def _next(self) -> list[tuple[Wish, asyncio.Future[Result]]]:
         batch: list[tuple[Wish, asyncio.Future[Result]]] = []
@@ -100,7 +96,8 @@ class Gathering(Generic[Wish, Result]):
                 if not waiter.done():
                     waiter.set_exception(error)
         except BaseException:  # this task is ended: nobody may wait for it for ever
-            for waiter in (*(one[1] for one in batch), *(one[3] for one in self._waiting)):
+            waiting = (result for _, _, _, result in self._waiting)
+            for waiter in (*(result for _, result in batch), *waiting):
                 waiter.cancel()
             self._waiting.clear()
             self._weight = 0

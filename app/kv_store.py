@@ -207,11 +207,11 @@ class KVStore:
             raise RedisUnavailable(NOT_OURS)
         committed = [one for one in outcomes if isinstance(one, Committed)]
         if committed:
-            writes = [
+            writes = (
                 Write(done.dot, done.dependencies, done.timestamp, tuple(commit.operations))
                 for (_, commit), done in zip(asked, outcomes, strict=True)
                 if isinstance(done, Committed) and not done.replayed
-            ]
+            )
             # Before those wake who are to be told.
             self.recent.committed(actor, writes)
             self._progress.advance(committed[-1].clock)

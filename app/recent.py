@@ -11,7 +11,7 @@ Does not know who reads, nor in which order.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -63,10 +63,10 @@ class RecentWrites:
         self._kept: defaultdict[str, _Kept] = defaultdict(lambda: _Kept(most))
         self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    def committed(self, actor: str, writes: Sequence[Write]) -> None:
+    def committed(self, actor: str, writes: Iterable[Write]) -> None:
         """The log of `actor` has these, in order, as of now; others may have been between."""
-        if actor in self._kept:
-            self._kept[actor].keep(writes, instead=False)
+        if actor in self._kept:  # else they are not even made
+            self._kept[actor].keep(list(writes), instead=False)
 
     async def after(self, actor: str, sequence: int, count: int) -> Sequence[Write]:
         """As `WriteLog.after`; perhaps fewer, if some that follow were not kept."""

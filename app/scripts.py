@@ -366,9 +366,7 @@ def _outcome(commit: Commit, result: list[Any], clock: VectorClock) -> Outcome:
             dot = Dot.parse(dot_text.decode())
             after = VectorClock.parse(clock_text.decode()) if clock_text else clock.with_dot(dot)
             fields = tuple(map(_fields, before))
-            if replayed:
-                return Committed(dot, int(timestamp), after, fields, replayed=True)
-            return Committed(dot, int(timestamp), after, fields, dependencies=clock)
+            return Committed(dot, int(timestamp), after, fields, bool(replayed), clock)
         case [b"accepted", *_]:
             return accepted(result)
         case [b"failed", *failed]:

@@ -13,11 +13,10 @@ What it does not know: what is in a context, and how writes travel between nodes
 Where the idea is from: session guarantees as in Bayou (Terry et al. 1994).
 """
 
+import json
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Literal, TypeVar
-
-import msgspec
 
 from client import answers, checks
 from client.answers import Answer, Deleted, Transacted, Version, Written
@@ -236,7 +235,7 @@ class Session(Operating):
 
         async def send(ops: Ops) -> Transacted:
             try:
-                body = msgspec.json.encode({"ops": ops})
+                body = json.dumps({"ops": ops}).encode()
             except (UnicodeEncodeError, TypeError) as error:
                 raise BadInput(f"The transaction is not JSON: {error}.") from None
             writes = any("get" not in op for op in ops)

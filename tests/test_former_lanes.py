@@ -99,13 +99,13 @@ async def test_what_a_peer_has_comes_home_and_is_not_done_again(redis_url: str) 
     async with node_a(redis_url, peers) as client:
         await until(lambda: _is_known(client))
         await replicated(client, cause, effect)
-        await until(lambda: _is_empty(client))
+        await until(lambda: is_empty(client))
         shown = await (await client.get("/kv/x?siblings=true")).json()
         assert [version["dot"] for version in shown["siblings"]] == ["A+:1"]
         assert (await clock_of(client))["A+"] == 1
 
 
-async def _is_empty(client: Client) -> bool:
+async def is_empty(client: Client) -> bool:
     return not await deferred(client)
 
 
@@ -127,7 +127,7 @@ async def test_while_a_peer_is_away_it_waits(redis_url: str) -> None:
             assert "waits here" in (await problem(declared, 409, "not-lost"))["detail"]
         assert await deferred(client) == {"A+:1": []}
         peers.say("C", f"B:1 {actor}:1")
-        await until(lambda: _is_empty(client))
+        await until(lambda: is_empty(client))
         assert (await (await client.get("/kv/x")).text()) == "1"
 
 
@@ -186,6 +186,6 @@ async def test_what_waits_in_a_lane_that_was_declared_lost_is_done_all_the_same(
         assert await deferred(client) == {"A+:1": []}, "C may know that it is done"
         for peer in ("B", "C"):
             peers.say(peer, f"B:2 {actor}:1 A+:{SEQUENCE_MAX}")
-        await until(lambda: _is_empty(client))
+        await until(lambda: is_empty(client))
         shown = await client.get("/kv/x")
         assert (await shown.text(), shown.headers["Dot"]) == ("1", f"{actor}:3")

@@ -7,17 +7,16 @@ good (tests/test_links.py).
 import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from tests.conftest import begin_at
 from tests.processes import until
+from tests.test_former_lanes import defer, deferred, is_empty, put_back
 from tests.test_links import Cluster
 
 NODES = "ABCDE"
-ASYNC = {"Prefer": "respond-async"}
 
 
 @pytest.fixture
@@ -44,37 +43,6 @@ async def start(line: Cluster, node: str) -> None:
     await line.start(node, NODES.replace(node, ""), faults=True, trim_ms=50, relay_after_ms=50)
 
 
-async def deferred(line: Cluster, node: str) -> dict[str, Any]:
-    """Dot -> what it waits for."""
-    pending = await (await line.nodes[node].get("/pending")).json()
-    return {one["dot"]: one["waiting_for"] for one in pending["deferred"]}
-
-
-async def defer(line: Cluster, node: str, key: str, seen: str) -> str:
-    """The name of a write that the node has accepted, for it has heard that there is what the write
-    follows, and not done."""
-    accepted = None
-
-    async def is_accepted() -> bool:
-        nonlocal accepted
-        headers = {**ASYNC, "Causal-Context": f"lc1;{seen}"}
-        accepted = await line.nodes[node].put(f"/kv/{key}", data=b"yes", headers=headers)
-        return accepted.status == 202
-
-    await until(is_accepted)
-    assert accepted is not None
-    dot: str = (await accepted.json())["dot"]
-    return dot
-
-
-async def put_back(line: Cluster, node: str) -> None:
-    """The Redis of the node, which does not run, seems to be an old copy: nobody has used it for
-    long, and it was started again."""
-    async with Redis.from_url(line.redis_url(node)) as redis:
-        await redis.hset("meta", mapping={"alive": 1, "run": "another"})
-        await redis.hdel("meta", "rested")
-
-
 async def test_what_waited_before_a_loss_is_done_though_its_node_never_reaches_all_others(
     line: Cluster,
 ) -> None:
@@ -82,13 +50,14 @@ async def test_what_waited_before_a_loss_is_done_though_its_node_never_reaches_a
     fault = "/faults/C"
     assert (await line.nodes["D"].put(fault, json={"no_relay": True})).status == 200
     question = await line.put("E", "question")
-    reply = await defer(line, "A", "reply", question)
-    assert await deferred(line, "A") == {reply: [question]}
+    # A has heard, over three steps, that there is such a write.
+    await defer(line.nodes["A"], "reply", "yes", question)
+    assert await deferred(line.nodes["A"]) == {"A+:1": [question]}
     await line.stop("A")
-    await put_back(line, "A")
+    put_back(line.redis_url("A"))
     await start(line, "A")
     assert (await line.nodes["D"].delete(fault)).status == 204
-    await until(lambda: _is_done(line, "A"))
+    await until(lambda: is_empty(line.nodes["A"]))
     await line.until_equal(NODES)
     status = await line.status("A")
     assert status["actor"].startswith("A~")
@@ -122,7 +91,3 @@ async def test_what_a_disk_has_lost_is_told_and_declared_at_the_other_end(line: 
     shown = await line.nodes["E"].get("/kv/x", headers=seen)
     assert await shown.text() == "kept"
     await line.until_equal(NODES)
-
-
-async def _is_done(line: Cluster, node: str) -> bool:
-    return not await deferred(line, node)

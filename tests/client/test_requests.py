@@ -76,6 +76,18 @@ async def test_a_key_that_no_node_would_take_is_refused_unsent(a: FakeNode, key:
     assert a.seen == []
 
 
+@pytest.mark.parametrize("key", [b"lunch", {"lunch"}])
+async def test_a_transaction_about_what_cannot_be_said_in_json_is_refused_unsent(
+    a: FakeNode, key: Any
+) -> None:
+    async with Lightcone([a.url]) as kv:
+        txn = kv.txn()
+        txn.get(key)
+        with pytest.raises(BadInput, match="not JSON"):
+            await txn.commit()
+    assert a.seen == []
+
+
 @pytest.mark.parametrize("value", [7, None, {"a": 1}, "\ud800"])
 async def test_a_value_that_is_neither_bytes_nor_text_is_refused_unsent(
     a: FakeNode, value: Any

@@ -494,6 +494,14 @@ MUTATIONS: Final = (
         "received.clock.merge(received.received).merge(batch.clock),",
     ),
     Mutation(
+        "what others tell of a member that cannot be asked is not counted on",
+        "G8",
+        "app/losses.py",
+        "elif report.hearsay.age_us(now_us) <= told_us:",
+        "elif False:",
+        profile="disk",
+    ),
+    Mutation(
         "relay never",
         "G8",
         "app/relay.py",
@@ -578,14 +586,6 @@ MUTATIONS: Final = (
         ),
     ),
     # --- watchers --------------------------------------------------------------------------------
-    Mutation(
-        "what others tell of a member that cannot be asked is not counted on",
-        "G8",
-        "app/losses.py",
-        "elif report.hearsay.age_us(now_us) <= told_us:",
-        "elif False:",
-        profile="disk",
-    ),
     Mutation(
         "watch resumes one too far",
         "G8",
