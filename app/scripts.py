@@ -20,7 +20,7 @@ from app.commits import Accepted, Commit, Committed, Failed, Fields, Moved, Outc
 from app.errors import Held, Syncing
 from app.incarnation import Remembered, Settled
 from app.keys import Keys, committing
-from app.vector_clock import Dot, VectorClock, text_with
+from app.vector_clock import NOTHING, Dot, VectorClock, text_with
 from app.write import Write
 
 LUA: Final = Path(__file__).parent / "lua"
@@ -366,7 +366,9 @@ def _outcome(commit: Commit, result: list[Any], clock: VectorClock) -> Outcome:
             dot = Dot.parse(dot_text.decode())
             after = VectorClock.parse(clock_text.decode()) if clock_text else clock.with_dot(dot)
             fields = tuple(map(_fields, before))
-            return Committed(dot, int(timestamp), after, fields, bool(replayed), clock)
+            # The clock there is now says nothing of what was done before.
+            follows = NOTHING if replayed else clock
+            return Committed(dot, int(timestamp), after, fields, bool(replayed), follows)
         case [b"accepted", *_]:
             return accepted(result)
         case [b"failed", *failed]:
