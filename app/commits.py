@@ -6,7 +6,8 @@ Does not know how a write is kept, nor who asks for it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from app.conditions import Condition
 from app.errors import Held
@@ -17,8 +18,7 @@ Fields = Mapping[bytes, bytes]
 """The fields of the hash of a user key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(Struct, frozen=True):
     """A local write that is asked for: done if all conditions hold, and once for each `request`.
 
     The keys `reads` are read as they were just before it, `most` bytes in all.
@@ -39,8 +39,7 @@ class Commit:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(Struct, frozen=True):
     """The write is done: its name, its time, and the clock after it."""
 
     dot: Dot
@@ -55,8 +54,7 @@ class Committed:
     """What it depends on, if it was done now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """The write is deferred, and waits: its name, and the clock when it was looked at."""
 
     dot: Dot
@@ -65,25 +63,21 @@ class Accepted:
     """Whether it was accepted before, for the same request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """The write was not done: what the keys hold of which a condition wants another."""
 
     held: tuple[Held, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Reused:
+class Reused(Struct, frozen=True):
     """Nothing was done: another request came with this Idempotency-Key before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Struct, frozen=True):
     """Nothing was done: an actor whose end was to be declared has another one here."""
 
 
-@dataclass(frozen=True, slots=True)
-class TooMuch:
+class TooMuch(Struct, frozen=True):
     """Nothing was done: what was to be read is more than the limit."""
 
 

@@ -19,7 +19,7 @@ from app.contract import JSON, Answer, Content, Route
 from app.http_session import Sessions
 from app.interface import Interface
 from app.log import get_logger
-from app.replies import json_reply
+from app.replies import Reply, json_reply
 
 log = get_logger(__name__)
 
@@ -85,7 +85,7 @@ class BackupRoutes:
             await response.write_eof()
             return response
 
-    async def restore(self, request: web.BaseRequest) -> web.Response:
+    async def restore(self, request: web.BaseRequest) -> Reply:
         """The backup is merged with what is here."""
         restored = await self.backups.restore(_body(request))
         answer: shapes.Restored = {"keys": restored.keys, "cut": restored.cut.to_dict()}

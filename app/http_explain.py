@@ -19,7 +19,7 @@ from app.explain import explained
 from app.http_session import Sessions
 from app.interface import Interface
 from app.kv_store import KVStore
-from app.replies import json_reply
+from app.replies import Reply, json_reply
 from app.vector_clock import VectorClock
 from app.write import Put, Write
 
@@ -103,7 +103,7 @@ class ExplainRoutes:
         """It is served."""
         interface.serve(EXPLAIN, self.explain)
 
-    async def explain(self, request: web.BaseRequest) -> web.Response:
+    async def explain(self, request: web.BaseRequest) -> Reply:
         """Which versions there are, of which writes, and how all writes about the key are related
         that were found in the newest part of the logs."""
         key = checks.key(request)

@@ -19,7 +19,7 @@ from app.errors import listing
 from app.faults import HEALTHY, Fault, parse_fault
 from app.interface import Interface
 from app.members import Members
-from app.replies import json_reply
+from app.replies import Reply, json_reply
 
 _FAULT_MAX_BYTES: Final = 4096
 _PEER: Final = Parameter(
@@ -67,7 +67,7 @@ class FaultRoutes:
         interface.serve(SET_FAULT, self.put)
         interface.serve(HEAL, self.heal)
 
-    async def put(self, request: web.BaseRequest) -> web.Response:
+    async def put(self, request: web.BaseRequest) -> Reply:
         """The link to the peer has this fault, from the next batch on."""
         peer = self._linked_peer(request)
         fault = parse_fault(await checks.body(request, _FAULT_MAX_BYTES, "fault", None))
@@ -75,12 +75,12 @@ class FaultRoutes:
         self.fault_changed(peer)
         return json_reply(fault.to_dict())
 
-    async def heal(self, request: web.BaseRequest) -> web.Response:
+    async def heal(self, request: web.BaseRequest) -> Reply:
         """The link to the peer is healthy, and what was delayed on it is on its way."""
         peer = self._linked_peer(request)
         await self.board.set_fault(peer, HEALTHY)
         self.fault_changed(peer)
-        return web.Response(status=204)
+        return Reply(status=204)
 
     def _linked_peer(self, request: web.BaseRequest) -> str:
         peer = checks.name(request)

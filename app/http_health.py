@@ -17,7 +17,7 @@ from app.interface import Interface
 from app.kv_store import KVStore
 from app.members import Members
 from app.progress import Progress
-from app.replies import json_reply
+from app.replies import Reply, json_reply
 from app.snapshot_receiving import SnapshotReceiving
 from app.stability import writes_beyond
 from app.vector_clock import VectorClock
@@ -61,12 +61,12 @@ class HealthRoutes:
         interface.serve(HEALTHZ, self.healthz)
         interface.serve(READYZ, self.readyz)
 
-    async def healthz(self, _request: web.BaseRequest) -> web.Response:
+    async def healthz(self, _request: web.BaseRequest) -> Reply:
         """This worker runs."""
         answer: shapes.Alive = {"status": "alive"}
         return json_reply(answer)
 
-    async def readyz(self, _request: web.BaseRequest) -> web.Response:
+    async def readyz(self, _request: web.BaseRequest) -> Reply:
         """This node can serve: its Redis answers, and holds its state."""
         try:
             await self.store.check()

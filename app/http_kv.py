@@ -153,7 +153,7 @@ class KeyRoutes:
         interface.serve(PUT, self.put)
         interface.serve(DELETE, self.delete)
 
-    async def get(self, request: web.BaseRequest) -> web.Response:
+    async def get(self, request: web.BaseRequest) -> Reply:
         """The winner's bytes, or with `?siblings=true` all versions as JSON."""
         key = checks.key(request)
         all_siblings = checks.flag(request, "siblings")
@@ -174,7 +174,7 @@ class KeyRoutes:
             headers["Expires"] = http_date(winner.expires_us)
             headers["Cache-Control"] = "no-cache"
         if checks.is_known(request, headers["ETag"]):
-            return web.Response(status=304, headers=headers)
+            return Reply(status=304, headers=headers)
         if all_siblings:
             shown: shapes.Siblings = {
                 "key": key,
@@ -183,9 +183,9 @@ class KeyRoutes:
             }
             return json_reply(shown, headers=headers)
         headers["Content-Type"] = winner.content_type
-        return Reply(body=winner.value, headers=headers)
+        return Reply(winner.value, headers=headers)
 
-    async def put(self, request: web.BaseRequest) -> web.Response:
+    async def put(self, request: web.BaseRequest) -> Reply:
         """The key has this value here, durably, if its conditions hold; or will have it."""
         key = checks.key(request)
         content_type, ttl_us = checks.content_type(request), checks.ttl_us(request)
@@ -193,7 +193,7 @@ class KeyRoutes:
         conditions = checks.conditions(request, key)
         operation = Put(key, value, content_type, ttl_us)
         done = await self.writing.commit(request, [operation], conditions)
-        if isinstance(done, web.Response):
+        if isinstance(done, Reply):
             return done
         written = done.committed
         answer: shapes.Written = {
@@ -207,13 +207,13 @@ class KeyRoutes:
             headers["Expires"] = http_date(until)
         return json_reply(answer, headers=headers)
 
-    async def delete(self, request: web.BaseRequest) -> web.Response:
+    async def delete(self, request: web.BaseRequest) -> Reply:
         """The key has no version that this node knew of, if its conditions held; or will have
         none."""
         key = checks.key(request)
         conditions = checks.conditions(request, key)
         done = await self.writing.commit(request, [Delete(key)], conditions)
-        if isinstance(done, web.Response):
+        if isinstance(done, Reply):
             return done
         headers = {**done.headers, **self.sessions.headers(done.context)}
-        return web.Response(status=204, headers=headers)
+        return Reply(status=204, headers=headers)

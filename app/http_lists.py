@@ -19,7 +19,7 @@ from app.contract import JSON, Answer, Content, Parameter, Route
 from app.http_session import Sessions
 from app.interface import Interface
 from app.kv_store import KVStore
-from app.replies import json_reply
+from app.replies import Reply, json_reply
 from app.write import KEY_MAX_BYTES
 
 PAGE_DEFAULT: Final = 100
@@ -97,7 +97,7 @@ class ListRoutes:
         interface.serve(KEYS, self.keys)
         interface.serve(CONFLICTS, self.conflicts)
 
-    async def keys(self, request: web.BaseRequest) -> web.Response:
+    async def keys(self, request: web.BaseRequest) -> Reply:
         """The keys that have a value here, a page at a time."""
         prefix, after, limit = _page(request)
         reader = await self.sessions.reader(request)
@@ -108,7 +108,7 @@ class ListRoutes:
         }
         return json_reply(page, headers=reader.headers(listing.clock))
 
-    async def conflicts(self, request: web.BaseRequest) -> web.Response:
+    async def conflicts(self, request: web.BaseRequest) -> Reply:
         """The keys that have siblings here, a page at a time."""
         prefix, after, limit = _page(request)
         reader = await self.sessions.reader(request)

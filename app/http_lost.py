@@ -23,7 +23,7 @@ from app.keys import end_key
 from app.kv_store import KVStore
 from app.losses import Losses
 from app.lost import Loss
-from app.replies import json_reply
+from app.replies import Reply, json_reply
 from app.vector_clock import Dot, VectorClock
 from app.write import Put
 
@@ -91,7 +91,7 @@ class LostRoutes:
         """It is served."""
         interface.serve(DECLARE_LOST, self.declare)
 
-    async def declare(self, request: web.BaseRequest) -> web.Response:
+    async def declare(self, request: web.BaseRequest) -> Reply:
         """Nothing waits for these writes any more, nor for any that their actors made later."""
         wanted = _dots(await checks.body(request, _MAX_BYTES, "declaration", None))
         # Who waits for what is lost would be refused for just that.

@@ -20,7 +20,7 @@ from app.http_session import Sessions
 from app.interface import Interface
 from app.kv_store import KVStore
 from app.members import Member, MemberForm, Members, parse_member
-from app.replies import json_reply
+from app.replies import Reply, json_reply
 from app.vector_clock import VectorClock
 from app.write import Operation
 
@@ -105,7 +105,7 @@ class MemberRoutes:
         interface.serve(ADD_MEMBER, self.add)
         interface.serve(REMOVE_MEMBER, self.remove)
 
-    async def get(self, request: web.BaseRequest) -> web.Response:
+    async def get(self, request: web.BaseRequest) -> Reply:
         """All members that this node knows, and those that were removed."""
         context = (await self.sessions.reach(request)).merge(self.sessions.progress.clock)
         await self.members.refresh()
@@ -115,7 +115,7 @@ class MemberRoutes:
         }
         return json_reply(answer, headers=self.sessions.headers(context))
 
-    async def add(self, request: web.BaseRequest) -> web.Response:
+    async def add(self, request: web.BaseRequest) -> Reply:
         """The node of this id is a member, and is reached at this URL."""
         node, url = parse_member(await checks.body(request, _MEMBER_MAX_BYTES, "member", None))
         context = await self.sessions.reach(request)
@@ -133,13 +133,13 @@ class MemberRoutes:
             headers=self.sessions.headers(context),
         )
 
-    async def remove(self, request: web.BaseRequest) -> web.Response:
+    async def remove(self, request: web.BaseRequest) -> Reply:
         """The node of this id is no member any more."""
         context = await self.sessions.reach(request)
         await self.members.refresh()
         removing = self.members.removing(checks.name(request))
         context = await self._change(removing, context)
-        return web.Response(status=204, headers=self.sessions.headers(context))
+        return Reply(status=204, headers=self.sessions.headers(context))
 
     async def _change(self, operations: Sequence[Operation], context: VectorClock) -> VectorClock:
         if operations:

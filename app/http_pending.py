@@ -21,7 +21,7 @@ from app.deferred import DeferredWrites
 from app.interface import Interface
 from app.kv_store import KVStore
 from app.members import Members
-from app.replies import json_reply
+from app.replies import Reply, json_reply
 from app.vector_clock import Dot, VectorClock, node_of
 
 PENDING_SHOWN_MAX: Final = 1000
@@ -83,7 +83,7 @@ class PendingRoutes:
         """This route is served."""
         interface.serve(PENDING, self.pending)
 
-    async def pending(self, request: web.BaseRequest) -> web.Response:
+    async def pending(self, request: web.BaseRequest) -> Reply:
         """The writes that wait, and which writes each waits for."""
         clock = await self.store.clock()
         counts = await self.buffer.counts()

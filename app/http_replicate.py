@@ -29,6 +29,7 @@ from app.log import get_logger
 from app.members import Members
 from app.peers import Signer
 from app.progress import Progress
+from app.replies import Reply
 from app.snapshot_receiving import SnapshotReceiving
 from app.standing import Heard
 from app.wire import Answer, Batch
@@ -98,18 +99,15 @@ class ReplicateRoutes:
         """It is served."""
         interface.serve(REPLICATE, self.replicate)
 
-    async def replicate(self, request: web.BaseRequest) -> web.Response:
+    async def replicate(self, request: web.BaseRequest) -> Reply:
         """Each write of the batch is applied, waits, was known, or is refused; see the counts."""
         limit = self.config.replicate_max_bytes
         body = await checks.body(request, limit, "batch", _LIMIT, (compression.ENCODING,))
         signature = request.headers.get(SIGNATURE_HEADER)
         compressed = bool(checks.encoding(request))
         answer = await self.take(SignedBatch(body, signature, compressed))
-        return web.Response(
-            body=answer.body,
-            content_type=wire.CONTENT_TYPE,
-            headers=signed_with(answer.signature),
-        )
+        headers = {**signed_with(answer.signature), "Content-Type": wire.CONTENT_TYPE}
+        return Reply(answer.body, headers=headers)
 
     async def take(self, signed: SignedBatch) -> SignedAnswer:
         """The answer to a batch, which was taken. Raises what is wrong with it."""

@@ -9,10 +9,10 @@ Does not know any route.
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import ClientConnectionResetError, web
 from aiohttp.http import HttpProcessingError
@@ -21,6 +21,7 @@ from app import errors
 from app.log import get_logger
 from app.port import BACKLOG, leave_port
 from app.problems import problem
+from app.replies import Handler, Response, for_aiohttp
 
 log = get_logger(__name__)
 
@@ -30,11 +31,8 @@ with an answer that theirs ends. To close at once would leave some not knowing w
 request that they had just sent. Connections that nobody uses are closed after it."""
 
 
-Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
 async def serve(
-    answer: Answer,
+    answer: Handler,
     end_streams: Callable[[], None],
     sockets: Sequence[socket.socket],
     stop: asyncio.Event,
@@ -47,14 +45,14 @@ async def serve(
     A header field over `field_max_bytes` is refused.
     """
 
-    async def answer_or_part(request: web.BaseRequest) -> web.StreamResponse:
+    async def answer_or_part(request: web.BaseRequest) -> Response:
         response = await answer(request)
         if stop.is_set():  # from now on each answer ends its connection
             response.force_close()
         return response
 
     loop = asyncio.get_running_loop()
-    server = web.Server(answer_or_part)
+    server = web.Server(for_aiohttp(answer_or_part))
     connection = partial(
         _Connection,
         server,
@@ -114,4 +112,4 @@ class _Connection(web.RequestHandler):
         log.debug("no http", remote=request.remote, reason=said)
         refusal = problem(errors.BadHttp(f"This is no HTTP request: {said}. Nothing was done."))
         refusal.force_close()
-        return refusal
+        return cast("web.StreamResponse", refusal)

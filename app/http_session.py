@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
+from msgspec import Struct
 
 from app import checks, errors, lost
 from app.buffer import PendingBuffer
@@ -132,8 +133,7 @@ class Sessions:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
+class Reader(Struct, frozen=True):
     """Who reads, having seen `context`.
 
     A stale reader asked to be answered though this node lacks some of that. What it is shown is no

@@ -22,7 +22,7 @@ from app.faults import HEALTHY
 from app.interface import Interface
 from app.kv_store import KVStore
 from app.members import Member, Members
-from app.replies import json_reply
+from app.replies import Reply, json_reply
 from app.snapshot_receiving import SnapshotReceiving
 from app.stability import held_back, stable, writes_beyond
 from app.vector_clock import VectorClock
@@ -101,7 +101,7 @@ class StatusRoutes:
         interface.serve(STATUS, self.status)
         interface.serve(METRICS, self.metrics)
 
-    async def status(self, request: web.BaseRequest) -> web.Response:
+    async def status(self, request: web.BaseRequest) -> Reply:
         """Where this node stands, and how far it sees each peer."""
         clock = await self.store.clock()
         life = await self.store.life()
@@ -234,7 +234,7 @@ class StatusRoutes:
             "faults": None if fault == HEALTHY else fault.to_dict(),
         }
 
-    async def metrics(self, request: web.BaseRequest) -> web.Response:
+    async def metrics(self, request: web.BaseRequest) -> Reply:
         """What has happened at all workers of this node, and where it stands, for Prometheus."""
         try:
             clock = await self.store.clock()
@@ -251,4 +251,4 @@ class StatusRoutes:
         except errors.RedisUnavailable:
             standing = None
         text = metrics.exposition(self.config.node_id, __version__, standing)
-        return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
+        return Reply(text, headers={"Content-Type": metrics.CONTENT_TYPE})

@@ -28,7 +28,7 @@ from app.http_shapes import shown_version
 from app.http_write import Writing
 from app.interface import Interface
 from app.kv_store import KVStore, Reading, reading
-from app.replies import json_reply
+from app.replies import Reply, json_reply
 from app.transactions import Transaction, TransactionForm, parse_transaction
 from app.vector_clock import VectorClock
 from app.write import Put, expires_us
@@ -99,7 +99,7 @@ class TransactionRoutes:
         """It is served."""
         interface.serve(TRANSACT, self.transact)
 
-    async def transact(self, request: web.BaseRequest) -> web.Response:
+    async def transact(self, request: web.BaseRequest) -> Reply:
         """All reads are of one instant, and all writes are done, or nothing is; if it only writes,
         it may be done later."""
         checks.no_conditions(request)
@@ -115,7 +115,7 @@ class TransactionRoutes:
         done = await self.writing.commit(
             request, transaction.operations, transaction.conditions, transaction.reads
         )
-        if isinstance(done, web.Response):
+        if isinstance(done, Reply):
             return done
         written = done.committed
         readings = {
@@ -126,7 +126,7 @@ class TransactionRoutes:
             transaction, readings, written.clock, done.context, done.headers, written
         )
 
-    async def _read(self, request: web.BaseRequest, transaction: Transaction) -> web.Response:
+    async def _read(self, request: web.BaseRequest, transaction: Transaction) -> Reply:
         context = await self.sessions.catch_up(request)
         try:
             readings, clock = await self.store.snapshot(
@@ -145,7 +145,7 @@ class TransactionRoutes:
         context: VectorClock,
         headers: Mapping[str, str],
         written: Committed | None,
-    ) -> web.Response:
+    ) -> Reply:
         for one in readings.values():
             context = context.merge(one.context)
         answer: shapes.Transacted = {

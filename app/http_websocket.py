@@ -107,7 +107,6 @@ class WebSocketRoutes:
             answer = await self._take(_signed_batch(message))
         except Exception as error:
             told = refusal(error, "POST", WEBSOCKET.path)
-            assert isinstance(told.body, bytes)
             answer = SignedAnswer(told.status, told.body)
         metrics.answered(
             WEBSOCKET.method, WEBSOCKET.path, answer.status, time.perf_counter() - began

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
+from msgspec import Struct
 
 from app import checks, contract, errors, shapes
 from app.commits import Accepted, Committed
@@ -23,13 +24,12 @@ from app.existence import Existence
 from app.http_session import Sessions
 from app.kv_store import KVStore
 from app.replicas import Replicas
-from app.replies import json_reply
+from app.replies import Reply, json_reply
 from app.vector_clock import VectorClock
 from app.write import Operation
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Struct, frozen=True):
     """A write that is done; the context of its request, and the headers that every answer to a
     write has but for the context."""
 
@@ -55,7 +55,7 @@ class Writing:
         operations: Sequence[Operation],
         conditions: Sequence[Condition],
         reads: Sequence[str] = (),
-    ) -> Done | web.Response:
+    ) -> Done | Reply:
         """The write is done as the request asks; or it is accepted, and this is the answer.
 
         Raises, before anything is done, what `checks`, `Sessions.catch_up`, `KVStore.commit` and
@@ -110,7 +110,7 @@ class Writing:
 
     async def _defer(
         self, request: web.BaseRequest, operations: Sequence[Operation], idempotency_key: str
-    ) -> Done | web.Response:
+    ) -> Done | Reply:
         """The write is accepted, and done once this node covers the context of the request."""
         context = self.sessions.context(request)
         if not self.sessions.contexts.are_signed:
@@ -125,7 +125,7 @@ class Writing:
         headers = {"Dot": str(accepted.dot), "Idempotent-Replayed": "true"}
         return Done(accepted, context.with_dot(accepted.dot), headers)
 
-    def _answer(self, accepted: Accepted, context: VectorClock) -> web.Response:
+    def _answer(self, accepted: Accepted, context: VectorClock) -> Reply:
         """What is answered to a write that is deferred."""
         waits = self.deferred.waits_for(accepted.dot, context, accepted.clock)
         answer: shapes.Deferred = {

@@ -11,7 +11,7 @@ Does not know what any route answers.
 import functools
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from app import checks, metrics, openapi
 from app.contract import JSON, Answer, Content, Route
 from app.errors import BadParameter
 from app.problems import no_such_method, no_such_route, refusal
+from app.replies import Handler, Reply, Response
 from app.routing import Router
 
 CONTRACT: Final = Route(
@@ -32,8 +33,6 @@ CONTRACT: Final = Route(
     answers=(Answer(200, "An OpenAPI document, version 3.1.", Content(JSON, dict[str, Any])),),
     head=True,
 )
-
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class Interface:
         for stop in self._streams:
             stop()
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest) -> Response:
         """The answer to any request. Raises ClientConnectionResetError if its client
         has gone before its answer began."""
         began = time.perf_counter()
@@ -77,7 +76,7 @@ class Interface:
         method, path = "none", "none"
         resource = self._router.find(request.rel_url.raw_path)
         if resource is None:
-            response: web.StreamResponse = no_such_route(request)
+            response: Response = no_such_route(request)
         elif (endpoint := resource.methods.get(request.method)) is None:
             response = no_such_method(request, resource.methods)
         else:
@@ -108,8 +107,8 @@ class Interface:
         """The contract, as an OpenAPI document."""
         return openapi.document(self._routes)
 
-    async def _tell(self, _request: web.BaseRequest) -> web.Response:
-        return web.Response(text=self._text, content_type=JSON)
+    async def _tell(self, _request: web.BaseRequest) -> Reply:
+        return Reply(self._text.encode(), headers={"Content-Type": JSON})
 
     @functools.cached_property
     def _text(self) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from msgspec import Struct
 from redis.asyncio import Redis
 
 from app import codec, metrics
@@ -45,8 +46,7 @@ _READS_MAX: Final = 64
 """Keys that are read at once for as many readers: each may hold siblings of VALUE_MAX_BYTES."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """What a key held at one instant.
 
     `versions` are the siblings, winner first; none if the key is absent. `context` is what a

@@ -118,7 +118,7 @@ def shown(error: RequestError) -> dict[str, Any]:
     return _fields(kind(type(error)), STATUS[type(error)], error.detail, fields)
 
 
-def problem(error: RequestError, headers: dict[str, str] | None = None) -> web.Response:
+def problem(error: RequestError, headers: dict[str, str] | None = None) -> Reply:
     """An RFC 9457 problem for `error`."""
     return _response(shown(error), {**error.headers, **(headers or {})})
 
@@ -133,13 +133,12 @@ def _fields(name: str, status: int, detail: str, more: dict[str, Any]) -> dict[s
     }
 
 
-def _response(fields: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
-    return Reply(
-        text=json.dumps(fields), status=fields["status"], content_type=PROBLEM, headers=headers
-    )
+def _response(fields: dict[str, Any], headers: dict[str, str] | None = None) -> Reply:
+    typed = {**(headers or {}), "Content-Type": f"{PROBLEM}; charset=utf-8"}
+    return Reply(json.dumps(fields).encode(), status=fields["status"], headers=typed)
 
 
-def refusal(error: Exception, method: str, path: str) -> web.Response:
+def refusal(error: Exception, method: str, path: str) -> Reply:
     """What is answered to a request that failed: a problem that says what became of it."""
     if isinstance(error, RequestError):
         return problem(error)
@@ -149,18 +148,18 @@ def refusal(error: Exception, method: str, path: str) -> web.Response:
     return _response(_fields("internal", status, detail, {"outcome": outcome}))
 
 
-def no_such_route(request: web.BaseRequest) -> web.Response:
+def no_such_route(request: web.BaseRequest) -> Reply:
     """What is answered to a request for a path that there is not."""
     return _of_no_route("not-found", f"{request.method} {request.path}: Not Found.")
 
 
-def no_such_method(request: web.BaseRequest, methods: Iterable[str]) -> web.Response:
+def no_such_method(request: web.BaseRequest, methods: Iterable[str]) -> Reply:
     """What is answered to a request for a path that has other methods."""
     said = f"{request.method} {request.path}: Method Not Allowed."
     return _of_no_route("method-not-allowed", said, {"Allow": ",".join(sorted(methods))})
 
 
-def _of_no_route(name: str, said: str, headers: dict[str, str] | None = None) -> web.Response:
+def _of_no_route(name: str, said: str, headers: dict[str, str] | None = None) -> Reply:
     status, (outcome,), _ = OF_NO_ROUTE[name]
     return _response(
         _fields(name, status, f"{said} Nothing was done.", {"outcome": outcome}), headers

@@ -38,6 +38,7 @@ from app.errors import InvariantError, Outcome, RedisUnavailable
 from app.redis_connections import (
     NOT_SENT,
     Admits,
+    Client,
     NamedTcp,
     NamedTls,
     Pool,
@@ -85,7 +86,7 @@ def connect(url: str, timeout_ms: int, admits: Admits | None = None) -> Redis:
         # from_url picks the class by the scheme, and leaves no way to name another.
         pool.connection_class = _CLASSES[redis_url.scheme(url)]
     pool.connection_kwargs["admits"] = admits
-    return Redis.from_pool(pool)
+    return Client.from_pool(pool)
 
 
 def _connection_options(timeout_ms: int) -> dict[str, Any]:

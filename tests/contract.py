@@ -18,7 +18,8 @@ from typing import Any, Final
 import jsonschema_rs
 from aiohttp import web
 
-from app.interface import Handler, Interface
+from app.interface import Interface
+from app.replies import Handler, Reply, Response
 from tools.contract_page import PAGE
 
 #: Of HTTP itself, and so in no contract.
@@ -101,12 +102,9 @@ class Contract:
 def keeping_to(contract: Contract, interface: Interface, broken: list[str]) -> Handler:
     """What answers as the interface does, and adds to `broken` what is not as promised."""
 
-    async def judge(request: web.BaseRequest) -> web.StreamResponse:
+    async def judge(request: web.BaseRequest) -> Response:
         response = await interface.answer(request)
-        body = None  # of a stream, which is gone
-        if isinstance(response, web.Response):
-            assert isinstance(response.body, bytes | None)
-            body = response.body or b""
+        body = response.body if isinstance(response, Reply) else None  # that of a stream is gone
         path = interface.path_of(request)
         if path is None or response.status == 500:
             problem = contract.broken_beside_routes(response.status, body or b"{}")

@@ -25,7 +25,8 @@ from app import node, wire
 from app.claim import wall_clock_us
 from app.config import Config
 from app.errors import PeerUnreachable
-from app.interface import Handler, Interface
+from app.interface import Interface
+from app.replies import Handler, for_aiohttp
 from app.vector_clock import VectorClock
 from app.wire import Answer, Batch
 from app.write import Put, Write
@@ -56,7 +57,7 @@ class Server(RawTestServer):
 
 def serving(answer: Handler) -> Client:
     """A client of what answers so."""
-    return TestClient(Server(answer))
+    return TestClient(Server(for_aiohttp(answer)))
 
 
 @asynccontextmanager

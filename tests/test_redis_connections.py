@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app import redis_link
@@ -64,6 +65,37 @@ async def test_a_connection_on_which_something_was_left_is_not_used_again(
     fake.then = say(b"+OK\r\n")
     assert await redis.set("key", "value") is True
     assert fake.greetings == 2
+
+
+async def test_the_answer_to_who_does_not_wait_for_it_is_nobody_elses(
+    fake: FakeServer, redis: Redis
+) -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def later(writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await answer.wait()
+        await say(b"+his\r\n")(writer)
+
+    fake.then = later
+    given_up = asyncio.ensure_future(redis.echo("his"))
+    await asked.wait()
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    fake.then = say(b"+hers\r\n")
+    answer.set()
+    assert await redis.echo("hers") == b"hers"
+    assert fake.greetings == 2
+
+
+async def test_a_refusal_leaves_its_connection_to_the_next(fake: FakeServer, redis: Redis) -> None:
+    fake.then = say(b"-ERR no\r\n")
+    with pytest.raises(ResponseError, match="no"):
+        await redis.set("key", "value")
+    fake.then = say(b"+OK\r\n")
+    assert await redis.set("key", "value") is True
+    assert fake.greetings == 1
 
 
 async def test_a_server_that_reads_no_more_is_not_waited_for_for_ever(fake: FakeServer) -> None:

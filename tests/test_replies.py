@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from app.replies import Reply, json_reply
+from app.replies import Reply, Response, json_reply
 from tests.one_node import serving
 
 KEPT = {"Dot": "A:7", "Content-Type": "text/plain"}
@@ -24,10 +24,10 @@ async def closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
             await writer.wait_closed()
 
 
-async def exchange(make: Callable[[], web.Response], said: str) -> tuple[str, list[str], bytes]:
+async def exchange(make: Callable[[], Response], said: str) -> tuple[str, list[str], bytes]:
     """Status line, header lines without the date, and the body that comes."""
 
-    async def answer(_request: web.BaseRequest) -> web.Response:
+    async def answer(_request: web.BaseRequest) -> Response:
         return make()
 
     async with serving(answer) as client:
@@ -55,7 +55,7 @@ REQUESTS = {
 RESPONSES: dict[str, dict[str, Any]] = {
     "a value": {"body": b"soup", "headers": KEPT},
     "an empty value": {"body": b"", "headers": KEPT},
-    "text": {"text": "süß", "status": 404},
+    "a refusal": {"body": b"no", "status": 404, "headers": KEPT},
     "nothing": {"status": 204, "headers": {"Dot": "A:7"}},
     "nothing new": {"status": 304, "headers": {"Dot": "A:7"}},
 }
@@ -73,7 +73,7 @@ async def test_it_is_sent_as_any_other_response(said: str, made: dict[str, Any])
 
 async def test_one_that_is_told_to_closes_its_connection() -> None:
     def last() -> Reply:
-        reply = Reply(body=b"x")
+        reply = Reply(b"x")
         reply.force_close()
         return reply
 
@@ -91,4 +91,4 @@ async def test_a_header_cannot_hold_another_one(value: str) -> None:
 async def test_json_says_that_it_is() -> None:
     reply = json_reply({"key": "süß"}, status=202, headers={"Dot": "A:1"})
     assert (reply.status, reply.body) == (202, '{"key":"süß"}'.encode())
-    assert dict(reply.headers) == {"Dot": "A:1", "Content-Type": "application/json"}
+    assert reply.headers == {"Dot": "A:1", "Content-Type": "application/json"}
