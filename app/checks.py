@@ -7,6 +7,7 @@ Does not know what the parts are for.
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, unquote_to_bytes
@@ -29,6 +30,7 @@ WAIT_DEFAULT_S: Final = 1.0
 WAIT_MAX_S: Final = 30.0
 _UNSUPPORTED: Final = ("If-Unmodified-Since", "Content-Range")
 """Headers that say when, or to which part, a write is to be done, and that are not looked at."""
+_NO_PARAMETERS: Final[Mapping[str, str]] = {}
 _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?|\.[0-9]+")
 
 
@@ -128,10 +130,14 @@ def _tags(name: str, text: str) -> tuple[list[str], list[str]]:
     return tags
 
 
+def parameters(request: web.BaseRequest) -> Mapping[str, str]:
+    """The parameters in the query of the request."""
+    # Most have none, which aiohttp would parse, too.
+    return request.query if request.rel_url.raw_query_string else _NO_PARAMETERS
+
+
 def known_parameters(request: web.BaseRequest, *known: str) -> None:
     """The query has no other parameters than these, each at most once. Raises BadParameter."""
-    if not request.query:
-        return
     if repeated := sorted({name for name in request.query if len(request.query.getall(name)) > 1}):
         raise errors.BadParameter(
             f"The parameter {listing(repeated)} stands there more than once. Nothing was done."
@@ -146,7 +152,7 @@ def known_parameters(request: web.BaseRequest, *known: str) -> None:
 
 def flag(request: web.BaseRequest, name: str) -> bool:
     """Whether the parameter is `true`; it may be absent. Raises BadParameter."""
-    text = request.query.get(name, "false")
+    text = parameters(request).get(name, "false")
     if text not in ("true", "false"):
         raise errors.BadParameter(f"?{name}= is true or false, not {text!r}. Nothing was done.")
     return text == "true"
@@ -173,7 +179,7 @@ def text(request: web.BaseRequest, name: str) -> str:
 
 def count(request: web.BaseRequest, name: str, default: int, most: int) -> int:
     """The parameter as a number from 1 to `most`. Raises BadParameter."""
-    text = request.query.get(name)
+    text = parameters(request).get(name)
     if text is None:
         return default
     if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= most:
@@ -185,7 +191,7 @@ def count(request: web.BaseRequest, name: str, default: int, most: int) -> int:
 
 def patience_s(request: web.BaseRequest) -> float:
     """How many seconds the request may wait for its causal context. Raises BadParameter."""
-    text = request.query.get("wait")
+    text = parameters(request).get("wait")
     if text is None:
         return WAIT_DEFAULT_S
     # Not all that Python takes for a number: `1_0`, other scripts' digits, blanks around it.
@@ -225,7 +231,7 @@ def preference(request: web.BaseRequest) -> Preference:
 
 def ttl_us(request: web.BaseRequest) -> int:
     """For how many microseconds a value is to live; 0 for ever. Raises BadParameter."""
-    text = request.query.get("ttl")
+    text = parameters(request).get("ttl")
     if text is None:
         return 0
     seconds = float(text) if _NUMBER.fullmatch(text) else math.nan
@@ -259,11 +265,13 @@ async def body(
         )
     if (request.content_length or 0) > limit:
         raise too_large(what, limit, setting)
-    received = bytearray()
+    content, received = request.content, bytearray()
     try:
-        while chunk := await request.content.readany():
-            if not received and request.content.at_eof() and len(chunk) <= limit:
-                return chunk  # as a rule it has come with the head
+        if content.is_eof():  # as a rule it has come with the head
+            if len(whole := content.read_nowait()) > limit:
+                raise too_large(what, limit, setting)
+            return whole
+        while chunk := await content.readany():
             received += chunk
             if len(received) > limit:
                 raise too_large(what, limit, setting)

@@ -74,6 +74,12 @@ def _netstrings(packed: bytes) -> Iterator[bytes]:
         position = end + 1
 
 
+def unpack_dot(packed: bytes) -> Dot:
+    """The dot that a script printed; what else may stand there is for `Dot.parse`."""
+    actor, _, sequence = packed.rpartition(b":")
+    return Dot(actor.decode(), int(sequence))
+
+
 def unpack_versions(fields: Mapping[bytes, bytes]) -> list[Version]:
     """The versions in the fields of a `kv:` hash, in no order; also those that have expired."""
     versions = []

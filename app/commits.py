@@ -33,7 +33,7 @@ class Commit(Struct, frozen=True):
     @property
     def weight(self) -> int:
         """What it takes to carry it out, roughly, in bytes."""
-        values = (len(one.value) for one in self.operations if isinstance(one, Put))
+        values = [len(one.value) for one in self.operations if isinstance(one, Put)]
         return sum(values) + 1024 * (
             len(self.operations) + len(self.conditions) + 16 * len(self.reads)
         )

@@ -8,6 +8,7 @@ lost, with the context to go on with: whether a session does is its client's dec
 Does not know what the request is about.
 """
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,12 +45,12 @@ class Sessions:
         tokens = request.headers.getall(CONTEXT_HEADER, None)
         return self.contexts.parse(",".join(tokens)) if tokens else NOTHING
 
-    async def catch_up(
+    def catch_up(
         self,
         request: web.BaseRequest,
         beside: VectorClock = NOTHING,
         patience_s: float | None = None,
-    ) -> VectorClock:
+    ) -> Awaitable[VectorClock]:
         """The request's context, and what else it has seen `beside` that, once this node, which is
         a member, covers it.
 
@@ -57,7 +58,7 @@ class Sessions:
         first, NotCaughtUp, or Lost, if it would never.
         """
         self.members.check()
-        return await self.reach(request, beside, patience_s)
+        return self.reach(request, beside, patience_s)
 
     async def reach(
         self,
@@ -105,7 +106,7 @@ class Sessions:
         """
         if not checks.flag(request, "stale"):
             return Reader(self, await self.catch_up(request))
-        if "wait" in request.query:
+        if "wait" in checks.parameters(request):
             raise errors.BadParameter(
                 "?stale=true answers at once, and ?wait= would have no effect. Nothing was done. "
                 "Leave one of them out."

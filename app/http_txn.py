@@ -162,7 +162,7 @@ class TransactionRoutes:
                 "A transaction with an Idempotency-Key does not get: repeated, it could not be "
                 "given the same again. Nothing was done. Get in a transaction of its own."
             )
-        if "replicas" in request.query and not transaction.operations:
+        if "replicas" in checks.parameters(request) and not transaction.operations:
             raise errors.BadParameter(
                 "?replicas= is for writes, and this transaction only reads. Nothing was done."
             )

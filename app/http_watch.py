@@ -155,7 +155,7 @@ class WatchRoutes:
 
         Raises BadContext, TooLarge, NodeRemoved, NotCaughtUp, Lost, Syncing, RedisUnavailable.
         """
-        text = request.headers.get("Last-Event-ID") or request.query.get("since", "")
+        text = request.headers.get("Last-Event-ID") or checks.parameters(request).get("since", "")
         begins_now = text == _NOW
         place = NOTHING if begins_now else self._sessions.contexts.parse(text)
         context = self._sessions.context(request)

@@ -62,14 +62,18 @@ class Writing:
         `DeferredWrites.accept` raise; and ReplicasMissing when it is done, and too few nodes hold
         it.
         """
-        wanted = checks.count(request, "replicas", 1, 1 + len(self.sessions.members.others))
+        parameters = checks.parameters(request)
+        wanted, told_holders = 1, "replicas" in parameters
+        if told_holders:
+            members = 1 + len(self.sessions.members.others)
+            wanted = checks.count(request, "replicas", 1, members)
         idempotency_key = checks.idempotency_key(request)
         patience_s = checks.patience_s(request)
         # What is decided by the state at the write, or shows it, has no answer before the write.
         preference = checks.preference(request)
-        with_state = bool(conditions or reads or "replicas" in request.query)
+        with_state = bool(conditions or reads or told_holders)
         may_defer = preference.respond_async and not with_state
-        if may_defer and "wait" not in request.query:
+        if may_defer and "wait" not in parameters:
             patience_s = preference.wait_s
         deadline = asyncio.get_running_loop().time() + patience_s
         try:
@@ -98,7 +102,7 @@ class Writing:
         headers = {"Dot": str(committed.dot)}
         if committed.replayed:
             headers["Idempotent-Replayed"] = "true"
-        if "replicas" in request.query:
+        if told_holders:
             others = await self.replicas.holders(committed.dot, wanted - 1, deadline)
             holders = [self.config.node_id, *others]
             if len(holders) < wanted:

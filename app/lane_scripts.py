@@ -18,7 +18,7 @@ from app.errors import Syncing
 from app.incarnation import lane_of
 from app.keys import Keys, committing
 from app.scripts import source
-from app.vector_clock import Dot, VectorClock
+from app.vector_clock import VectorClock
 from app.write import Operation
 
 
@@ -174,5 +174,5 @@ class LaneScripts:
 def _committed(reply: Sequence[Any]) -> Committed:
     """What the script says of a write that was done before."""
     dot, timestamp, clock, replayed = reply[1:]
-    done = Dot.parse(dot.decode())
+    done = codec.unpack_dot(dot)
     return Committed(done, int(timestamp), VectorClock.parse(clock.decode()), (), bool(replayed))

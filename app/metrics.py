@@ -12,7 +12,11 @@ number of series is bounded (G9).
 What it does not know: what is counted, and why.
 """
 
+import asyncio
 import os
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -98,9 +102,26 @@ def environment_of_worker(directory: str, place: int) -> dict[str, str]:
     return {**os.environ, _DIRECTORY: directory, _PLACE: str(place)}
 
 
+_uncounted: Final[defaultdict[tuple[str, str, int], list[float]]] = defaultdict(list)
+"""Seconds that requests took, by method, route and status, which are not counted yet."""
+
+
 def answered(method: str, route: str, status: int, seconds: float) -> None:
-    """A request was answered, and took so long."""
-    _duration(method, route, status).observe(seconds)
+    """A request was answered, and took so long. It is counted in the next turn of the event loop,
+    with all that were answered in this one: to count one costs as much as to count them."""
+    if not _uncounted:
+        asyncio.get_running_loop().call_soon(_count)
+    _uncounted[method, route, status].append(seconds)
+
+
+def _count() -> None:
+    for labels, took in _uncounted.items():
+        histogram: Any = _duration(*labels)
+        # What `observe` does for each of them.
+        histogram._sum.inc(sum(took))
+        for bucket, times in Tally(bisect_left(_BUCKETS_S, seconds) for seconds in took).items():
+            histogram._buckets[bucket].inc(times)
+    _uncounted.clear()
 
 
 @cache
@@ -123,6 +144,7 @@ class Standing:
 
 def exposition(node: str, version: str, standing: Standing | None) -> bytes:
     """All metrics, in Prometheus' text format. Without a standing Redis could not be asked."""
+    _count()
     registry = CollectorRegistry()
     if _place is not None:
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

@@ -96,7 +96,7 @@ class Scripts:
 
         Raises Syncing.
         """
-        keys = self._keys
+        keys, stem = self._keys, self._keys.kv_stem
         names: list[str] = []
         args: list[str | int | bytes] = [
             actor,
@@ -109,8 +109,8 @@ class Scripts:
         ]
         for commit in commits:
             operations, conditions, request = commit.operations, commit.conditions, commit.request
-            names += [keys.kv(one.key) for one in (*operations, *conditions)]
-            names += map(keys.kv, commit.reads)
+            names += [stem + one.key for one in (*operations, *conditions)]
+            names += [stem + key for key in commit.reads]
             args += (
                 codec.pack_operations(operations),
                 request,
@@ -356,33 +356,35 @@ def _dots(text: bytes) -> tuple[Dot, ...]:
 def accepted(reply: Sequence[Any]) -> Accepted:
     """What a script says of a write that is deferred."""
     dot, clock, replayed = reply[1:]
-    return Accepted(Dot.parse(dot.decode()), VectorClock.parse(clock.decode()), bool(replayed))
+    return Accepted(codec.unpack_dot(dot), VectorClock.parse(clock.decode()), bool(replayed))
 
 
 def _outcome(commit: Commit, result: list[Any], clock: VectorClock) -> Outcome:
     """What came of a write, by the script's result for it; `clock` is that before the write."""
-    match result:
-        case [b"committed", dot_text, timestamp, clock_text, replayed, *before]:
-            dot = Dot.parse(dot_text.decode())
+    what, *told = result
+    match what:
+        case b"committed":
+            dot_text, timestamp, clock_text, replayed, *before = told
+            dot = codec.unpack_dot(dot_text)
             after = VectorClock.parse(clock_text.decode()) if clock_text else clock.with_dot(dot)
             fields = tuple(map(_fields, before))
             # The clock there is now says nothing of what was done before.
             follows = NOTHING if replayed else clock
             return Committed(dot, int(timestamp), after, fields, bool(replayed), follows)
-        case [b"accepted", *_]:
+        case b"accepted":
             return accepted(result)
-        case [b"failed", *failed]:
+        case b"failed":
             return Failed(
                 tuple(
                     _held(commit.conditions[int(number)].key, dots, expired, deletes, clock)
                     for number, dots, expired, deletes in zip(
-                        failed[::4], failed[1::4], failed[2::4], failed[3::4], strict=True
+                        told[::4], told[1::4], told[2::4], told[3::4], strict=True
                     )
                 )
             )
-        case [b"too much"]:
+        case b"too much":
             return TooMuch()
-        case [b"reused"]:
+        case b"reused":
             return Reused()
     return Moved()
 

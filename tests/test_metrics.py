@@ -1,5 +1,6 @@
 """What Prometheus is told: what happened, once, and where the node stands, whoever is asked."""
 
+import asyncio
 import itertools
 import os
 import signal
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from prometheus_client import Histogram
 from prometheus_client.parser import text_string_to_metric_families
 from redis.exceptions import (
     BusyLoadingError,
@@ -110,6 +112,28 @@ async def test_requests_are_timed_by_route_and_never_by_what_a_client_makes_up(
         assert requests("GET", "/kv/{key}", 404) == 1
         assert requests("none", "none", 404) == 1
         assert "coffee" not in (await (await client.get("/metrics")).text())
+
+
+async def test_requests_are_counted_together_as_each_would_be_by_itself() -> None:
+    took = [0.0001, 0.0005, 0.00051, 0.1, 3.0, 30.0, 31.0, 0.1]
+    alone = Histogram("alone", "", buckets=metrics._BUCKETS_S, registry=None)
+    for seconds in took:
+        alone.observe(seconds)
+        metrics.answered("GET", "/of/this/test", 200, seconds)
+    await asyncio.sleep(0)  # the next turn
+    for seconds in took:
+        alone.observe(seconds)
+        metrics.answered("GET", "/of/this/test", 200, seconds)
+    # These are counted no later than they are told.
+    told = samples(metrics.exposition("A", "1", None).decode())
+    labels = frozenset({"method": "GET", "route": "/of/this/test", "status": "200"}.items())
+    [family] = alone.collect()
+    for sample in family.samples:
+        if not sample.name.endswith("_created"):
+            name = sample.name.replace("alone", "request_duration_seconds")
+            assert told[name, labels | frozenset(sample.labels.items())] == pytest.approx(
+                sample.value
+            ), sample
 
 
 async def test_where_the_node_stands_is_told(redis: RedisProcess) -> None:

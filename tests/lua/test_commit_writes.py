@@ -1,9 +1,9 @@
 """lua/commit_writes.lua: a local write is named, stamped, applied and logged in one step."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
