@@ -13,9 +13,10 @@ Does not know what any of it is used for.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
+import msgspec
 from redis.asyncio import Redis
 
 from app import codec
@@ -28,7 +29,7 @@ from app.redis_link import translated
 from app.scripts import Scripts
 from app.snapshot import Sending
 from app.standing import UNHEARD, Heard, Standing
-from app.vector_clock import VectorClock
+from app.vector_clock import NOTHING, VectorClock
 
 log = get_logger(__name__)
 
@@ -36,13 +37,13 @@ TRIM, MERGE, SETTINGS = "~trim", "~merge", "~settings"
 """Leases of work that is about no peer. No node can be called so."""
 
 _REFRESH_S = 1.0
-"""A worker that hears nothing for so long reads the clock itself: a channel may lose a message."""
+"""A worker that hears nothing of the clock for so long reads it itself: a channel may lose a
+message, and one that is alone is sent none (`lua/workers.inc.lua`)."""
 _FOLLOWING = "next_"
 """What the names of the fields begin with that say where one part more leads."""
 
 
-@dataclass(frozen=True, slots=True)
-class PeerReport:
+class PeerReport(msgspec.Struct, frozen=True):
     """What the link to a peer knows of it. Times are microseconds since 1970, 0 for never.
 
     `error` is empty while the peer is reachable. `skew_us` is by how much its wall clock is ahead.
@@ -50,11 +51,11 @@ class PeerReport:
     `hearsay` is the newest that other peers have told of it while it was not reachable.
     """
 
-    clock: VectorClock = field(default_factory=VectorClock)
+    clock: VectorClock = NOTHING
     error: str = "no exchange with it yet"
     last_contact_us: int = 0
     skew_us: int = 0
-    received: VectorClock = field(default_factory=VectorClock)
+    received: VectorClock = NOTHING
     hearsay: Heard = UNHEARD
 
     @property
@@ -97,8 +98,13 @@ class Board:
     async def post_peer(self, peer: str, report: PeerReport) -> None:
         """Every worker can say this of `peer`."""
         clock = report.clock.entries_text()
-        fields = asdict(report) | {"clock": clock, "received": report.received.entries_text()}
-        del fields["hearsay"]
+        fields = {
+            "clock": clock,
+            "error": report.error,
+            "last_contact_us": report.last_contact_us,
+            "skew_us": report.skew_us,
+            "received": report.received.entries_text(),
+        }
         with translated():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.hset(self._keys.peer(peer), mapping=fields)
@@ -228,7 +234,7 @@ class Board:
         """Tell `progress` of every advance, `fault_changed` of every changed link, `heard` of what
         peers say, and `system_changed` that keys of the system were, or may have been, written; for
         ever."""
-        keys = self._keys
+        keys, loop = self._keys, asyncio.get_running_loop()
         said = ""
         while True:
             try:
@@ -246,16 +252,20 @@ class Board:
                         if said:
                             log.info("redis available")
                             said = ""
+                        refresh_at = loop.time() + _REFRESH_S
                         while True:
-                            message = await channel.get_message(timeout=_REFRESH_S)
+                            patience_s = max(0.0, refresh_at - loop.time())
+                            message = await channel.get_message(timeout=patience_s)
                             if message is None:
                                 await self._refresh(progress)
                                 await system_changed()
+                                refresh_at = loop.time() + _REFRESH_S
                             elif message["type"] == "message":
                                 text = message["data"].decode()
                                 match message["channel"].decode():
                                     case keys.applied_channel:
                                         progress.advance(VectorClock.parse(text))
+                                        refresh_at = loop.time() + _REFRESH_S
                                     case keys.faults_channel:
                                         fault_changed(text)
                                     case keys.awaited_channel:

@@ -19,6 +19,7 @@ From the incarnation numbers of SWIM (Das, Gupta, Motivala 2002) and Riak's per-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from app.vector_clock import VectorClock, node_of
@@ -189,6 +190,7 @@ def _was_away(redis: Remembered, now_us: int) -> bool:
     return bool(redis.run) and now_us - redis.alive_us > ABSENCE_MAX_US
 
 
+@lru_cache(maxsize=4096)  # for there are few, asked about for each batch
 def _tag(actor: str) -> int:
     """The number in the tag; -1 for a node's first life."""
     match = _TAG.match(actor)

@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 from heapq import merge
 from typing import Final
 
+from msgspec import structs
+
 from app.board import Board, PeerReport
 from app.bounded_read import read_about
 from app.config import Config
@@ -226,7 +228,7 @@ class Link:
         sent_us = self._now_us()
         answer = await self._exchange(self._url, batch)
         middle_us = (sent_us + self._now_us()) // 2
-        self._report = replace(self._report, skew_us=answer.now_us - middle_us)
+        self._report = structs.replace(self._report, skew_us=answer.now_us - middle_us)
         return answer
 
     async def _take(self, answer: Answer, batch: Batch) -> None:
@@ -239,7 +241,7 @@ class Link:
         if answer.duplicate:
             self._view.found_duplicates(relayed, now)
         self._view.learn(answer.clock, answer.received, self._progress.clock, now)
-        self._report = replace(
+        self._report = structs.replace(
             self._report,
             clock=answer.clock,
             received=answer.received,
@@ -336,7 +338,7 @@ class Link:
     async def _post(self, *, error: str) -> None:
         """Say what is known of the peer, where that is news."""
         before, now = self._report, asyncio.get_running_loop().time()
-        self._report = replace(before, error=error)
+        self._report = structs.replace(before, error=error)
         came_or_went = bool(error) != bool(before.error)
         if came_or_went:
             if error:

@@ -184,9 +184,10 @@ def _room(full: int, answered: int, held: int) -> int:
 
 def size_of(write: Write) -> int:
     """About how many bytes `write` takes in a batch."""
-    return 64 + sum(
-        64 + len(o.key) + (len(o.value) if isinstance(o, Put) else 0) for o in write.operations
-    )
+    size = 64
+    for one in write.operations:
+        size += 64 + len(one.key) + (len(one.value) if isinstance(one, Put) else 0)
+    return size
 
 
 def _looked_at(answer: asyncio.Task[Answer]) -> None:

@@ -51,6 +51,7 @@ def _parsed(dot: str) -> tuple[str, int]:
     raise ValueError(f"{dot!r} is not a dot such as A:7")
 
 
+@lru_cache(maxsize=4096)  # as above
 def node_of(actor: str) -> str:
     """The id of the node that writes, or wrote, as `actor`."""
     return re.split(r"[~.+]", actor, maxsplit=1)[0]

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from redis.asyncio import Redis
 
 from app.board import Board, PeerReport
@@ -103,7 +103,7 @@ async def test_what_others_told_of_a_peer_counts_where_it_is_newer_or_the_peer_i
         report = PeerReport(said.standing.clock, error, said.at_us, 0, said.standing.received)
         await worker(a, "first").post_peer("B", report)
         posted = await worker(a, "second").peer("B")
-        assert posted == replace(report, hearsay=told)
+        assert posted == structs.replace(report, hearsay=told)
         assert posted.has == CLOCK(has)
         assert posted.newest(now_us=60) == told
         assert posted.newest(now_us=59) == said, "what was told is of an unknown time"
@@ -207,6 +207,24 @@ async def test_a_lost_message_is_made_up_for(make_store: MakeStore) -> None:
     async with listening(a) as listener:
         await a.redis.hset("clock", "B", 3)
         await until(listener.has("B:3"))
+
+
+async def test_a_lost_message_is_made_up_for_though_others_come(make_store: MakeStore) -> None:
+    a = await make_store("A")
+
+    async def tell_of_links() -> None:
+        while True:
+            await a.redis.publish(a.keys.faults_channel, "B")
+            await asyncio.sleep(0.1)
+
+    async with listening(a) as listener:
+        telling = asyncio.create_task(tell_of_links())
+        try:
+            await until(lambda: len(listener.changed_links) > 2)
+            await a.redis.hset("clock", "B", 3)
+            await until(listener.has("B:3"))
+        finally:
+            telling.cancel()
 
 
 async def test_a_listener_hears_of_every_changed_link(make_store: MakeStore) -> None:

@@ -6,10 +6,10 @@ What is applied, and when, is tested with the script: tests/lua/test_receive_wri
 import pytest
 
 from app.buffer import Blocked
-from app.keys import Keys
 from app.vector_clock import Dot, VectorClock
 from app.write import Put, Write
 from tests.conftest import MakeStore
+from tests.listeners import listeners
 from tests.model import Node
 
 
@@ -160,13 +160,9 @@ async def test_a_large_batch_is_taken_in_pieces_so_that_redis_answers_others_in_
         b.write([Put(f"{n}-{i}", b"x") for i in range(size)], n)
         for n, size in enumerate(sizes, start=1)
     ]
-    async with d.redis.pubsub() as calls:
-        await calls.subscribe(Keys.of(d.redis).applied_channel)
+    async with listeners(d, 2) as listener:
         received = await d.buffer.receive(writes)
-        said: list[bytes] = []
-        while not said or said[-1] != b"B:7":
-            message = await calls.get_message(ignore_subscribe_messages=True, timeout=10)
-            said += [message["data"]] if message else []
+        said = await listener.hears()
     assert said == [b"B:2", b"B:4", b"B:5", b"B:6", b"B:7"], "a call applied up to each of these"
     assert (received.applied, received.clock) == (7, clock("B:7"))
 

@@ -1,6 +1,6 @@
 --[[
   The commit of a write of this node: stamped, logged and applied, after all that is applied here.
-  It needs `clocks`, `operations`, `expiry`, `index` and `ends`.
+  It needs `clocks`, `operations`, `expiry`, `index`, `ends` and `workers`.
 
   `at` names the keys `clock`, `meta`, `deletes`, `log`, `keys`, `conflicts`, `system` and
   `expiring`, and the channels `channel` and `alert`.
@@ -103,7 +103,7 @@ local function keep(at, clock, actor, stamp, ends)
     redis.call('HSET', at.clock, ended, string.format('%.0f', closed))
     applied[#applied + 1] = string.format('%s:%.0f', ended, closed)
   end
-  redis.call('PUBLISH', at.channel, table.concat(applied, ' '))
+  tell_workers(at.channel, table.concat(applied, ' '))
 end
 
 local function commit_alone(at, clock, actor, packed, stamp, kv_stem)

@@ -46,6 +46,7 @@
 --@include expiry
 --@include index
 --@include ends
+--@include workers
 --@include commit
 --@include deferred
 local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]

@@ -71,6 +71,7 @@
 --@include index
 --@include reads
 --@include ends
+--@include workers
 --@include commit
 --@include requests
 local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]

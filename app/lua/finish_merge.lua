@@ -23,6 +23,7 @@
   Twin: tests/model.py, Node.merge.
 ]]
 --@include clocks
+--@include workers
 local clock_key, meta_key, deletes_key = KEYS[1], KEYS[2], KEYS[3]
 local received_key, snapshot_key, staging_key = KEYS[4], KEYS[5], KEYS[6]
 local id, log_stem, pending_stem, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -65,7 +66,7 @@ redis.call('HDEL', meta_key, 'merging')
 redis.call('DEL', snapshot_key)
 redis.call('SREM', staging_key, id)
 if next(advanced) then
-  redis.call('PUBLISH', channel, clock_text(advanced))
+  tell_workers(channel, clock_text(advanced))
 end
 redis.call('PUBLISH', alert, '')
 return clock_text(clock)

@@ -55,6 +55,7 @@
 --@include index
 --@include expiry
 --@include ends
+--@include workers
 local clock_key, meta_key, deletes_key, received_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local keys_key, conflicts_key, system_key, expiring_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local node, kv_stem, log_stem, pending_stem = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -311,7 +312,7 @@ if next(advanced) then
   end
   redis.call('HSET', clock_key, unpack(flat))
   redis.call('HSET', meta_key, 'timestamp', integer(latest))
-  redis.call('PUBLISH', channel, clock_text(advanced))
+  tell_workers(channel, clock_text(advanced))
 end
 return { applied, duplicate, pending, refused, drained, more,
   clock_text(clock), clock_text(received), clock_text(missing), clock_text(survivors) }

@@ -14,6 +14,7 @@ from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import Delete, Operation, Put
 from tests.commits import commit_one
 from tests.conftest import SERVERS, MakeRedis, MakeStore, Store
+from tests.listeners import listeners
 from tests.model import Node
 
 real_redis_only = pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
@@ -201,13 +202,15 @@ async def test_the_redis_of_another_actor_is_not_written_to(make_store: MakeStor
     assert {key: await a.redis.dump(key) for key in await a.redis.keys()} == before
 
 
-async def test_the_write_is_published(make_store: MakeStore) -> None:
+@pytest.mark.parametrize(("workers", "told"), [(2, [b"A:1", b"A:2"]), (1, [])])
+async def test_other_workers_are_told_of_the_write(
+    make_store: MakeStore, workers: int, told: list[bytes]
+) -> None:
     a = await make_store("A")
-    async with a.redis.pubsub() as channel:
-        await channel.subscribe("applied@0")
-        assert (await channel.get_message(timeout=20))["type"] == "subscribe"
+    async with listeners(a, workers) as listener:
         await commit(a)
-        assert (await channel.get_message(timeout=20))["data"] == b"A:1"
+        await commit(a)
+        assert await listener.hears() == told
 
 
 async def test_the_log_entry_can_be_found_and_read_by_a_person(make_store: MakeStore) -> None:

@@ -19,6 +19,7 @@ from app.scripts import Received, Scripts
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import Delete, Put, Write, winner_first
 from tests.conftest import SERVERS, FirstLife, MakeStore, Store, begin
+from tests.listeners import listeners
 from tests.model import Node
 
 real_redis_only = pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
@@ -259,15 +260,16 @@ async def test_what_waits_can_be_read_by_a_person(make_store: MakeStore) -> None
     }
 
 
-async def test_the_channel_tells_what_was_applied(make_store: MakeStore) -> None:
+@pytest.mark.parametrize(("workers", "told"), [(2, [b"B:2 C:3"]), (1, [])])
+async def test_other_workers_are_told_what_was_applied(
+    make_store: MakeStore, workers: int, told: list[bytes]
+) -> None:
     a = await make_store("A")
     first, second = notes("B", 2)
-    async with a.redis.pubsub() as channel:
-        await channel.subscribe("applied@0")
-        assert (await channel.get_message(timeout=20))["type"] == "subscribe"
+    async with listeners(a, workers) as listener:
         await a.buffer.receive([second])
         await a.buffer.receive([first, *notes("C", 3)])
-        assert (await channel.get_message(timeout=20))["data"] == b"B:2 C:3"
+        assert await listener.hears() == told
 
 
 async def test_the_timestamp_is_that_of_the_latest_applied(make_store: MakeStore) -> None:
