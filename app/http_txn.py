@@ -173,6 +173,7 @@ def _results(
 ) -> list[shapes.OpResult]:
     """What became of each operation, in the order of the request."""
     ttls_us = {put.key: put.ttl_us for put in transaction.operations if isinstance(put, Put)}
+    written_etag = "" if written is None else etag([written.dot])
     results: list[shapes.OpResult] = []
     for step in transaction.steps:
         if step.verb == "get":
@@ -186,7 +187,7 @@ def _results(
             )
         elif step.verb == "put":
             assert written is not None
-            put: shapes.OpResult = {"put": step.key, "etag": etag([written.dot])}
+            put: shapes.OpResult = {"put": step.key, "etag": written_etag}
             until = expires_us(written.timestamp, ttls_us[step.key])
             if written.timestamp and until:
                 put["expires"] = until

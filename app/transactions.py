@@ -78,8 +78,7 @@ class TransactionForm(msgspec.Struct, forbid_unknown_fields=True):
 _decoder: Final = msgspec.json.Decoder(TransactionForm)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One operation of a transaction, as it is answered: what is done to which key."""
 
     verb: Verb
