@@ -209,15 +209,18 @@ class Preference:
     """What a request prefers (RFC 7240): to be answered before it is done, where it would have to
     wait; and for how many seconds it waits before that."""
 
-    respond_async: bool
-    wait_s: float
+    respond_async: bool = False
+    wait_s: float = 0.0
+
+
+_NO_PREFERENCE: Final = Preference()
 
 
 def preference(request: web.BaseRequest) -> Preference:
     """What the request prefers. What is not understood of that is not heeded: none is wrong."""
-    respond_async, wait_s = False, 0.0
     if "Prefer" not in request.headers:
-        return Preference(respond_async, wait_s)
+        return _NO_PREFERENCE
+    respond_async, wait_s = False, 0.0
     for part in ",".join(request.headers.getall("Prefer", [])).split(","):
         name, _, value = part.partition(";")[0].partition("=")
         value = value.strip().strip('"')

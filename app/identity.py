@@ -111,7 +111,8 @@ class Identity:
 
         Raises NotReady, RedisUnavailable.
         """
-        await self.settles()
+        if not self._settled.is_set():
+            await self.settles()
         return self.actor
 
     async def settles(self) -> bool:
