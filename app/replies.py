@@ -1,8 +1,8 @@
 """Answers that are whole, and sent in one piece.
 
 Assumes headers that name the type of the body, too. Guarantees that what is sent is what aiohttp's
-own response would be, at a third of its price: nothing is made that is not sent, and head and body
-are put together once, and written once.
+own response would be, for less: nothing is made that is not sent, and head and body are put
+together once, and written once.
 
 Does not know what is answered.
 """

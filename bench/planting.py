@@ -75,12 +75,19 @@ class Planter:
             commits = [Commit((Put(key, VALUE),)) for key in some]
             done = await self._scripts.commit_writes(actor, commits, _now_us())
             assert done and all(isinstance(one, Committed) for one in done), done
+        await self._tell()
 
     async def receive(self, writes: Iterable[Write]) -> None:
         """These writes have come to the node."""
         for some in _pieces(writes):
             got = await self._scripts.receive_writes(self._node, some, _now_us(), 10**9, _AT_ONCE)
             assert not isinstance(got, Dot) and got and not got.refused, got
+        await self._tell()
+
+    async def _tell(self) -> None:
+        """The workers know. A script tells only who listens beside one other (`workers.inc.lua`)."""
+        clock = (await self.clock()).entries_text()
+        await self.redis.publish(self._keys.applied_channel, clock)
 
     async def clock(self) -> VectorClock:
         """What is applied there."""
