@@ -80,6 +80,9 @@ bench-workers: setup ## Measure what a request costs with several workers: ARGS=
 bench-instructions: setup ## Count what each script costs Redis, in instructions (by valgrind): ARGS='--sizes 16'.
 	@$(python) -m bench.instructions $(ARGS)
 
+bench-work: setup ## Count what a request costs a worker, in instructions (by valgrind): ARGS='--connections 30'.
+	@$(python) -m bench.work $(ARGS)
+
 bench-memory: MINUTES = 10
 bench-memory: setup ## Measure whether a node's memory stays as it is under load: MINUTES=10.
 	$(python) -m bench.memory --minutes $(MINUTES) $(ARGS)

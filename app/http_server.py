@@ -52,15 +52,7 @@ async def serve(
         return response
 
     loop = asyncio.get_running_loop()
-    server = web.Server(for_aiohttp(answer_or_part))
-    connection = partial(
-        _Connection,
-        server,
-        loop=loop,
-        access_log=None,  # type: ignore[arg-type]  # its type forgets that it may be none
-        auto_decompress=False,
-        max_field_size=field_max_bytes,
-    )
+    server, connection = server_of(answer_or_part, field_max_bytes)
     try:
         accepting = [
             await loop.create_server(connection, sock=sock, backlog=BACKLOG) for sock in sockets
@@ -79,6 +71,22 @@ async def serve(
     finally:
         server.pre_shutdown()
         await server.shutdown(grace_s)
+
+
+def server_of(
+    answer: Handler, field_max_bytes: int
+) -> tuple[web.Server, Callable[[], asyncio.Protocol]]:
+    """aiohttp's server for what answers so, and what makes the protocol of one connection."""
+    server = web.Server(for_aiohttp(answer))
+    connection = partial(
+        _Connection,
+        server,
+        loop=asyncio.get_running_loop(),
+        access_log=None,  # type: ignore[arg-type]  # its type forgets that it may be none
+        auto_decompress=False,
+        max_field_size=field_max_bytes,
+    )
+    return server, connection
 
 
 class _Connection(web.RequestHandler):

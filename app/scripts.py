@@ -346,7 +346,8 @@ class Scripts:
 
 
 def _fields(flat: Sequence[bytes]) -> Fields:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+    one_by_one = iter(flat)
+    return dict(zip(one_by_one, one_by_one, strict=True))
 
 
 def _dots(text: bytes) -> tuple[Dot, ...]:

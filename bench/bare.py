@@ -23,13 +23,18 @@ async def get(request: web.Request) -> web.Response:
     return web.Response(body=VALUE)
 
 
+def application() -> web.Application:
+    """The service."""
+    made = web.Application()
+    made.router.add_put("/kv/{key}", put)
+    made.router.add_get("/kv/{key}", get)
+    return made
+
+
 def main() -> None:
     """Serve until told to stop; the argument is the port."""
-    application = web.Application()
-    application.router.add_put("/kv/{key}", put)
-    application.router.add_get("/kv/{key}", get)
     web.run_app(
-        application,
+        application(),
         host="127.0.0.1",
         port=int(sys.argv[1]),
         access_log=None,

@@ -85,7 +85,7 @@ class Planter:
         await self._tell()
 
     async def _tell(self) -> None:
-        """The workers know. A script tells only who listens beside one other (`workers.inc.lua`)."""
+        """The workers know. A script tells nobody who listens alone (`workers.inc.lua`)."""
         clock = (await self.clock()).entries_text()
         await self.redis.publish(self._keys.applied_channel, clock)
 
