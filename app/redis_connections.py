@@ -65,14 +65,17 @@ class _NotesWhatWasNotSent(AbstractConnection):
             if not self.is_connected:
                 await self._locate()
                 await super().connect_check_health(*args, **kwargs)
-                writer: Any = self._writer
-                # uvloop would keep a command until all callbacks of this turn have run.
-                writer.transport.set_write_buffer_limits(high=0)
                 if self._primary_only or self._admits is not None:
                     await self._look_who_it_is()
         except RedisError as error:
             error.add_note(NOT_SENT)
             raise
+
+    async def _connect(self) -> None:
+        await super()._connect()  # type: ignore[safe-super,no-untyped-call]  # that of redis-py
+        writer: Any = self._writer
+        # uvloop would keep a command until all callbacks of this turn have run.
+        writer.transport.set_write_buffer_limits(high=0)
 
     def pack_command(self, *args: Any) -> list[bytes]:
         # redis-py copies what it has packed so far for each argument.
