@@ -65,6 +65,8 @@ class _LostDisk:
         """
         self._had = (await self._place.received()).get(self._actor, 0)
         waited = await self._place.lanes()
+        # What others have of it by a snapshot stands in no other log.
+        await self._place.keep_log()
         await self._place.nodes.kill(self._place.node)
         self._at_us = time.monotonic_ns() // 1000
         elsewhere = await self._elsewhere()

@@ -4,10 +4,10 @@ What it is: `Logbook`, every write that was seen in some log, by its dot; and `L
 reads what is new in the logs of one node, again and again.
 
 What it assumes and guarantees: an entry stays in the log of the node that wrote it for longer than
-two readings are apart (`LOG_MIN_ENTRIES` of the plan), so that every write which lasts is in the
-book. The same dot with other content, in whichever log and at whatever time, is a conflict and
-stays one. A Redis that does not answer is asked again the next time; it is only read, and nobody
-waits for that.
+two readings are apart (`LOG_MIN_ENTRIES` of the plan), and who takes a disk away reads its logs
+once more before that, so that every write which lasts is in the book. The same dot with other
+content, in whichever log and at whatever time, is a conflict and stays one. A Redis that does not
+answer is asked again the next time; it is only read, and nobody waits for that.
 
 What it does not know: which writes there should be. That the book has no gaps is checked at the end
 (final.py).

@@ -23,6 +23,7 @@ from app.local_nodes import HOST
 from app.server import is_ready
 from client import Lightcone, LightconeError, PeerStatus, Session, Status
 from client.shapes import Pending
+from tests.chaos.logbook import Logbook, LogReader
 from tests.chaos.nodes import ChaosNodes
 from tests.contents import redis_contents, sequence_of
 from tests.processes import until
@@ -34,9 +35,10 @@ GLANCE_S = 1.0
 class Place:
     """A node, as a nemesis sees it: processes, port, Redis, and what clients are told."""
 
-    def __init__(self, nodes: ChaosNodes, kv: Lightcone, node: str) -> None:
+    def __init__(self, nodes: ChaosNodes, kv: Lightcone, node: str, logbook: Logbook) -> None:
         self.nodes = nodes
         self.node = node
+        self._logbook = logbook
         self.directory = nodes.data_dir / node
         self.url = nodes.urls[node]
         self.port = int(urlsplit(self.url).port or 0)
@@ -151,6 +153,10 @@ class Place:
             actor: sequence_of(first[actor][0][0]) if first[actor] else sequence + 1
             for actor, sequence in clock.items()
         }
+
+    async def keep_log(self) -> None:
+        """What stands in the node's logs now is in the logbook. Raises RedisError."""
+        await LogReader(self._logbook, self.node, self.nodes.socket(self.node)).read()
 
     async def timestamp(self) -> int:
         """When the newest write here was made: *now* is no less. Raises RedisError."""

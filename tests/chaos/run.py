@@ -95,7 +95,7 @@ async def run(plan: Plan, directory: Path, watcher: Watcher) -> Result:
         watcher.tell(f"ready: {', '.join(f'{n} {url}' for n, url in nodes.urls.items())}")
         async with Lightcone(list(nodes.urls.values()), record=requests) as kv:
             load = Load(plan, kv, nodes.urls, nodes.losses)
-            places = {node: Place(nodes, kv, node) for node in nodes.names}
+            places = {node: Place(nodes, kv, node, logbook) for node in nodes.names}
             conductor = Conductor(
                 lambda strike: nemesis_for(strike, nodes.network, places), watcher.tell
             )
