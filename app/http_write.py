@@ -65,17 +65,17 @@ class Writing:
         idempotency_key = checks.idempotency_key(request)
         patience_s = checks.patience_s(request)
         parameters = checks.parameters(request)
-        wanted, deadline, told_holders = 1, 0.0, "replicas" in parameters
+        wanted, told_holders = 1, "replicas" in parameters
         if told_holders:
             members = 1 + len(self.sessions.members.others)
             wanted = checks.count(request, "replicas", 1, members)
-            deadline = asyncio.get_running_loop().time() + patience_s
         # What is decided by the state at the write, or shows it, has no answer before the write.
         preference = checks.preference(request)
         with_state = bool(conditions or reads or told_holders)
         may_defer = preference.respond_async and not with_state
         if may_defer and "wait" not in parameters:
             patience_s = preference.wait_s
+        deadline = asyncio.get_running_loop().time() + patience_s
         try:
             context = await self.sessions.catch_up(request, patience_s=patience_s)
         except errors.NotCaughtUp:

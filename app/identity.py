@@ -111,8 +111,7 @@ class Identity:
 
         Raises NotReady, RedisUnavailable.
         """
-        if not self._settled.is_set():
-            await self.settles()
+        await self.settles()
         return self.actor
 
     async def settles(self) -> bool:

@@ -96,7 +96,7 @@ class Scripts:
 
         Raises Syncing.
         """
-        keys, stem = self._keys, self._keys.kv_stem
+        keys = self._keys
         names: list[str] = []
         args: list[str | int | bytes] = [
             actor,
@@ -109,8 +109,8 @@ class Scripts:
         ]
         for commit in commits:
             operations, conditions, request = commit.operations, commit.conditions, commit.request
-            names += [stem + one.key for one in (*operations, *conditions)]
-            names += [stem + key for key in commit.reads]
+            names += [keys.kv(one.key) for one in (*operations, *conditions)]
+            names += map(keys.kv, commit.reads)
             args += (
                 codec.pack_operations(operations),
                 request,
@@ -351,7 +351,7 @@ def _fields(flat: Sequence[bytes]) -> Fields:
 
 
 def _dots(text: bytes) -> tuple[Dot, ...]:
-    return tuple(map(Dot.parse, text.decode().split()))
+    return tuple(map(codec.unpack_dot, text.split()))
 
 
 def accepted(reply: Sequence[Any]) -> Accepted:

@@ -10,7 +10,6 @@ What it does not know: how any of it works.
 """
 
 import argparse
-import asyncio
 import itertools
 import json
 import sys
@@ -22,13 +21,13 @@ from typing import Final
 
 from rich.table import Table
 
-from app.errors import StartupError
 from app.local_nodes import LocalCluster
 from bench import command
 from bench.command import Tell
 from bench.contenders import VALUE, processes_of
 from bench.figures import Spread, disturbances
 from bench.findings import Finding, Outcome
+from bench.launch import finished
 from bench.load import Loads
 from bench.options import count
 from bench.planting import key_names
@@ -71,20 +70,8 @@ async def by_client(cluster: LocalCluster, where: Path, options: argparse.Namesp
         for key in key_names(options.puts):
             file.write(json.dumps({"key": key, "value": VALUE.decode()}) + "\n")
     begun = time.monotonic()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "client", "load", str(lines), "--node", cluster.urls["A"]),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        said, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        raise StartupError(f"The client failed:\n{said.decode(errors='replace').strip()}")
+    command = (sys.executable, "-m", "client", "load", str(lines), "--node", cluster.urls["A"])
+    await finished("The client", *command)
     return time.monotonic() - begun
 
 

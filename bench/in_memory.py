@@ -29,7 +29,6 @@ from bench.samples import Operation
 
 _KEYS: Final = 256
 _GOOD: Final = b"HTTP/1.1 200"
-_FIELD_MAX_BYTES: Final = 16384
 
 MakeProtocol = Callable[[], asyncio.Protocol]
 
@@ -40,7 +39,7 @@ async def alone(redis_url: str) -> AsyncIterator[MakeProtocol]:
     config = Config(node_id="A", redis_url=redis_url, fsync="trust")
     await claim.claim_redis(config)
     async with node.worker(config) as interface:
-        _, connection = http_server.server_of(interface.answer, _FIELD_MAX_BYTES)
+        _, connection = http_server.server_of(interface.answer, config.context_max_bytes)
         yield connection
 
 

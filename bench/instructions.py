@@ -136,12 +136,16 @@ async def _executed(what: str, size: int, nodes: int, steps: int) -> int:
         return int(found[1])
 
 
+def valgrind() -> str:
+    """The program that counts. Raises StartupError."""
+    if found := shutil.which("valgrind"):
+        return found
+    raise StartupError("Instructions are counted by valgrind, which is not here: install it.")
+
+
 def _under_callgrind(where: Path, socket: Path) -> Sequence[str]:
-    valgrind = shutil.which("valgrind")
-    if valgrind is None:
-        raise StartupError("Instructions are counted by valgrind, which is not here: install it.")
     return (
-        *(valgrind, "--tool=callgrind", f"--callgrind-out-file={where / 'callgrind.out'}"),
+        *(valgrind(), "--tool=callgrind", f"--callgrind-out-file={where / 'callgrind.out'}"),
         *(str(find_redis_server().path), "--port", "0", "--unixsocket", str(socket)),
         *("--save", "", "--dir", str(where), "--hz", "1", "--dynamic-hz", "no"),
     )

@@ -9,7 +9,7 @@ What it does not know: which programs.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -64,6 +64,27 @@ async def launched(
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+async def finished(name: str, *command: str, env: Mapping[str, str] | None = None) -> str:
+    """The program has run to its end, and well; what it said. Raises StartupError."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=env,
+    )
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    said = output.decode(errors="replace").strip()
+    if process.returncode:
+        raise StartupError(f"{name} failed with code {process.returncode}. It said:\n{said}")
+    return said
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:

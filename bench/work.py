@@ -16,7 +16,6 @@ What it does not know: what is asked.
 import argparse
 import asyncio
 import re
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -31,6 +30,8 @@ from bench.command import Tell
 from bench.contenders import own_redis
 from bench.findings import Outcome
 from bench.in_memory import SERVERS
+from bench.instructions import valgrind
+from bench.launch import finished
 from bench.options import count
 from bench.results import OPERATIONS
 from bench.rounds import own_place
@@ -60,30 +61,18 @@ async def counted(server: str, operation: Operation, connections: int, requests:
 
 async def _executed(server: str, operation: Operation, connections: int, each: int) -> int:
     """The instructions that a worker took from its start to its end. Raises StartupError."""
-    valgrind = shutil.which("valgrind")
-    if valgrind is None:
-        raise StartupError("Instructions are counted by valgrind, which is not here: install it.")
+    counting = (valgrind(), "--tool=cachegrind", "--cache-sim=no")
     with own_place("valgrind") as where:
         async with own_redis(where, "everysec") as redis:
-            process = await asyncio.create_subprocess_exec(
-                *(valgrind, "--tool=cachegrind", "--cache-sim=no"),
-                f"--cachegrind-out-file={where / 'cachegrind.out'}",
+            said = await finished(
+                "The worker under valgrind",
+                *(*counting, f"--cachegrind-out-file={where / 'cachegrind.out'}"),
                 *(sys.executable, "-m", "bench.in_memory", server, operation),
                 *(str(connections), str(each), redis.url),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
                 env=metrics.environment_of_worker(str(where), 0),
             )
-            try:
-                output, _ = await process.communicate()
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
-        said = output.decode(errors="replace").strip()
-        if process.returncode or (found := _EXECUTED.search(said)) is None:
-            raise StartupError(f"The worker failed under valgrind. It said:\n{said}")
+        if (found := _EXECUTED.search(said)) is None:
+            raise StartupError(f"valgrind did not say how many instructions it has seen: {said}")
         return int(found[1].replace(",", ""))
 
 

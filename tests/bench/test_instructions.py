@@ -1,10 +1,11 @@
 """Counting instructions: what follows from two counts, and what is said without valgrind."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bench import instructions
+from bench import instructions, work
 
 
 async def test_what_more_steps_took_is_shared_by_what_was_done_in_them(
@@ -17,10 +18,14 @@ async def test_what_more_steps_took_is_shared_by_what_was_done_in_them(
     assert (await instructions.counted("received", 7, 2, things=21)).each == 200
 
 
+@pytest.mark.parametrize("main", [instructions.main, work.main], ids=["scripts", "a worker"])
 def test_without_valgrind_nothing_is_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    main: Callable[[list[str]], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert instructions.main(["--directory", str(tmp_path / "out")]) == 2
+    assert main(["--directory", str(tmp_path / "out")]) == 2
     assert "valgrind, which is not here" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -1,5 +1,4 @@
-"""Counting what a worker does: the worker without sockets, what follows from two counts, and what
-is said without valgrind."""
+"""Counting what a worker does: the worker without sockets, and what follows from two counts."""
 
 from pathlib import Path
 
@@ -45,12 +44,3 @@ async def test_what_more_requests_took_is_shared_by_them(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(work, "_executed", executed)
     assert (await work.counted("alone", "PUT", 7, 1000)).each == 300
-
-
-def test_without_valgrind_nothing_is_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert work.main(["--directory", str(tmp_path / "out")]) == 2
-    assert "valgrind, which is not here" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
