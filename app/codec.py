@@ -22,24 +22,37 @@ from app.vector_clock import NOTHING, Dot, VectorClock, text_with
 from app.write import Delete, Operation, Put, Version, Write
 
 
+def _pieces(operation: Operation) -> tuple[bytes, bytes, bytes, bytes, bytes]:
+    """Its verb, key, content type and value, and the netstrings up to the bytes of the value."""
+    key = operation.key.encode()
+    match operation:
+        case Put(_, value, content_type, ttl_us):
+            verb = b"put %d" % ttl_us if ttl_us else b"put"
+            kind = content_type.encode()
+            head = b"%d:%b,%d:%b,%d:%b,%d:" % (
+                *(len(verb), verb, len(key), key),
+                *(len(kind), kind, len(value)),
+            )
+            return verb, key, kind, value, head
+        case Delete():
+            return b"delete", key, b"", b"", b"6:delete,%d:%b," % (len(key), key)
+
+
+def hand_over(operations: Sequence[Operation]) -> list[int | bytes]:
+    """The operations as a script is given them (lua/operations.inc.lua): how many, and their
+    pieces."""
+    args: list[int | bytes] = [len(operations)]
+    for operation in operations:
+        args += _pieces(operation)
+    return args
+
+
 def pack_operations(operations: Iterable[Operation]) -> bytes:
     """The operations as netstrings, each `3:put,KEY,TYPE,VALUE` or `6:delete,KEY`; a put that
     lives for so many microseconds has them after its verb: `9:put 60000,KEY,TYPE,VALUE`."""
     items: list[bytes] = []
-    for operation in operations:
-        key = operation.key.encode()
-        match operation:
-            case Put(_, value, content_type, ttl_us):
-                verb = b"put %d" % ttl_us if ttl_us else b"put"
-                kind = content_type.encode()
-                items += (
-                    b"%d:%b,%d:%b,%d:%b,%d:"
-                    % (len(verb), verb, len(key), key, len(kind), kind, len(value)),
-                    value,
-                    b",",
-                )
-            case Delete():
-                items.append(b"6:delete,%d:%b," % (len(key), key))
+    for verb, _, _, value, head in map(_pieces, operations):
+        items += (head,) if verb == b"delete" else (head, value, b",")
     return b"".join(items)
 
 

@@ -97,7 +97,6 @@ class Scripts:
         Raises Syncing.
         """
         keys = self._keys
-        names: list[str] = []
         args: list[str | int | bytes] = [
             actor,
             now_us,
@@ -106,28 +105,13 @@ class Scripts:
             requests_max,
             keys.system_channel,
             keys.lane_stem,
+            keys.kv_stem,
         ]
         for commit in commits:
-            operations, conditions, request = commit.operations, commit.conditions, commit.request
-            names += [keys.kv(one.key) for one in (*operations, *conditions)]
-            names += map(keys.kv, commit.reads)
-            args += (
-                codec.pack_operations(operations),
-                request,
-                codec.fingerprint(operations, conditions) if request else "",
-                commit.most,
-                len(commit.reads),
-                len(conditions),
-            )
-            args += [condition.wanted for condition in conditions]
+            args += codec.hand_over(commit.operations)
+            args += _terms(commit)
         reply: list[Any] = await self._commit_writes(
-            keys=[
-                *committing(keys, actor),
-                keys.requests,
-                keys.requests_order,
-                *names,
-            ],
-            args=args,
+            keys=[*committing(keys, actor), keys.requests, keys.requests_order], args=args
         )
         if not reply:
             return None
@@ -193,7 +177,7 @@ class Scripts:
                 write.timestamp,
                 text,
                 int(follows),
-                codec.pack_operations(write.operations),
+                *codec.hand_over(write.operations),
             )
             past, past_text = dependencies.with_dot(dot), text_with(text, dot)
         reply: list[Any] = await self._receive_writes(
@@ -360,8 +344,22 @@ def accepted(reply: Sequence[Any]) -> Accepted:
     return Accepted(codec.unpack_dot(dot), VectorClock.parse(clock.decode()), bool(replayed))
 
 
-def _outcome(commit: Commit, result: list[Any], clock: VectorClock) -> Outcome:
+def _terms(commit: Commit) -> list[str | int]:
+    """What a write is done on, for the script (lua/commit_writes.lua)."""
+    conditions, reads, request = commit.conditions, commit.reads, commit.request
+    if not (conditions or reads or request):
+        return [0]
+    asked = codec.fingerprint(commit.operations, conditions) if request else ""
+    wanted = [text for one in conditions for text in (one.key, one.wanted)]
+    return [1, request, asked, commit.most, len(reads), *reads, len(conditions), *wanted]
+
+
+def _outcome(commit: Commit, result: bytes | list[Any], clock: VectorClock) -> Outcome:
     """What came of a write, by the script's result for it; `clock` is that before the write."""
+    if isinstance(result, bytes):
+        dot_text, _, timestamp = result.partition(b" ")
+        dot = codec.unpack_dot(dot_text)
+        return Committed(dot, int(timestamp), clock.with_dot(dot), dependencies=clock)
     what, *told = result
     match what:
         case b"committed":

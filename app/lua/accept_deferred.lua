@@ -38,6 +38,7 @@
   from what is committed and what waits, so there is no counter that could be lost alone.
   Twin: tests/model.py, Node.accept.
 ]]
+--@include integers
 --@include clocks
 --@include state
 --@include requests
@@ -73,10 +74,10 @@ if waiting >= most or bytes + #packed > most_bytes then
   return { 'full' }
 end
 
-local sequence = string.format('%.0f', given + 1)
+local sequence = integer(given + 1)
 local dot = lane .. ':' .. sequence
 redis.call('HSET', queue, sequence,
-  string.format('%.0f', now) .. ' ' .. context .. '\n' .. request .. '\n' .. packed)
+  integer(now) .. ' ' .. context .. '\n' .. request .. '\n' .. packed)
 redis.call('HSET', deferred_key, lane, sequence)
 redis.call('HINCRBY', meta_key, 'deferred_bytes', #packed)
 if request ~= '' then

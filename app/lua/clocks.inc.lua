@@ -1,5 +1,6 @@
 --[[
-  Vector clocks in Lua: tables from actor to sequence, where an absent actor means 0.
+  Vector clocks in Lua: tables from actor to sequence, where an absent actor means 0. It needs
+  `integers`.
 ]]
 -- What HGETALL gave of a clock.
 local function clock_of(flat)
@@ -29,7 +30,7 @@ local function note_dot(clock, dot)
   clock[actor] = math.max(clock[actor] or 0, tonumber(sequence))
 end
 
--- A clock as text. %.0f, because tostring writes large numbers as 1e+15.
+-- A clock as text.
 local function clock_text(clock)
   local parts = {}
   for actor, sequence in pairs(clock) do
@@ -39,7 +40,7 @@ local function clock_text(clock)
   end
   table.sort(parts) -- by actor, as everywhere: `A` comes before `A+`, and `A+:1` before `A:1`
   for i, actor in ipairs(parts) do
-    parts[i] = string.format('%s:%.0f', actor, clock[actor])
+    parts[i] = actor .. ':' .. integer(clock[actor])
   end
   return table.concat(parts, ' ')
 end

@@ -1,29 +1,26 @@
 --[[
   The commit of a write of this node: stamped, logged and applied, after all that is applied here.
-  It needs `clocks`, `operations`, `expiry`, `index`, `ends` and `workers`.
+  It needs `integers`, `system`, `clocks`, `operations`, `expiry`, `index`, `ends` and
+  `workers`.
 
   `at` names the keys `clock`, `meta`, `deletes`, `log`, `keys`, `conflicts`, `system` and
-  `expiring`, and the channels `channel` and `alert`.
+  `expiring`, the channels `channel` and `alert`, and what the names of user keys begin with, `kv`.
 
-  commit(at, clock, actor, packed, stamp, kv_keys, first, fields_of) -> dot, the actors whose end it
-  declares, timestamp as text. `kv_keys` has the `kv:` keys of the operations, in order, from `first`
-  on, and `fields_of` says what the fields of each are called (fields_of_keys): what is no hash is
-  found before anything is written.
+  commit(at, clock, actor, list, packed, stamp, fields_of) -> dot, timestamp as text, the actors
+  whose end it declares (nil for none). `list` has the operations, and `packed` the same as
+  netstrings. `fields_of` says what the fields of their keys are called (look_at): so what is no
+  hash is found before anything is written.
   `clock` covers the write afterwards. The first command is XADD, which Redis refuses when it is out
   of memory; after it, nothing is refused half-way.
 
-  commit_alone(at, clock, actor, packed, stamp, kv_stem) -> dot, timestamp as text: the same of one
-  write by itself, which is kept as well.
+  commit_alone(at, clock, actor, packed, stamp) -> dot, timestamp as text: the same of one write by
+  itself, which is kept as well.
 
   keep(at, clock, actor, stamp, ended): what was committed of that actor, last with this timestamp,
   is in the clock, and all workers are told.
 ]]
-local function fields_of_keys(kv_keys)
-  local fields_of = {}
-  for _, kv_key in ipairs(kv_keys) do
-    fields_of[kv_key] = redis.call('HKEYS', kv_key)
-  end
-  return fields_of
+local function look_at(fields_of, kv_key)
+  fields_of[kv_key] = fields_of[kv_key] or redis.call('HKEYS', kv_key)
 end
 
 -- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014).
@@ -41,7 +38,7 @@ local function past_as_text(clock, actor)
       actor = actor,
       before = before ~= '' and before .. ' ' or '',
       after = after ~= '' and ' ' .. after or '',
-      dot = clock[actor] and string.format('%s:%.0f', actor, clock[actor]),
+      dot = clock[actor] and actor .. ':' .. integer(clock[actor]),
     }
   end
   if around.dot then
@@ -50,69 +47,65 @@ local function past_as_text(clock, actor)
   return clock_text(clock)
 end
 
-local function commit(at, clock, actor, packed, stamp, kv_keys, first, fields_of)
-  local number = string.format('%.0f', (clock[actor] or 0) + 1)
+local function commit(at, clock, actor, list, packed, stamp, fields_of)
+  local sequence = (clock[actor] or 0) + 1
+  local number, timestamp = integer(sequence), integer(stamp)
   local dot = actor .. ':' .. number
-  local timestamp = string.format('%.0f', stamp)
   redis.call('XADD', at.log, number .. '-0', 'timestamp', timestamp,
     'dependencies', past_as_text(clock, actor), 'operations', packed)
+  clock[actor], around.dot = sequence, dot
 
-  for index, verb, key, content_type, value, ttl in operations(packed) do
-    local kv_key, before = kv_keys[first + index - 1], 0
-    local fields, expires = fields_of[kv_key], expiry_of_put(stamp, ttl)
-    for _, field in ipairs(fields) do
-      before = before + (field == 'deletes' and 0 or 1)
-    end
-    if before > 0 then
-      redis.call('DEL', kv_key)
-    end
-    local after = {}
+  local ends
+  for _, verb, key, content_type, value, ttl in each(list) do
+    local kv_key = at.kv .. key
+    local fields, after = fields_of[kv_key], {}
+    local before, expired = versions_in(fields)
+    local expires = expiry_of_put(stamp, ttl)
     if verb == 'put' then
-      after[1] = version_field(dot, expires)
-      redis.call('HSET', kv_key, after[1], timestamp .. ' ' .. content_type .. '\n' .. value)
+      local field = version_field(dot, expires)
+      redis.call('HSET', kv_key, field, timestamp .. ' ' .. content_type .. '\n' .. value)
+      if #fields > 0 then
+        redis.call('HDEL', kv_key, unpack(fields))
+      end
+      after[1] = field
     elseif before > 0 then
+      redis.call('DEL', kv_key)
       redis.call('HSET', at.deletes, actor, number)
     end
     fields_of[kv_key] = after
     index_key(at.keys, at.conflicts, key, before, #after)
-    note_expiry(at.expiring, key, first_expiry(fields), expires)
-    if string.byte(key) == 0 then
+    note_expiry(at.expiring, key, expired, expires)
+    if is_system(key) then
       redis.call('SADD', at.system, key)
       redis.call('PUBLISH', at.alert, key)
+      local ended = declared_end(verb, key, value)
+      if ended then
+        clock[ended], around, ends = closed, {}, ends or {}
+        ends[#ends + 1] = ended
+      end
     end
   end
-
-  clock[actor] = (clock[actor] or 0) + 1
-  around.dot = dot
-  local ends = {}
-  for _, verb, key, _, value in operations(packed) do
-    local ended = declared_end(verb, key, value)
-    if ended then
-      clock[ended], around = closed, {}
-      ends[#ends + 1] = ended
-    end
-  end
-  return dot, ends, timestamp
+  return dot, timestamp, ends
 end
 
 local function keep(at, clock, actor, stamp, ends)
-  local applied = { string.format('%s:%.0f', actor, clock[actor]) }
-  redis.call('HSET', at.clock, actor, string.format('%.0f', clock[actor]))
-  redis.call('HSET', at.meta, 'timestamp', string.format('%.0f', stamp))
+  local sequence = integer(clock[actor])
+  local applied = { actor .. ':' .. sequence }
+  redis.call('HSET', at.clock, actor, sequence)
+  redis.call('HSET', at.meta, 'timestamp', integer(stamp))
   for _, ended in ipairs(ends) do
-    redis.call('HSET', at.clock, ended, string.format('%.0f', closed))
-    applied[#applied + 1] = string.format('%s:%.0f', ended, closed)
+    redis.call('HSET', at.clock, ended, integer(closed))
+    applied[#applied + 1] = ended .. ':' .. integer(closed)
   end
   tell_workers(at.channel, table.concat(applied, ' '))
 end
 
-local function commit_alone(at, clock, actor, packed, stamp, kv_stem)
-  local kv_keys = {}
-  for _, _, key in operations(packed) do
-    kv_keys[#kv_keys + 1] = kv_stem .. key
+local function commit_alone(at, clock, actor, packed, stamp)
+  local list, fields_of = stored(packed), {}
+  for _, _, key in each(list) do
+    look_at(fields_of, at.kv .. key)
   end
-  local dot, ends, timestamp =
-    commit(at, clock, actor, packed, stamp, kv_keys, 1, fields_of_keys(kv_keys))
-  keep(at, clock, actor, stamp, ends)
+  local dot, timestamp, ends = commit(at, clock, actor, list, packed, stamp, fields_of)
+  keep(at, clock, actor, stamp, ends or {})
   return dot, timestamp
 end

@@ -39,6 +39,8 @@
   put back. Where it has come home, it waits no more.
   Twin: tests/model.py, Node.commit_deferred.
 ]]
+--@include integers
+--@include system
 --@include clocks
 --@include state
 --@include operations
@@ -62,7 +64,7 @@ end
 local clock = load_clock(clock_key)
 local at = {
   clock = clock_key, meta = meta_key, deletes = deletes_key, log = log_key, keys = keys_key,
-  conflicts = conflicts_key, system = system_key, expiring = expiring_key,
+  conflicts = conflicts_key, system = system_key, expiring = expiring_key, kv = kv_stem,
   channel = channel, alert = alert,
 }
 
@@ -78,7 +80,7 @@ while head do
     break
   end
   last = stamp_after(last, now)
-  local dot, timestamp = commit_alone(at, clock, lane, head.packed, last, kv_stem)
+  local dot, timestamp = commit_alone(at, clock, lane, head.packed, last)
   take_away(meta_key, queue, clock[lane], head.packed)
   note_done(requests_key, head.request, dot, dot, timestamp, clock_text(clock))
   committed = committed + 1

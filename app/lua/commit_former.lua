@@ -40,6 +40,8 @@
   Whoever calls this has all that any member has of the node's earlier names (app/lost.py, is_home).
   Twin: tests/model.py, Node.commit_former.
 ]]
+--@include integers
+--@include system
 --@include clocks
 --@include state
 --@include operations
@@ -75,12 +77,12 @@ end
 
 local at = {
   clock = clock_key, meta = meta_key, deletes = deletes_key, log = log_key, keys = keys_key,
-  conflicts = conflicts_key, system = system_key, expiring = expiring_key,
+  conflicts = conflicts_key, system = system_key, expiring = expiring_key, kv = kv_stem,
   channel = channel, alert = alert,
 }
 local function write(packed)
   last = stamp_after(last, now)
-  return commit_alone(at, clock, actor, packed, last, kv_stem)
+  return commit_alone(at, clock, actor, packed, last)
 end
 
 local function write_down(key, value)
@@ -104,15 +106,16 @@ if first then
       return { 0, clock_text(clock) }
     end
   end
-  write_down(done_key(lane), string.format('%.0f %s:%.0f', first, actor, (clock[actor] or 0) + 2))
+  local new_name = actor .. ':' .. integer((clock[actor] or 0) + 2)
+  write_down(done_key(lane), integer(first) .. ' ' .. new_name)
   local dot, timestamp = write(head.packed)
-  note_done(requests_key, head.request, string.format('%s:%.0f', lane, first), dot, timestamp,
+  note_done(requests_key, head.request, lane .. ':' .. integer(first), dot, timestamp,
     clock_text(clock))
   over[#over + 1] = first
 end
 if #sequences == 0 then
   if clock[lane] ~= closed then
-    write_down(string.char(0) .. 'end/' .. lane, string.format('%.0f', after))
+    write_down(string.char(0) .. 'end/' .. lane, integer(after))
   end
   redis.call('HDEL', deferred_key, lane)
 end

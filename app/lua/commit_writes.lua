@@ -15,8 +15,6 @@
                                     (expiry.inc.lua)
   KEYS[9]  requests     hash        Idempotency-Key -> the write that was done for it
   KEYS[10] requests-order  list     those keys, oldest first
-  KEYS[11+] kv:{key}    hash    for each write: one per operation, in order; then one per condition;
-                                then one for each key that is read
 
   ARGV[1]  actor        who writes
   ARGV[2]  now          microseconds since 1970, by the worker's wall clock
@@ -25,16 +23,20 @@
   ARGV[5]  requests_max  requests to remember
   ARGV[6]  alert        the channel where to tell the workers of a key of the system
   ARGV[7]  deferred stem  what the names of the queues of deferred writes begin with
-  ARGV[8+] writes       for each write:
-           operations   netstrings (operations.inc.lua)
+  ARGV[8]  kv stem      what the names of the user keys begin with
+  ARGV[9+] writes       for each write:
+           operations   how many, then five for each (operations.inc.lua)
+           terms        0 if there are none; else 1, and then:
            request      the Idempotency-Key, empty for none
            fingerprint  of what is asked, for no other request to pass for this one
            most         bytes to read in all
-           reads        how many keys are read
-           conditions   how many there are, and then what each wants (conditions.inc.lua)
+           reads        how many keys are read, and then these
+           conditions   how many there are, and then for each its key and what it wants
+                        (conditions.inc.lua)
 
   Returns  the clock before all writes, as HGETALL gives it, and for each write, in order, one of
            these:
+           - dot, a space, timestamp: committed, and there is no more to say of it;
            - `committed`, dot, timestamp; the clock after the write as text, or empty if that is the
              clock before it and the dot; 1 if it was done before, for this very request, else 0;
              and then for each key that is read what it held before the write, as HGETALL gives it,
@@ -63,6 +65,8 @@
   live that it puts.
   Twin: tests/model.py, Node.write.
 ]]
+--@include integers
+--@include system
 --@include clocks
 --@include state
 --@include operations
@@ -79,9 +83,8 @@ local keys_key, conflicts_key, system_key, expiring_key = KEYS[5], KEYS[6], KEYS
 local requests_key, order_key = KEYS[9], KEYS[10]
 local actor, now, channel, known = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local requests_max, alert, deferred_stem = tonumber(ARGV[5]), ARGV[6], ARGV[7]
-local first_kv = 11
-local first_write = 8
-local fields_of_a_write = 6
+local kv_stem = ARGV[8]
+local first_write = 9
 
 local unfit, last = state_of(meta_key, 'actor', actor)
 if unfit then
@@ -94,94 +97,119 @@ if (clock[actor] or 0) < known then
   return {}
 end
 
-local all_keys = {}
-for i = first_kv, #KEYS do
-  all_keys[#all_keys + 1] = KEYS[i]
-end
-local fields_of = fields_of_keys(all_keys)
-
 local at = {
   clock = clock_key, meta = meta_key, deletes = deletes_key, log = log_key, keys = keys_key,
-  conflicts = conflicts_key, system = system_key, expiring = expiring_key,
+  conflicts = conflicts_key, system = system_key, expiring = expiring_key, kv = kv_stem,
   channel = channel, alert = alert,
 }
-local committed_any, ended_actors = false, {}
+local fields_of, writes = {}, {}
 
--- Its keys are KEYS[operated], ... for its operations, KEYS[looked_at], ... for its conditions, and
--- KEYS[read], ... for what is read.
-local function commit_if(packed, request, fingerprint, most, reads, wanted, operated, looked_at, read)
-  local done = done_before(requests_key, deferred_stem, clock, request, fingerprint)
+-- The terms of a write, which begin there, and where the next one begins.
+local function terms_from(i)
+  local terms = { request = ARGV[i], fingerprint = ARGV[i + 1], most = tonumber(ARGV[i + 2]),
+    reads = {}, conditions = {} }
+  local reads = tonumber(ARGV[i + 3])
+  i = i + 4
+  for _ = 1, reads do
+    terms.reads[#terms.reads + 1] = kv_stem .. ARGV[i]
+    i = i + 1
+  end
+  local conditions = tonumber(ARGV[i])
+  i = i + 1
+  for _ = 1, conditions do
+    local kv_key = kv_stem .. ARGV[i]
+    look_at(fields_of, kv_key)
+    terms.conditions[#terms.conditions + 1] = { kv_key, ARGV[i + 1] }
+    i = i + 2
+  end
+  return terms, i
+end
+
+local i = first_write
+while i <= #ARGV do
+  local list, packed, terms
+  list, packed, i = handed_over(i)
+  local names_system = false
+  for _, _, key in each(list) do
+    look_at(fields_of, kv_stem .. key)
+    names_system = names_system or is_system(key)
+  end
+  if ARGV[i] == '0' then
+    i = i + 1
+  else
+    terms, i = terms_from(i + 1)
+  end
+  writes[#writes + 1] = { list, packed, terms, names_system }
+end
+
+-- What to answer instead, if it was done before, or a condition does not hold.
+local function unmet(terms, stamp)
+  local done =
+    done_before(requests_key, deferred_stem, clock, terms.request, terms.fingerprint)
   if done then
     return done
   end
-
-  local stamp, failed = stamp_after(last, now), nil
-  for i, wish in ipairs(wanted) do
-    local kv_key = KEYS[looked_at + i - 1]
+  local failed
+  for number, condition in ipairs(terms.conditions) do
+    local kv_key, wanted = condition[1], condition[2]
     local dots, expired = dots_in(fields_of[kv_key], stamp)
-    if not holds(wish, dots) then
+    if not holds(wanted, dots) then
       failed = failed or { 'failed' }
-      failed[#failed + 1] = i - 1
+      failed[#failed + 1] = number - 1
       failed[#failed + 1] = table.concat(dots, ' ')
       failed[#failed + 1] = table.concat(expired, ' ')
       failed[#failed + 1] = redis.call('HGET', kv_key, 'deletes') or ''
     end
   end
-  if failed then
-    return failed
-  end
+  return failed
+end
 
-  for _, verb, key, _, value in operations(packed) do
+-- Whether it declares the end of an actor of whom another one is here.
+local function is_overtaken(list)
+  for _, verb, key, _, value in each(list) do
     local ended, after = declared_end(verb, key, value)
     if ended and (clock[ended] or 0) ~= after then
-      return { 'moved' }
+      return true
+    end
+  end
+end
+
+local committed_any, ended_actors = false, {}
+
+local function commit_if(list, packed, terms, names_system)
+  local stamp, found = stamp_after(last, now), nil
+  local other = terms and unmet(terms, stamp)
+  if other then
+    return other
+  end
+  if names_system and is_overtaken(list) then
+    return { 'moved' }
+  end
+  if terms then
+    found = read_all(terms.reads, terms.most, stamp)
+    if not found then
+      return { 'too much' }
     end
   end
 
-  local names = {}
-  for i = read, read + reads - 1 do
-    names[#names + 1] = KEYS[i]
-  end
-  local found = read_all(names, most, stamp)
-  if not found then
-    return { 'too much' }
-  end
-
-  local dot, ends, timestamp = commit(at, clock, actor, packed, stamp, KEYS, operated, fields_of)
+  local dot, timestamp, ends = commit(at, clock, actor, list, packed, stamp, fields_of)
   last, committed_any = stamp, true
-  for _, ended in ipairs(ends) do
+  for _, ended in ipairs(ends or {}) do
     ended_actors[#ended_actors + 1] = ended
   end
-  if request ~= '' then
-    remember(requests_key, order_key, request, now, fingerprint,
+  if not terms and not ends then
+    return dot .. ' ' .. timestamp
+  end
+  if terms and terms.request ~= '' then
+    remember(requests_key, order_key, terms.request, now, terms.fingerprint,
       { dot, timestamp, clock_text(clock) }, requests_max)
   end
-  local committed = { 'committed', dot, timestamp, #ends > 0 and clock_text(clock) or '', 0 }
-  for _, fields in ipairs(found) do
-    committed[#committed + 1] = fields
-  end
-  return committed
+  return { 'committed', dot, timestamp, ends and clock_text(clock) or '', 0, unpack(found or {}) }
 end
 
 local results = { clock_before }
-local kv, i = first_kv, first_write
-while i <= #ARGV do
-  local packed, request, fingerprint = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local most, reads, conditions = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
-  i = i + fields_of_a_write
-  local wanted = {}
-  for _ = 1, conditions do
-    wanted[#wanted + 1] = ARGV[i]
-    i = i + 1
-  end
-  local looked_at = kv
-  for _ in operations(packed) do
-    looked_at = looked_at + 1
-  end
-  local read = looked_at + conditions
-  results[#results + 1] =
-    commit_if(packed, request, fingerprint, most, reads, wanted, kv, looked_at, read)
-  kv = read + reads
+for _, write in ipairs(writes) do
+  results[#results + 1] = commit_if(write[1], write[2], write[3], write[4])
 end
 
 if committed_any then

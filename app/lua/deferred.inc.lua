@@ -42,7 +42,7 @@ end
 
 -- The entry at this sequence; nothing if there is none.
 local function waiting_at(queue, sequence)
-  local entry = redis.call('HGET', queue, string.format('%.0f', sequence))
+  local entry = redis.call('HGET', queue, integer(sequence))
   if not entry then
     return nil
   end
@@ -52,7 +52,7 @@ end
 
 -- It waits no more.
 local function take_away(meta_key, queue, sequence, packed)
-  redis.call('HDEL', queue, string.format('%.0f', sequence))
+  redis.call('HDEL', queue, integer(sequence))
   redis.call('HINCRBY', meta_key, 'deferred_bytes', -#packed)
 end
 

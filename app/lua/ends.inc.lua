@@ -1,5 +1,5 @@
 --[[
-  Actors whose end is declared: what came after it is lost (docs/adr/0017).
+  Actors whose end is declared: what came after it is lost (docs/adr/0017). It needs `system`.
 
   The key of the system NUL `end/{actor}` holds, as its value, the sequence of the actor's last
   write that is not lost. Where that put is applied the actor is *closed*: its entry in the clock is
@@ -10,7 +10,7 @@ local closed = 2 ^ 53 - 1
 
 -- Of whom a put declares the end, and which; nothing if it does not.
 local function declared_end(verb, key, value)
-  if verb == 'put' and string.byte(key) == 0 and string.sub(key, 2, 5) == 'end/' then
+  if verb == 'put' and is_system(key) and string.sub(key, 2, 5) == 'end/' then
     local after = string.match(value, '^%d+$')
     if after then
       return string.sub(key, 6), tonumber(after)

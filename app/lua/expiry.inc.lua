@@ -1,5 +1,5 @@
 --[[
-  Versions that expire (docs/adr/0022).
+  Versions that expire (docs/adr/0022). It needs `integers`.
 
   A field of `kv:{key}` that is not `deletes` is a version. It is called by its dot, and if it
   expires, `@` and when, in microseconds since 1970: `A:7`, `A:7@1795379363289593`. It has expired
@@ -47,28 +47,36 @@ local function earlier(one, other)
   return one and other and math.min(one, other) or one or other
 end
 
--- When a version expires that was put with this timestamp, for so many microseconds.
+-- When a version expires that was put with this timestamp, for so many microseconds; nil for never.
 local function expiry_of_put(timestamp, ttl)
-  return ttl and math.min(timestamp + ttl, timestamp_max)
+  return ttl and math.min(timestamp + ttl, timestamp_max) or nil
 end
 
 -- The field of a version.
 local function version_field(dot, expires)
-  return expires and string.format('%s@%.0f', dot, expires) or dot
+  return expires and dot .. '@' .. integer(expires) or dot
+end
+
+-- How many versions there are in these fields, and when the first expires; nil for never.
+local function versions_in(fields)
+  local versions, first = 0, nil
+  for _, field in ipairs(fields) do
+    if field ~= 'deletes' then
+      versions, first = versions + 1, earlier(first, expiry(field))
+    end
+  end
+  return versions, first
 end
 
 -- When the first of some versions expires, by their fields; nil for never.
 local function first_expiry(fields)
-  local first
-  for _, field in ipairs(fields) do
-    first = earlier(first, expiry(field))
-  end
+  local _, first = versions_in(fields)
   return first
 end
 
 local function note_expiry(expiring_key, key, before, after)
   if after and after ~= before then
-    redis.call('ZADD', expiring_key, string.format('%.0f', after), key)
+    redis.call('ZADD', expiring_key, integer(after), key)
   elseif before and not after then
     redis.call('ZREM', expiring_key, key)
   end

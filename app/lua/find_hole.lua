@@ -15,6 +15,7 @@
 
   Atomic, so that clock and logs are of one moment.
 ]]
+--@include system
 --@include ends
 local clock_key = KEYS[1]
 local log_stem, kv_stem = ARGV[1], ARGV[2]

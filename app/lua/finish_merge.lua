@@ -22,6 +22,7 @@
   Atomic, because before it the clock says too little of the keys, and after it just what they hold.
   Twin: tests/model.py, Node.merge.
 ]]
+--@include integers
 --@include clocks
 --@include workers
 local clock_key, meta_key, deletes_key = KEYS[1], KEYS[2], KEYS[3]
@@ -37,9 +38,6 @@ local cut, cut_deletes, cut_timestamp =
   unpack(redis.call('HMGET', snapshot_key, 'clock', 'deletes', 'timestamp'))
 local clock, advanced = load_clock(clock_key), {}
 
-local function integer(number)
-  return string.format('%.0f', number)
-end
 
 redis.call('HSET', meta_key, 'timestamp',
   integer(math.max(tonumber(timestamp or 0), tonumber(cut_timestamp))))

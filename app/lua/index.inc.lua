@@ -4,8 +4,8 @@
 
     index_key(keys_key, conflicts_key, key, before, after)
 
-  says that `key` had `before` versions and has `after`. Keys that begin with NUL are the system's
-  own, and are in no index.
+  says that `key` had `before` versions and has `after`. The keys of the system are in no index. It
+  needs `system`.
 
   One sorted set of all keys would take some 130 bytes a key, more than many a value. So it is cut
   into buckets of up to 64, which Redis keeps packed: some 30 bytes a key. `keys` holds where each
@@ -19,7 +19,7 @@ local function bucket_start(keys_key, key)
 end
 
 local function index_key(keys_key, conflicts_key, key, before, after)
-  if string.byte(key, 1) == 0 then
+  if (before == 1 and after == 1) or is_system(key) then
     return
   end
   if before == 0 and after > 0 then

@@ -19,6 +19,7 @@
 
   Atomic, so that every key that is listed has siblings, and the clock vouches for the rest.
 ]]
+--@include integers
 --@include clocks
 --@include expiry
 --@include conditions

@@ -19,6 +19,8 @@
   Atomic, so that the clock vouches for what is absent, and no key is missed that moves from one
   bucket to another.
 ]]
+--@include integers
+--@include system
 --@include clocks
 --@include index
 --@include expiry
@@ -45,7 +47,7 @@ while start and #found <= limit do
 end
 
 -- What has expired is removed soon after, so mostly there is nothing to look for.
-local any_due = redis.call('ZCOUNT', expiring_key, '-inf', string.format('%.0f', now)) > 0
+local any_due = redis.call('ZCOUNT', expiring_key, '-inf', integer(now)) > 0
 local function is_there(key)
   local due = any_due and redis.call('ZSCORE', expiring_key, key)
   return not due or tonumber(due) > now or #dots_in(redis.call('HKEYS', kv_stem .. key), now) > 0

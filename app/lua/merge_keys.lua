@@ -31,6 +31,8 @@
   it has expired there: so it is noted as well (expiry.inc.lua).
   Twin: tests/model.py, Node.merge.
 ]]
+--@include integers
+--@include system
 --@include clocks
 --@include index
 --@include expiry
@@ -105,7 +107,7 @@ for i = first_key, #ARGV do
   local kv, staged = kv_stem .. ARGV[i], staged_stem .. ARGV[i]
   local is_staged = redis.call('EXISTS', staged) == 1
   local versions = is_staged and new_versions(kv, staged)
-  if string.byte(ARGV[i], 1) == 0 then
+  if is_system(ARGV[i]) then
     redis.call('SADD', system_key, ARGV[i])
   end
   if versions then

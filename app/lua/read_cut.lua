@@ -16,6 +16,8 @@
 
   Atomic, because the cut says that the keys are just so at its clock.
 ]]
+--@include integers
+--@include system
 --@include clocks
 --@include operations
 --@include ends
@@ -41,7 +43,7 @@ local seen = {}
 for actor, sequence in pairs(last) do
   local after = since[actor] or 0
   if sequence > after then
-    local entries = redis.call('XRANGE', log_stem .. actor, string.format('%.0f-0', after + 1), '+')
+    local entries = redis.call('XRANGE', log_stem .. actor, integer(after + 1) .. '-0', '+')
     if #entries < sequence - after then
       return { 'trimmed' }
     end
@@ -49,7 +51,7 @@ for actor, sequence in pairs(last) do
       local fields = entry[2]
       for i = 1, #fields, 2 do
         if fields[i] == 'operations' then
-          for _, _, key in operations(fields[i + 1]) do
+          for _, _, key in each(stored(fields[i + 1])) do
             if not seen[key] then
               seen[key] = true
               reply[#reply + 1] = key

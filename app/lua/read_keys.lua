@@ -16,6 +16,7 @@
   Atomic, so that it is one state of the node, which is causally closed (G1): what is seen of a
   write is all of it, and whatever it depends on is seen too.
 ]]
+--@include integers
 --@include expiry
 --@include reads
 local clock_key, meta_key = KEYS[1], KEYS[2]
@@ -37,5 +38,5 @@ if not found then
   return {}
 end
 table.insert(found, 1, redis.call('HGETALL', clock_key))
-table.insert(found, 2, string.format('%.0f', now))
+table.insert(found, 2, integer(now))
 return found

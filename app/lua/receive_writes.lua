@@ -23,8 +23,9 @@
   ARGV[7]  drain_max     operations of waiting writes to apply in this call; one write at least
   ARGV[8]  now           microseconds since 1970
   ARGV[9]  alert         the channel where to tell the workers of a key of the system
-  ARGV[10+] the writes, six each: actor, sequence, timestamp, dependencies, 1 if it follows the one
-           before it (its dependencies are that one's, and that one) else 0, operations
+  ARGV[10+] the writes, each: actor, sequence, timestamp, dependencies, 1 if it follows the one
+           before it (its dependencies are that one's, and that one) else 0; how many operations, and
+           then five for each (operations.inc.lua)
 
   Returns  applied, duplicate, pending, refused, drained: five counts;
            more: 1 if drain_max ended the drain, so that another call has more to do;
@@ -49,6 +50,8 @@
   known to nobody before. All of them share the hash slot of KEYS.
   Twin: tests/model.py, Node.receive.
 ]]
+--@include integers
+--@include system
 --@include clocks
 --@include state
 --@include operations
@@ -61,7 +64,7 @@ local keys_key, conflicts_key, system_key, expiring_key = KEYS[5], KEYS[6], KEYS
 local node, kv_stem, log_stem, pending_stem = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local channel, pending_max, drain_max, now = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local alert = ARGV[9]
-local first_write, fields_per_write = 10, 6
+local first_write = 10
 
 local unfit, last, author = state_of(meta_key, 'node', node)
 if unfit then
@@ -69,11 +72,13 @@ if unfit then
 end
 
 local clock = load_clock(clock_key)
-for i = first_write, #ARGV, fields_per_write do
-  local mine = author and (ARGV[i] == author or ARGV[i] == author .. '+')
+local lane, writes, i = author and author .. '+', 0, first_write
+while i <= #ARGV do
+  local mine = ARGV[i] == author or ARGV[i] == lane
   if mine and tonumber(ARGV[i + 1]) > (clock[ARGV[i]] or 0) then
     return { ARGV[i], ARGV[i + 1] }
   end
+  writes, i = writes + 1, after_operations(i + 5)
 end
 
 local received = load_clock(received_key)
@@ -85,10 +90,6 @@ local advanced = {} -- the entries of the clock that this call has moved
 local waiting = 0
 for actor in pairs(received) do
   waiting = waiting + redis.call('HLEN', pending_stem .. actor)
-end
-
-local function integer(number)
-  return string.format('%.0f', number)
 end
 
 -- The first dependency that the clock does not cover: actor, sequence; nil if there is none.
@@ -169,47 +170,47 @@ local function apply_operation(dot, actor, sequence, stamp, dependencies, verb, 
 end
 
 -- How many operations it had. `number` is its sequence as text.
-local function apply(actor, sequence, number, stamp, dependencies_text, dependencies, packed)
-  local count = 0
+local function apply(actor, sequence, number, stamp, dependencies_text, dependencies, list, packed)
   local dot = actor .. ':' .. number
   redis.call('XADD', log_stem .. actor, number .. '-0',
     'timestamp', stamp, 'dependencies', dependencies_text, 'operations', packed)
-  for _, verb, key, content_type, value, ttl in operations(packed) do
+  for _, verb, key, content_type, value, ttl in each(list) do
     apply_operation(dot, actor, sequence, stamp, dependencies, verb, key, content_type, value, ttl)
-    count = count + 1
-    if string.byte(key) == 0 then
+    if is_system(key) then
       redis.call('SADD', system_key, key)
       redis.call('PUBLISH', alert, key)
-    end
-    local ended, after = declared_end(verb, key, value)
-    if ended and clock[ended] ~= closed then
-      if (clock[ended] or 0) > after then
-        survivors[ended] = clock[ended]
+      local ended, after = declared_end(verb, key, value)
+      if ended and clock[ended] ~= closed then
+        if (clock[ended] or 0) > after then
+          survivors[ended] = clock[ended]
+        end
+        clock[ended], advanced[ended] = closed, closed
       end
-      clock[ended], advanced[ended] = closed, closed
     end
   end
   latest = math.max(latest, tonumber(stamp))
   clock[actor], advanced[actor] = sequence, sequence
-  return count
+  return #list / 5
 end
 
 local applied, duplicate, pending, refused = 0, 0, 0, 0
 -- What a write depends on that follows the one before it in the batch, if that was applied just now:
 -- the clock covers it.
 local past
-for i = first_write, #ARGV, fields_per_write do
-  local actor, number, stamp = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local dependencies_text, packed = ARGV[i + 3], ARGV[i + 5]
-  local sequence, applied_here = tonumber(number), clock[actor] or 0
+i = first_write
+while i <= #ARGV do
+  local actor, number, stamp, dependencies_text = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local covered = ARGV[i + 4] == '1' and past
+  local sequence, applied_here = tonumber(number), clock[actor] or 0
+  local list, packed
+  list, packed, i = handed_over(i + 5)
   past = nil
   if sequence <= applied_here then
     duplicate = duplicate + 1
   else
     local dependencies = covered or parse_clock(dependencies_text)
     if sequence == applied_here + 1 and (covered or not lacks(dependencies)) then
-      apply(actor, sequence, number, stamp, dependencies_text, dependencies, packed)
+      apply(actor, sequence, number, stamp, dependencies_text, dependencies, list, packed)
       past = dependencies
       past[actor] = sequence
       if received[actor] and redis.call('HDEL', pending_stem .. actor, number) == 1 then
@@ -261,7 +262,7 @@ while progress do
       end
       operated = operated
         + apply(actor, head.sequence, head.number, head.stamp, head.dependencies_text,
-          head.dependencies, head.packed)
+          head.dependencies, stored(head.packed), head.packed)
       redis.call('HDEL', pending_stem .. actor, head.number)
       drained, progress = drained + 1, true
       head = head_of(actor)
@@ -286,7 +287,7 @@ for actor, before in pairs(received) do
   else
     -- Steps are bounded like the drain: what a later call finds is only sent once more till then.
     local contiguous, steps = math.max(before, clock[actor] or 0), 0
-    while steps < drain_max + (#ARGV - first_write + 1) / fields_per_write
+    while steps < drain_max + writes
       and redis.call('HEXISTS', queue, integer(contiguous + 1)) == 1 do
       contiguous, steps = contiguous + 1, steps + 1
     end

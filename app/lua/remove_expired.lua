@@ -25,6 +25,8 @@
   carries out; it refuses nothing that comes after them.
   Twin: tests/model.py, Node.remove_expired.
 ]]
+--@include integers
+--@include system
 --@include clocks
 --@include state
 --@include index
@@ -40,7 +42,7 @@ end
 now = hlc_now(now, last)
 
 local removed, traces = 0, {}
-local due = redis.call('ZRANGEBYSCORE', expiring_key, '-inf', string.format('%.0f', now),
+local due = redis.call('ZRANGEBYSCORE', expiring_key, '-inf', integer(now),
   'LIMIT', 0, most + 1)
 for i = 1, math.min(#due, most) do
   local key, kv_key = due[i], kv_stem .. due[i]
@@ -72,7 +74,7 @@ end
 local deletes = load_clock(deletes_key)
 for actor, sequence in pairs(traces) do
   if sequence > (deletes[actor] or 0) then
-    redis.call('HSET', deletes_key, actor, string.format('%.0f', sequence))
+    redis.call('HSET', deletes_key, actor, integer(sequence))
   end
 end
 return { removed, #due > most and 1 or 0 }

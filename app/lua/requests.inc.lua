@@ -34,7 +34,7 @@ end
 
 local function remember(requests_key, order_key, request, now, fingerprint, done, most)
   redis.call('HSET', requests_key, request,
-    table.concat({ string.format('%.0f', now), fingerprint, unpack(done) }, ' '))
+    table.concat({ integer(now), fingerprint, unpack(done) }, ' '))
   redis.call('RPUSH', order_key, request)
   for _ = 1, 2 do -- two for each that comes, so that what is too old goes away
     local oldest = redis.call('LINDEX', order_key, 0)

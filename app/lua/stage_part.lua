@@ -34,6 +34,7 @@
   Atomic, because each part must be kept once and in order, whoever sends: a part that came late
   would bring back an older state of its keys.
 ]]
+--@include integers
 --@include clocks
 local meta_key, snapshot_key, staging_key, clock_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local node, id, source, name, after = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -69,7 +70,7 @@ elseif current == id and last == after and not merging then
     for _, mine in ipairs(author and { author, author .. '+' } or {}) do
       local seen = cut[mine] or 0
       if seen > (clock[mine] or 0) then
-        return { mine, string.format('%.0f', seen), 'lost' }
+        return { mine, integer(seen), 'lost' }
       end
     end
   end

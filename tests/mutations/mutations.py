@@ -43,9 +43,7 @@ _COMMIT: Final = "app/lua/commit.inc.lua"
 _RECEIVE: Final = "app/lua/receive_writes.lua"
 _MERGE: Final = "app/lua/merge_keys.lua"
 _REMOVE: Final = "app/lua/remove_expired.lua"
-_CLOCK_OF_COMMIT: Final = (
-    "  redis.call('HSET', at.clock, actor, string.format('%.0f', clock[actor]))\n"
-)
+_CLOCK_OF_COMMIT: Final = "  redis.call('HSET', at.clock, actor, sequence)\n"
 
 _AT_TWO_INSTANTS: Final = """\
             found = await self._scripts.read_keys(keys, most, self._now_us())
@@ -56,18 +54,16 @@ _AT_TWO_INSTANTS: Final = """\
 """
 
 _IN_TWO_STEPS: Final = """\
-    local count, first = 0, nil
-    for _, verb, key, content_type, value, ttl in operations(packed) do
-      count, first = count + 1, first or { verb, key, content_type, value, ttl }
-    end
-    local dot = actor .. ':' .. integer(sequence)
+    local dot, verb, key = actor .. ':' .. number, unpack(list, 1, 2)
+    local content_type, value, ttl = unpack(list, 3, 5)
     local is_next = sequence == applied_here + 1 and (covered or not lacks(dependencies))
-    if is_next and count > 1 and redis.call('SETNX', 'half:' .. dot, 1) == 1 then
-      apply_operation(dot, actor, sequence, stamp, dependencies, unpack(first, 1, 5))
+    if is_next and #list > 5 and redis.call('SETNX', 'half:' .. dot, 1) == 1 then
+      apply_operation(dot, actor, sequence, stamp, dependencies, verb, key,
+        content_type, value, ttl)
       refused = refused + 1
     elseif is_next then
-      redis.call('HDEL', kv_stem .. first[2],
-        version_field(dot, expiry_of_put(tonumber(stamp), first[5])))
+      redis.call('HDEL', kv_stem .. key,
+        version_field(dot, expiry_of_put(tonumber(stamp), ttl)))
 """
 
 _TOO_EARLY: Final = """\
@@ -382,7 +378,7 @@ MUTATIONS: Final = (
         "what expires is never removed",
         "G9",
         _COMMIT,
-        "    note_expiry(at.expiring, key, first_expiry(fields), expires)\n",
+        "    note_expiry(at.expiring, key, expired, expires)\n",
         "",
     ),
     Mutation(
