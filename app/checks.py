@@ -30,6 +30,7 @@ WAIT_DEFAULT_S: Final = 1.0
 WAIT_MAX_S: Final = 30.0
 _UNSUPPORTED: Final = ("If-Unmodified-Since", "Content-Range")
 """Headers that say when, or to which part, a write is to be done, and that are not looked at."""
+_CONDITIONAL: Final = ("If-Match", "If-None-Match", *_UNSUPPORTED)
 _NO_PARAMETERS: Final[Mapping[str, str]] = {}
 _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?|\.[0-9]+")
 
@@ -40,7 +41,8 @@ def key(request: web.BaseRequest) -> str:
     # before the key may be encoded as well: `/%6Bv/x` is `/kv/x`.
     _, _, encoded = request.rel_url.raw_path.split("/", 2)
     try:
-        name = unquote_to_bytes(encoded).decode()
+        is_plain = encoded.isascii() and "%" not in encoded
+        name = encoded if is_plain else unquote_to_bytes(encoded).decode()
     except UnicodeDecodeError:
         raise errors.BadKey("The key is not UTF-8. Nothing was done.") from None
     if problem := user_key_problem(name):
@@ -59,7 +61,10 @@ def conditions(request: web.BaseRequest, key: str) -> list[Condition]:
     Raises BadParameter; UnsupportedHeader for a condition that this version does not look at: to
     write in spite of it would be to write over somebody's work.
     """
-    unsupported = [name for name in _UNSUPPORTED if name in request.headers]
+    found = [name for name in _CONDITIONAL if name in request.headers]
+    if not found:  # as most requests have none
+        return []
+    unsupported = [name for name in found if name in _UNSUPPORTED]
     wanted = []
     if (text := _field(request, "If-Match")) is not None:
         if text == "*":
@@ -82,8 +87,7 @@ def conditions(request: web.BaseRequest, key: str) -> list[Condition]:
 
 def no_conditions(request: web.BaseRequest) -> None:
     """The request has no condition in its head. Raises UnsupportedHeader."""
-    names = ("If-Match", "If-None-Match", *_UNSUPPORTED)
-    if found := [name for name in names if name in request.headers]:
+    if found := [name for name in _CONDITIONAL if name in request.headers]:
         raise errors.UnsupportedHeader(
             f"A transaction does not have {listing(found)}, and does not ignore it. Nothing was "
             "done. Its operations have conditions of their own (if)."

@@ -25,17 +25,12 @@ from app.write import Delete, Operation, Put, Version, Write
 def _pieces(operation: Operation) -> tuple[bytes, bytes, bytes, bytes, bytes]:
     """Its verb, key, content type and value, and the netstrings up to the bytes of the value."""
     key = operation.key.encode()
-    match operation:
-        case Put(_, value, content_type, ttl_us):
-            verb = b"put %d" % ttl_us if ttl_us else b"put"
-            kind = content_type.encode()
-            head = b"%d:%b,%d:%b,%d:%b,%d:" % (
-                *(len(verb), verb, len(key), key),
-                *(len(kind), kind, len(value)),
-            )
-            return verb, key, kind, value, head
-        case Delete():
-            return b"delete", key, b"", b"", b"6:delete,%d:%b," % (len(key), key)
+    if isinstance(operation, Delete):
+        return b"delete", key, b"", b"", b"6:delete,%d:%b," % (len(key), key)
+    verb = b"put %d" % operation.ttl_us if operation.ttl_us else b"put"
+    kind, value = operation.content_type.encode(), operation.value
+    lengths = len(verb), verb, len(key), key, len(kind), kind, len(value)
+    return verb, key, kind, value, b"%d:%b,%d:%b,%d:%b,%d:" % lengths
 
 
 def hand_over(operations: Sequence[Operation]) -> list[int | bytes]:
@@ -100,10 +95,14 @@ def unpack_versions(fields: Mapping[bytes, bytes]) -> list[Version]:
         if name != b"deletes":
             head, _, value = packed.partition(b"\n")
             timestamp, _, content_type = head.partition(b" ")
-            dot, _, expires = name.decode().partition("@")
+            dot, _, expires = name.partition(b"@")
             versions.append(
                 Version(
-                    Dot.parse(dot), int(timestamp), content_type.decode(), value, int(expires or 0)
+                    unpack_dot(dot),
+                    int(timestamp),
+                    content_type.decode(),
+                    value,
+                    int(expires) if expires else 0,
                 )
             )
     return versions

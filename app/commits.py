@@ -33,10 +33,11 @@ class Commit(Struct, frozen=True):
     @property
     def weight(self) -> int:
         """What it takes to carry it out, roughly, in bytes."""
-        values = [len(one.value) for one in self.operations if isinstance(one, Put)]
-        return sum(values) + 1024 * (
-            len(self.operations) + len(self.conditions) + 16 * len(self.reads)
-        )
+        weight = 1024 * (len(self.operations) + len(self.conditions) + 16 * len(self.reads))
+        for one in self.operations:
+            if isinstance(one, Put):
+                weight += len(one.value)
+        return weight
 
 
 class Committed(Struct, frozen=True):

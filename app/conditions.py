@@ -27,7 +27,9 @@ def etag(dots: Iterable[Dot]) -> str:
 
 
 def _opaque(dots: Iterable[Dot]) -> str:
-    return ",".join(sorted([f"{actor}:{sequence}" for actor, sequence in dots]))
+    names = [f"{actor}:{sequence}" for actor, sequence in dots]
+    names.sort()
+    return ",".join(names)
 
 
 @dataclass(frozen=True, slots=True)

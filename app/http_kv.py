@@ -166,7 +166,7 @@ class KeyRoutes:
         winner = reading.versions[0]
         headers = {
             **seen,
-            "ETag": etag(version.dot for version in reading.versions),
+            "ETag": etag([version.dot for version in reading.versions]),
             "Siblings": str(len(reading.versions)),
             "Dot": str(winner.dot),
         }

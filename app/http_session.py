@@ -104,6 +104,9 @@ class Sessions:
 
         Raises NotCaughtUp, Lost, BadParameter.
         """
+        if not (checks.parameters(request) or CONTEXT_HEADER in request.headers):
+            self.members.check()
+            return Reader(self, NOTHING)  # as most are, and so at once
         if not checks.flag(request, "stale"):
             return Reader(self, await self.catch_up(request))
         if "wait" in checks.parameters(request):

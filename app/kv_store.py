@@ -90,6 +90,8 @@ def reading(fields: Mapping[bytes, bytes], clock: VectorClock, now_us: int) -> R
     """What a reader of a key is shown that has these fields, at a node with this clock, when the
     hybrid logical clock there shows `now_us`."""
     held = codec.unpack_versions(fields)
+    if len(fields) == len(held) == 1 and held[0].is_there(now_us):  # as most keys are
+        return Reading((held[0],), NOTHING.with_dot(held[0].dot))
     versions = tuple(winner_first([version for version in held if version.is_there(now_us)]))
     if not versions:
         return Reading((), clock)  # absence may be a delete's work

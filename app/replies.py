@@ -54,19 +54,19 @@ class Reply:
         """
         request, body = self._request, self.body
         is_old, is_head = request.version == HttpVersion10, request.method == "HEAD"
-        lines = [f"HTTP/1.{0 if is_old else 1} {self.status} {_REASONS[self.status]}"]
-        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        head = f"HTTP/1.{0 if is_old else 1} {self.status} {_REASONS[self.status]}\r\n"
+        for name, value in self.headers.items():
+            head += f"{name}: {value}\r\n"
+        if head.count("\n") > len(self.headers) + 1:
+            raise ValueError("a header holds a line break")
         if self.status in _WITHOUT_BODY:
             body = b""
         elif body or not is_head:
-            lines.append(f"Content-Length: {len(body)}")
-        lines += f"Date: {rfc822_formatted_time()}", f"Server: {SERVER_SOFTWARE}"
+            head += f"Content-Length: {len(body)}\r\n"
+        head += f"Date: {rfc822_formatted_time()}\r\nServer: {SERVER_SOFTWARE}\r\n"
         if is_old == self.keep_alive:  # else it is what that version takes for granted
-            lines.append(f"Connection: {'keep-alive' if is_old else 'close'}")
-        head = "\r\n".join(lines)
-        if head.count("\n") >= len(lines):
-            raise ValueError("a header holds a line break")
-        sent = f"{head}\r\n\r\n".encode()
+            head += f"Connection: {'keep-alive' if is_old else 'close'}\r\n"
+        sent = f"{head}\r\n".encode()
         await request.writer.write_eof(sent if is_head else sent + body)
 
 

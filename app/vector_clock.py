@@ -227,7 +227,10 @@ class VectorClock(Mapping[str, int]):
 
     def entries_text(self) -> str:
         """The entries by actor, as stored and sent: `A:7 B:3`, empty for the empty clock."""
-        return " ".join([f"{actor}:{s}" for actor, s in sorted(self._entries.items())])
+        entries: Iterable[tuple[str, int]] = self._entries.items()
+        if len(self._entries) > 1:
+            entries = sorted(entries)
+        return " ".join([f"{actor}:{s}" for actor, s in entries])
 
     def to_dict(self) -> dict[str, int]:
         """The entries by actor, for JSON."""

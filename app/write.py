@@ -14,6 +14,7 @@ take: several are made for each request, and for each write that a peer sends.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -30,6 +31,7 @@ TIMESTAMP_MAX: Final = 2**53 - 1
 """Microseconds since 1970 that a double holds exactly: until the year 2255."""
 TTL_MAX_S: Final = 100 * 365 * 24 * 60 * 60
 """Seconds that a version may live at most, if not for ever: a hundred years."""
+_TTL_MAX_US: Final = TTL_MAX_S * 1_000_000
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
 
 
@@ -112,6 +114,7 @@ def user_key_problem(key: str) -> str | None:
     return key_problem(key)
 
 
+@lru_cache(maxsize=4096)  # for there are few, and each write names one
 def content_type_problem(content_type: str) -> str | None:
     """What is wrong with `content_type`, or None: it is 1 to 255 printable ASCII characters."""
     if not 1 <= len(content_type) <= CONTENT_TYPE_MAX_BYTES:
@@ -165,7 +168,7 @@ def operations_problem(operations: Sequence[Operation]) -> str | None:
         if isinstance(operation, Put):
             if problem := content_type_problem(operation.content_type):
                 return problem
-            if not 0 <= operation.ttl_us <= microseconds(TTL_MAX_S):
+            if not 0 <= operation.ttl_us <= _TTL_MAX_US:
                 return f"a version lives at most {TTL_MAX_S} seconds, if not for ever"
             if operation.ttl_us and operation.key.startswith(SYSTEM):
                 return "what is at the system's keys does not expire"
