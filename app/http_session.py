@@ -45,6 +45,12 @@ class Sessions:
         tokens = request.headers.getall(CONTEXT_HEADER, None)
         return self.contexts.parse(",".join(tokens)) if tokens else NOTHING
 
+    def is_at_once(self, request: web.BaseRequest) -> bool:
+        """Whether there is nothing to wait for, as for most: the request has no context, and this
+        node is a member. Raises NodeRemoved."""
+        self.members.check()
+        return CONTEXT_HEADER not in request.headers
+
     def catch_up(
         self,
         request: web.BaseRequest,
@@ -104,9 +110,8 @@ class Sessions:
 
         Raises NotCaughtUp, Lost, BadParameter.
         """
-        if not (checks.parameters(request) or CONTEXT_HEADER in request.headers):
-            self.members.check()
-            return Reader(self, NOTHING)  # as most are, and so at once
+        if not checks.parameters(request) and self.is_at_once(request):
+            return Reader(self, NOTHING)
         if not checks.flag(request, "stale"):
             return Reader(self, await self.catch_up(request))
         if "wait" in checks.parameters(request):

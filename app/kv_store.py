@@ -176,6 +176,8 @@ class KVStore:
         await self.identity.writer()  # each waits for that, and not one batch after the other
         outcome = await self._commits.wish((context, commit))
         match outcome:
+            case Committed() | Accepted():
+                return outcome
             case Failed():
                 raise PreconditionFailed(outcome.held)
             case TooMuch():
@@ -184,7 +186,6 @@ class KVStore:
                 raise NotLost("more of that actor has come here just now; look again")
             case Reused():
                 raise IdempotencyKeyReused
-        return outcome
 
     async def _commit_together(
         self, asked: Sequence[tuple[VectorClock, Commit]]

@@ -221,20 +221,22 @@ class VectorClock(Mapping[str, int]):
             return self
         return self._of({a: s for a, s in {**self._entries, **said}.items() if s})
 
+    def _in_order(self) -> Iterable[tuple[str, int]]:
+        """The entries by actor."""
+        entries = self._entries.items()
+        return entries if len(entries) < 2 else sorted(entries)
+
     def dots(self) -> list[Dot]:
         """The last dot of each actor, by actor."""
-        return [Dot(*entry) for entry in sorted(self._entries.items())]
+        return [Dot(*entry) for entry in self._in_order()]
 
     def entries_text(self) -> str:
         """The entries by actor, as stored and sent: `A:7 B:3`, empty for the empty clock."""
-        entries: Iterable[tuple[str, int]] = self._entries.items()
-        if len(self._entries) > 1:
-            entries = sorted(entries)
-        return " ".join([f"{actor}:{s}" for actor, s in entries])
+        return " ".join([f"{actor}:{s}" for actor, s in self._in_order()])
 
     def to_dict(self) -> dict[str, int]:
         """The entries by actor, for JSON."""
-        return dict(sorted(self._entries.items()))
+        return dict(self._in_order())
 
     def __str__(self) -> str:
         return f"{{{self.entries_text()}}}"
