@@ -85,4 +85,8 @@ class RecentWrites:
 
 
 def _size(write: Write) -> int:
-    return sum(len(o.value) for o in write.operations if isinstance(o, Put))
+    size = 0
+    for one in write.operations:
+        if isinstance(one, Put):
+            size += len(one.value)
+    return size
