@@ -31,11 +31,11 @@ local function stored(packed)
     return sub(packed, colon + 1, position - 2)
   end
   while position <= #packed do
-    local i, verb, key = #list + 1, item(), item()
+    local n, verb, key = #list, item(), item()
     if verb == 'delete' then
-      list[i], list[i + 1], list[i + 2], list[i + 3], list[i + 4] = verb, key, '', '', false
+      list[n + 1], list[n + 2], list[n + 3], list[n + 4], list[n + 5] = verb, key, '', '', false
     else
-      list[i], list[i + 1], list[i + 2], list[i + 3], list[i + 4] =
+      list[n + 1], list[n + 2], list[n + 3], list[n + 4], list[n + 5] =
         'put', key, item(), item(), lifetime(verb)
     end
   end
@@ -60,9 +60,8 @@ local function handed_over(at)
   end
   local all, last = { packed }, at + 5 * tonumber(count)
   for i = at + 6, last, 5 do
-    local next = #list + 1
-    list[next], list[next + 1], list[next + 2], list[next + 3], list[next + 4], all[#all + 1] =
-      pieces(i)
+    local n = #list
+    list[n + 1], list[n + 2], list[n + 3], list[n + 4], list[n + 5], all[#all + 1] = pieces(i)
   end
   return list, table.concat(all), last + 1
 end
