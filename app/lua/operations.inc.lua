@@ -11,8 +11,8 @@
 
   handed_over(at) -> the list, the same as netstrings, and where the arguments go on. ARGV[at] says how
   many there are. Five arguments follow for each: verb (with microseconds), key, content type, value,
-  and what stands before the value in the netstrings. So Lua puts them together, for which it takes
-  half as long as for taking them apart.
+  and what stands before the value in the netstrings. For Lua puts them together with less than it
+  takes them apart (docs/performance.md).
 
   after_operations(at) -> the last of these alone: where the arguments go on.
 
