@@ -41,7 +41,7 @@ def key(request: web.BaseRequest) -> str:
     # before the key may be encoded as well: `/%6Bv/x` is `/kv/x`.
     _, _, encoded = request.rel_url.raw_path.split("/", 2)
     try:
-        is_plain = encoded.isascii() and "%" not in encoded
+        is_plain = encoded.isascii() and "%" not in encoded  # as most are
         name = encoded if is_plain else unquote_to_bytes(encoded).decode()
     except UnicodeDecodeError:
         raise errors.BadKey("The key is not UTF-8. Nothing was done.") from None
@@ -156,7 +156,9 @@ def known_parameters(request: web.BaseRequest, *known: str) -> None:
 
 def flag(request: web.BaseRequest, name: str) -> bool:
     """Whether the parameter is `true`; it may be absent. Raises BadParameter."""
-    text = parameters(request).get(name, "false")
+    text = parameters(request).get(name)
+    if text is None:
+        return False
     if text not in ("true", "false"):
         raise errors.BadParameter(f"?{name}= is true or false, not {text!r}. Nothing was done.")
     return text == "true"

@@ -12,7 +12,7 @@ from msgspec import Struct
 from app.conditions import Condition
 from app.errors import Held
 from app.vector_clock import NOTHING, Dot, VectorClock
-from app.write import Operation, Put
+from app.write import Operation, value_bytes
 
 Fields = Mapping[bytes, bytes]
 """The fields of the hash of a user key."""
@@ -33,11 +33,8 @@ class Commit(Struct, frozen=True):
     @property
     def weight(self) -> int:
         """What it takes to carry it out, roughly, in bytes."""
-        weight = 1024 * (len(self.operations) + len(self.conditions) + 16 * len(self.reads))
-        for one in self.operations:
-            if isinstance(one, Put):
-                weight += len(one.value)
-        return weight
+        things = len(self.operations) + len(self.conditions) + 16 * len(self.reads)
+        return value_bytes(self.operations) + 1024 * things
 
 
 class Committed(Struct, frozen=True):

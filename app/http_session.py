@@ -45,12 +45,6 @@ class Sessions:
         tokens = request.headers.getall(CONTEXT_HEADER, None)
         return self.contexts.parse(",".join(tokens)) if tokens else NOTHING
 
-    def is_at_once(self, request: web.BaseRequest) -> bool:
-        """Whether there is nothing to wait for, as for most: the request has no context, and this
-        node is a member. Raises NodeRemoved."""
-        self.members.check()
-        return CONTEXT_HEADER not in request.headers
-
     def catch_up(
         self,
         request: web.BaseRequest,
@@ -75,9 +69,9 @@ class Sessions:
         """The same, and the node need not be a member any more."""
         if patience_s is None:
             patience_s = checks.patience_s(request)
-        context = self.context(request)
-        if beside:
-            context = context.merge(beside)
+        if beside is NOTHING and CONTEXT_HEADER not in request.headers:
+            return NOTHING  # as most have seen, as far as they say
+        context = self.context(request).merge(beside)
         if context <= self.progress.clock:
             return context
         missing = await self.progress.reach(context, patience_s, self.store.clock)
@@ -110,8 +104,6 @@ class Sessions:
 
         Raises NotCaughtUp, Lost, BadParameter.
         """
-        if not checks.parameters(request) and self.is_at_once(request):
-            return Reader(self, NOTHING)
         if not checks.flag(request, "stale"):
             return Reader(self, await self.catch_up(request))
         if "wait" in checks.parameters(request):

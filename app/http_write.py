@@ -25,7 +25,7 @@ from app.http_session import Sessions
 from app.kv_store import KVStore
 from app.replicas import Replicas
 from app.replies import Reply, json_reply
-from app.vector_clock import NOTHING, VectorClock
+from app.vector_clock import VectorClock
 from app.write import Operation
 
 
@@ -77,9 +77,7 @@ class Writing:
             patience_s = preference.wait_s
         deadline = asyncio.get_running_loop().time() + patience_s
         try:
-            context = NOTHING
-            if not self.sessions.is_at_once(request):
-                context = await self.sessions.catch_up(request, patience_s=patience_s)
+            context = await self.sessions.catch_up(request, patience_s=patience_s)
         except errors.NotCaughtUp:
             if not may_defer:
                 raise

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from app.write import Put, Write
+from app.write import Write, value_bytes
 from app.write_log import WriteLog
 
 KEPT_MAX: Final = 256
@@ -48,9 +48,9 @@ class _Kept:
                 return
         writes = writes[-self.most :]
         self.writes += writes
-        self.size += sum(map(_size, writes))
+        self.size += sum(value_bytes(write.operations) for write in writes)
         while len(self.writes) > self.most or (self.writes and self.size > _KEPT_MAX_BYTES):
-            self.size -= _size(self.writes.pop(0))
+            self.size -= value_bytes(self.writes.pop(0).operations)
 
 
 class RecentWrites:
@@ -82,11 +82,3 @@ class RecentWrites:
             writes = await self._log.after(actor, sequence, count)
             kept.keep(writes, instead=True)
             return writes
-
-
-def _size(write: Write) -> int:
-    size = 0
-    for one in write.operations:
-        if isinstance(one, Put):
-            size += len(one.value)
-    return size

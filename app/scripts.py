@@ -177,8 +177,8 @@ class Scripts:
                 write.timestamp,
                 text,
                 int(follows),
-                *codec.hand_over(write.operations),
             )
+            args += codec.hand_over(write.operations)
             past, past_text = dependencies.with_dot(dot), text_with(text, dot)
         reply: list[Any] = await self._receive_writes(
             keys=[

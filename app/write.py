@@ -14,7 +14,6 @@ take: several are made for each request, and for each write that a peer sends.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -81,6 +80,15 @@ class Version(msgspec.Struct, frozen=True):
         return not self.expires_us or now_us < self.expires_us
 
 
+def value_bytes(operations: Sequence[Operation]) -> int:
+    """How many bytes the values have that these put."""
+    size = 0
+    for operation in operations:  # sum() of a generator takes twice as long, and mostly it is one
+        if isinstance(operation, Put):
+            size += len(operation.value)
+    return size
+
+
 def expires_us(timestamp: int, ttl_us: int) -> int:
     """When a version expires that a write with this timestamp put for so long; 0 for never.
 
@@ -114,7 +122,6 @@ def user_key_problem(key: str) -> str | None:
     return key_problem(key)
 
 
-@lru_cache(maxsize=4096)  # for there are few, and each write names one
 def content_type_problem(content_type: str) -> str | None:
     """What is wrong with `content_type`, or None: it is 1 to 255 printable ASCII characters."""
     if not 1 <= len(content_type) <= CONTENT_TYPE_MAX_BYTES:

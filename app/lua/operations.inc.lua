@@ -51,23 +51,23 @@ local function pieces(at)
   return 'put', key, content_type, value, verb ~= 'put' and lifetime(verb), head .. value .. ','
 end
 
+local function after_operations(at)
+  return at + 1 + 5 * (ARGV[at] == '1' and 1 or tonumber(ARGV[at]))
+end
+
 local function handed_over(at)
-  local count = ARGV[at]
+  local after = after_operations(at)
   local verb, key, content_type, value, ttl, packed = pieces(at + 1)
   local list = { verb, key, content_type, value, ttl }
-  if count == '1' then
-    return list, packed, at + 6
+  if after == at + 6 then
+    return list, packed, after
   end
-  local all, last = { packed }, at + 5 * tonumber(count)
-  for i = at + 6, last, 5 do
+  local all = { packed }
+  for i = at + 6, after - 1, 5 do
     local n = #list
     list[n + 1], list[n + 2], list[n + 3], list[n + 4], list[n + 5], all[#all + 1] = pieces(i)
   end
-  return list, table.concat(all), last + 1
-end
-
-local function after_operations(at)
-  return ARGV[at] == '1' and at + 6 or at + 1 + 5 * tonumber(ARGV[at])
+  return list, table.concat(all), after
 end
 
 local function next_operation(list, at)
