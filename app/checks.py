@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, unquote_to_bytes
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from multidict import istr
 
 from app import errors
 from app.conditions import Condition, parse_tags
@@ -28,9 +29,12 @@ from app.write import (
 
 WAIT_DEFAULT_S: Final = 1.0
 WAIT_MAX_S: Final = 30.0
-_UNSUPPORTED: Final = ("If-Unmodified-Since", "Content-Range")
+_UNSUPPORTED: Final = (hdrs.IF_UNMODIFIED_SINCE, hdrs.CONTENT_RANGE)
 """Headers that say when, or to which part, a write is to be done, and that are not looked at."""
-_CONDITIONAL: Final = ("If-Match", "If-None-Match", *_UNSUPPORTED)
+# Names whose lower case is not made anew each time that one is looked for.
+_CONDITIONAL: Final = (hdrs.IF_MATCH, hdrs.IF_NONE_MATCH, *_UNSUPPORTED)
+_IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
+_PREFER: Final = istr("Prefer")
 _NO_PARAMETERS: Final[Mapping[str, str]] = {}
 _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?|\.[0-9]+")
 
@@ -64,15 +68,15 @@ def conditions(request: web.BaseRequest, key: str) -> list[Condition]:
     found = [name for name in _CONDITIONAL if name in request.headers]
     if not found:  # as most requests have none
         return []
-    unsupported = [name for name in found if name in _UNSUPPORTED]
+    unsupported: list[str] = [name for name in found if name in _UNSUPPORTED]
     wanted = []
-    if (text := _field(request, "If-Match")) is not None:
+    if (text := _field(request, hdrs.IF_MATCH)) is not None:
         if text == "*":
             wanted.append(Condition.exists(key))
         else:
             strong, _weak = _tags("If-Match", text)
             wanted.append(Condition.matches(key, strong))
-    if (text := _field(request, "If-None-Match")) is not None:
+    if (text := _field(request, hdrs.IF_NONE_MATCH)) is not None:
         if text == "*":
             wanted.append(Condition.absent(key))
         else:
@@ -96,7 +100,7 @@ def no_conditions(request: web.BaseRequest) -> None:
 
 def idempotency_key(request: web.BaseRequest) -> str:
     """The key that the request has in order to be done once, or nothing. Raises BadParameter."""
-    values = request.headers.getall("Idempotency-Key", [])
+    values = request.headers.getall(_IDEMPOTENCY_KEY, [])
     if not values:
         return ""
     key = values[0]
@@ -112,7 +116,7 @@ def is_known(request: web.BaseRequest, etag: str) -> bool:
 
     Raises BadParameter.
     """
-    text = _field(request, "If-None-Match")
+    text = _field(request, hdrs.IF_NONE_MATCH)
     if text is None or text == "*":
         return text == "*"
     strong, weak = _tags("If-None-Match", text)
@@ -224,10 +228,10 @@ _NO_PREFERENCE: Final = Preference()
 
 def preference(request: web.BaseRequest) -> Preference:
     """What the request prefers. What is not understood of that is not heeded: none is wrong."""
-    if "Prefer" not in request.headers:
+    if _PREFER not in request.headers:
         return _NO_PREFERENCE
     respond_async, wait_s = False, 0.0
-    for part in ",".join(request.headers.getall("Prefer", [])).split(","):
+    for part in ",".join(request.headers.getall(_PREFER, [])).split(","):
         name, _, value = part.partition(";")[0].partition("=")
         value = value.strip().strip('"')
         match name.strip().lower():
@@ -251,7 +255,7 @@ def ttl_us(request: web.BaseRequest) -> int:
 
 def encoding(request: web.BaseRequest) -> str:
     """How the body is encoded; empty if it is as it is."""
-    name = request.headers.get("Content-Encoding", "").lower()
+    name = request.headers.get(hdrs.CONTENT_ENCODING, "").lower()
     return "" if name == "identity" else name
 
 
@@ -299,7 +303,7 @@ def too_large(what: str, limit: int, setting: str | None) -> errors.TooLarge:
 
 def content_type(request: web.BaseRequest) -> str:
     """The type of the value in the body. Raises BadParameter."""
-    text = request.headers.get("Content-Type", DEFAULT_CONTENT_TYPE)
+    text = request.headers.get(hdrs.CONTENT_TYPE, DEFAULT_CONTENT_TYPE)
     if problem := content_type_problem(text):
         raise errors.BadParameter(f"Content-Type: {problem}. Nothing was written.")
     return text

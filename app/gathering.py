@@ -29,8 +29,8 @@ is made here."""
 class Gathering(Generic[Wish, Result]):
     """Wishes that are asked for together: `ask` gives a result for each.
 
-    They `weigh` at most `most` together. One that weighs more is asked for alone. Whose turn does
-    not come within `patience_s` is told what `too_late` says.
+    They weigh at most `most` together. One that weighs more is asked for alone. Whose turn does not
+    come within `patience_s` is told what `too_late` says.
     """
 
     def __init__(
@@ -39,23 +39,20 @@ class Gathering(Generic[Wish, Result]):
         most: int,
         patience_s: float,
         too_late: Callable[[], Exception],
-        weigh: Callable[[Wish], int] = lambda _wish: 1,
     ) -> None:
         self._ask = ask
         self._most = most
         self._patience_s = patience_s
         self._too_late = too_late
-        self._weigh = weigh
         self._waiting: deque[tuple[Wish, int, float, asyncio.Future[Result]]] = deque()
         self._weight = 0
         """Of all that wait."""
         self._asking: set[asyncio.Task[None] | None] = set()
 
-    def wish(self, wish: Wish) -> asyncio.Future[Result]:
+    def wish(self, wish: Wish, weight: int = 1) -> asyncio.Future[Result]:
         """The result for this wish, or what `ask` raised, once it is there."""
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Result] = loop.create_future()
-        weight = self._weigh(wish)
         self._waiting.append((wish, weight, loop.time() + self._patience_s, result))
         self._weight += weight
         if not self._asking or (len(self._asking) < _AT_ONCE and self._weight >= self._most):

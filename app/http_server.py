@@ -82,7 +82,7 @@ def server_of(
         _Connection,
         server,
         loop=asyncio.get_running_loop(),
-        access_log=None,  # type: ignore[arg-type]  # its type forgets that it may be none
+        access_log=None,
         auto_decompress=False,
         max_field_size=field_max_bytes,
     )
@@ -92,7 +92,23 @@ def server_of(
 class _Connection(web.RequestHandler):
     """One client's connection."""
 
-    __slots__ = ()
+    __slots__ = ("_may_be_paused",)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._may_be_paused = False
+
+    def pause_reading(self) -> None:
+        self._may_be_paused = True
+        super().pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """What was paused goes on. aiohttp wants that for each body that was read, and most were
+        here before anybody had to be told to pause."""
+        if self._may_be_paused:
+            # Without its parser it is so halfway only: that is resumed by the next one.
+            self._may_be_paused = not resume_parser
+            super().resume_reading(resume_parser)
 
     def log_exception(self, *args: Any, **options: Any) -> None:
         """What somebody sent is no error of ours, and is not repeated; nor is it one that a client

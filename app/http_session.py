@@ -14,6 +14,7 @@ from typing import Final
 
 from aiohttp import web
 from msgspec import Struct
+from multidict import istr
 
 from app import checks, errors, lost
 from app.buffer import PendingBuffer
@@ -27,6 +28,8 @@ from app.progress import Progress
 from app.vector_clock import NOTHING, VectorClock
 
 CONTEXT_HEADER: Final = "Causal-Context"
+_CONTEXT: Final = istr(CONTEXT_HEADER)
+"""The same, to be looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Sessions:
 
     def context(self, request: web.BaseRequest) -> VectorClock:
         """What the request's session has seen. Raises BadContext, TooLarge."""
-        tokens = request.headers.getall(CONTEXT_HEADER, None)
+        tokens = request.headers.getall(_CONTEXT, None)
         return self.contexts.parse(",".join(tokens)) if tokens else NOTHING
 
     def catch_up(
@@ -69,7 +72,7 @@ class Sessions:
         """The same, and the node need not be a member any more."""
         if patience_s is None:
             patience_s = checks.patience_s(request)
-        if beside is NOTHING and CONTEXT_HEADER not in request.headers:
+        if beside is NOTHING and _CONTEXT not in request.headers:
             return NOTHING  # as most have seen, as far as they say
         context = self.context(request).merge(beside)
         if context <= self.progress.clock:

@@ -97,7 +97,7 @@ class Identity:
         While that is in doubt raises NotReady, or RedisUnavailable if Redis does not let it be
         found out.
         """
-        if not self._settled.is_set():
+        if self.is_in_doubt:
             if self._hindrance:
                 raise RedisUnavailable(self._hindrance)
             raise NotReady(
@@ -105,6 +105,11 @@ class Identity:
                 "found out. Nothing was done. Try again soon, or at another node."
             )
         return self._actor
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether it is still to be settled who writes here."""
+        return not self._settled.is_set()
 
     async def writer(self) -> str:
         """Who writes here; if that is in doubt, once it is settled, which as a rule is at once.
@@ -116,12 +121,11 @@ class Identity:
 
     async def settles(self) -> bool:
         """Whether it is settled who writes, now or in a moment."""
-        if self._settled.is_set():
-            return True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_SOON_S):
-                await self._settled.wait()
-        return self._settled.is_set()
+        if self.is_in_doubt:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SOON_S):
+                    await self._settled.wait()
+        return not self.is_in_doubt
 
     def admits(self, run: str) -> bool:
         """Whether values may be read and written in this run of Redis; if not, they may soon.

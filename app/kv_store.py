@@ -34,7 +34,7 @@ from app.progress import Progress
 from app.recent import KEPT_MAX, RecentWrites
 from app.redis_link import translated
 from app.scripts import Scripts
-from app.settled import in_a_settled_run
+from app.settled import in_a_settled_run, may_be_tried_again
 from app.vector_clock import NOTHING, Dot, VectorClock
 from app.write import Operation, Version, Write, winner_first
 from app.write_log import WriteLog
@@ -140,20 +140,13 @@ class KVStore:
         self.identity = identity
         self._now_us = now_us
         self._requests_max = requests_max
-        self._commits = Gathering(
-            self._commit_together,
-            _COMMITS_MAX_BYTES,
-            timeout_s,
-            _too_late,
-            weigh=lambda asked: asked[1].weight,
-        )
+        self._commits = Gathering(self._commit_together, _COMMITS_MAX_BYTES, timeout_s, _too_late)
         self._reads = Gathering(self._read_together, _READS_MAX, timeout_s, _too_late)
         self.log = WriteLog(redis, keys, identity)
         """Its log."""
         self.recent = RecentWrites(self.log, log_max_entries)
         """The end of it."""
 
-    @in_a_settled_run
     async def commit(
         self,
         operations: Sequence[Operation],
@@ -173,8 +166,15 @@ class KVStore:
         RedisUnavailable.
         """
         commit = Commit(operations, conditions, reads, most, request)
-        await self.identity.writer()  # each waits for that, and not one batch after the other
-        outcome = await self._commits.wish((context, commit))
+        asked, weight, doubts = (context, commit), commit.weight, self.identity.doubts
+        if self.identity.is_in_doubt:  # each waits for that, and not one batch after the other
+            await self.identity.writer()
+        try:
+            outcome = await self._commits.wish(asked, weight)
+        except RedisUnavailable as error:
+            if not await may_be_tried_again(self.identity, doubts, error):
+                raise
+            outcome = await self._commits.wish(asked, weight)
         match outcome:
             case Committed() | Accepted():
                 return outcome
@@ -221,19 +221,26 @@ class KVStore:
             metrics.COMMITTED.inc(len(committed))
         return outcomes
 
-    @in_a_settled_run
     async def read(self, key: str, context: VectorClock = NOTHING) -> Reading:
         """The siblings of `key`, from a state that covers `context`, which was applied here
         before; and what their reader has seen.
 
         Raises Syncing, RedisUnavailable.
         """
-        self._still_covers(context)
-        return await self._reads.wish(key)
+        asked, doubts = (context, key), self.identity.doubts
+        try:
+            return await self._reads.wish(asked)
+        except RedisUnavailable as error:
+            if not await may_be_tried_again(self.identity, doubts, error):
+                raise
+        return await self._reads.wish(asked)
 
-    async def _read_together(self, keys: Sequence[str]) -> list[Reading]:
-        readings, _ = await self._read(list(dict.fromkeys(keys)), NOTHING, None)
-        return [readings[key] for key in keys]
+    async def _read_together(self, asked: Sequence[tuple[VectorClock, str]]) -> list[Reading]:
+        """What the keys hold, from a state that covers the context beside each."""
+        for context, _ in asked:
+            self._still_covers(context)
+        readings, _ = await self._read(list({key: None for _, key in asked}), NOTHING, None)
+        return [readings[key] for _, key in asked]
 
     @in_a_settled_run
     async def snapshot(

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any, Final, cast
 
 import msgspec
-from aiohttp import HttpVersion10, web
+from aiohttp import ClientConnectionResetError, HttpVersion10, web
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE
 
@@ -67,7 +67,21 @@ class Reply:
         if is_old == self.keep_alive:  # else it is what that version takes for granted
             head += f"Connection: {'keep-alive' if is_old else 'close'}\r\n"
         sent = f"{head}\r\n".encode()
-        await request.writer.write_eof(sent if is_head else sent + body)
+        await _send(request, sent if is_head else sent + body)
+
+
+async def _send(request: web.BaseRequest, answer: bytes) -> None:
+    """The whole answer is on its way. aiohttp's writer would first ask how it is to be sent.
+
+    Raises ClientConnectionResetError.
+    """
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ClientConnectionResetError("the client has gone")
+    request.writer.output_size += len(answer)
+    transport.write(answer)
+    if request.protocol.writing_paused:
+        await request.writer.drain()
 
 
 Response = Reply | web.StreamResponse

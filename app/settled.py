@@ -36,10 +36,16 @@ def in_a_settled_run(
         try:
             return await method(self, *args, **kwargs)
         except RedisUnavailable as error:
-            if error.outcome != "not_applied" or self.identity.doubts == doubts:
-                raise
-            if not await self.identity.settles():
+            if not await may_be_tried_again(self.identity, doubts, error):
                 raise
         return await method(self, *args, **kwargs)
 
     return tried
+
+
+async def may_be_tried_again(identity: Identity, doubts: int, error: RedisUnavailable) -> bool:
+    """Whether what has failed so, since there had been so many doubts, was not done, and was
+    refused because of a doubt that is settled since."""
+    if error.outcome != "not_applied" or identity.doubts == doubts:
+        return False
+    return await identity.settles()

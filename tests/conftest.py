@@ -145,6 +145,10 @@ class FirstLife(Identity):
     def actor(self) -> str:
         return self.node
 
+    @property
+    def is_in_doubt(self) -> bool:
+        return False
+
     async def writer(self) -> str:
         return self.node
 

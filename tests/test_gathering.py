@@ -35,7 +35,7 @@ class Asked:
 
 
 def gathering(asked: Asked, most: int = 100, patience_s: float = 30) -> Gathering[str, str]:
-    return Gathering(asked, most, patience_s, TooLateError, weigh=len)
+    return Gathering(asked, most, patience_s, TooLateError)
 
 
 async def test_who_comes_in_one_turn_is_asked_for_at_once_and_who_comes_meanwhile_next() -> None:
@@ -55,7 +55,7 @@ async def test_a_batch_has_its_limit_and_what_is_heavier_goes_alone() -> None:
     asked.may_answer.set()
     wanted = gathering(asked, most=3)
     wishes = ["aa", "b", "c", "heavy", "d"]
-    results = await asyncio.gather(*map(wanted.wish, wishes))
+    results = await asyncio.gather(*(wanted.wish(wish, len(wish)) for wish in wishes))
     assert results == [wish.upper() for wish in wishes]
     assert asked.batches == [["aa", "b"], ["c"], ["heavy"], ["d"]]
 
@@ -63,13 +63,13 @@ async def test_a_batch_has_its_limit_and_what_is_heavier_goes_alone() -> None:
 async def test_what_is_enough_for_another_batch_does_not_wait_for_the_first() -> None:
     asked = Asked()
     wanted = gathering(asked, most=3)
-    wishes = [wanted.wish("aa")]
+    wishes = [wanted.wish("aa", 2)]
     await asked.begun(1)
-    wishes.append(wanted.wish("bb"))
+    wishes.append(wanted.wish("bb", 2))
     for _ in range(5):
         await asyncio.sleep(0)
     assert asked.batches == [["aa"]], "who comes meanwhile is asked for next"
-    wishes += [wanted.wish("c"), wanted.wish("d"), wanted.wish("eee")]
+    wishes += [wanted.wish("c"), wanted.wish("d"), wanted.wish("eee", 3)]
     await asked.begun(2)
     for _ in range(5):
         await asyncio.sleep(0)

@@ -1,5 +1,7 @@
 """The node's own state: commits, what a reader has seen, the log, and whose Redis it is."""
 
+import asyncio
+
 import pytest
 
 from app.errors import RedisUnavailable
@@ -107,6 +109,18 @@ async def test_the_check_fails_when_another_nodes_redis_is_put_in_place(
     await begin(a.scripts, "B")
     with pytest.raises(RedisUnavailable, match="no longer holds what this node has applied"):
         await a.store.check()
+
+
+async def test_a_reader_whose_turn_comes_after_a_loss_is_not_shown_less_than_it_has_seen(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    await a.say(b"noon?")
+    asked = asyncio.ensure_future(a.store.read("lunch", clock("A:1")))
+    await asyncio.sleep(0)  # from now on it waits for its turn
+    a.progress.restart(VectorClock())  # and meanwhile Redis was found to have lost the write
+    with pytest.raises(RedisUnavailable, match="no longer holds what this node has applied"):
+        await asked
 
 
 async def test_a_store_that_starts_knows_what_it_held(make_store: MakeStore) -> None:
