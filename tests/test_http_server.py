@@ -50,7 +50,8 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], byt
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[Serving]:
-    """`/echo` gives back the body, `/slow` answers when it is allowed to, `/stream` begins then."""
+    """`/echo` gives back the body, `/late` looks at it only when it is allowed to; `/slow` answers
+    then, and `/stream` begins."""
     entered, go_on, stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def echo(request: web.BaseRequest) -> web.Response:
@@ -61,13 +62,17 @@ async def serving() -> AsyncIterator[Serving]:
         await go_on.wait()
         return web.Response(text="done")
 
+    async def late(request: web.BaseRequest) -> web.Response:
+        await slow(request)
+        return await echo(request)
+
     async def stream(request: web.BaseRequest) -> web.StreamResponse:
         await slow(request)
         response = web.StreamResponse()
         await response.prepare(request)
         return response
 
-    handlers = {"/echo": echo, "/slow": slow, "/stream": stream}
+    handlers = {"/echo": echo, "/late": late, "/slow": slow, "/stream": stream}
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         return await handlers[request.path](request)
@@ -168,6 +173,16 @@ async def test_a_body_comes_as_it_was_sent() -> None:
     head = f"Content-Encoding: deflate\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
     async with serving() as server, server.said(ECHO + head + packed) as reader:
         assert (await answer(reader))[2] == packed
+
+
+async def test_who_sends_more_than_is_taken_meanwhile_waits_and_then_goes_on() -> None:
+    bodies = [bytes([number]) * 900_000 for number in range(3)]
+    ask = b"PUT /late HTTP/1.1\r\nHost: n\r\nContent-Length: 900000\r\n\r\n"
+    async with serving() as server, server.said(b"".join(ask + body for body in bodies)) as reader:
+        async with asyncio.timeout(30):
+            await server.entered.wait()
+        server.go_on.set()
+        assert [(await answer(reader))[2] for _ in bodies] == bodies
 
 
 async def test_what_is_in_flight_when_serving_ends_is_answered_and_told_to_go() -> None:
