@@ -8,8 +8,9 @@ Does not know what is sent.
 """
 
 import asyncio
+import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from redis.asyncio.connection import (
     UnixDomainSocketConnection,
 )
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
-from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError
+from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -129,12 +130,32 @@ class Unix(_NotesWhatWasNotSent, UnixDomainSocketConnection):
     pass
 
 
+class Script:
+    """A Lua script, which Redis is sent once and asked for by its digest from then on."""
+
+    def __init__(self, redis: Redis, text: str) -> None:
+        self._redis: Any = redis
+        self._text = text
+        self._digest = hashlib.sha1(text.encode()).hexdigest()
+
+    async def __call__(self, keys: Sequence[str] = (), args: Iterable[Any] = ()) -> Any:
+        """What the script returns."""
+        handed = (len(keys), *keys, *args)
+        try:
+            return await self._redis.execute_command("EVALSHA", self._digest, *handed)
+        except NoScriptError:
+            return await self._redis.execute_command("EVAL", self._text, *handed)
+
+
 class Client(Redis):
     """A client that tries each command once.
 
     redis-py goes through what would try it again, and tells observers: a third of what a command
     costs.
     """
+
+    def register_script(self, script: Any) -> Any:
+        return Script(self, script)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         pool: Any = self.connection_pool
