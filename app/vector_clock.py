@@ -187,7 +187,9 @@ class VectorClock(Mapping[str, int]):
         actor, sequence = dot
         if sequence <= self._entries.get(actor, 0):
             return self
-        return self._of({**self._entries, actor: sequence})
+        clock = object.__new__(type(self))  # as `_of` does: this is called for every write
+        clock._entries = {**self._entries, actor: sequence}
+        return clock
 
     def merge(self, other: Self) -> Self:
         """The least clock that covers both: the element-wise maximum."""
@@ -250,8 +252,9 @@ def text_with(text: str, dot: Dot) -> str:
     the next of its actor."""
     if dot.sequence == 1:
         return VectorClock.parse(text).with_dot(dot).entries_text()
-    before = f" {dot.actor}:{dot.sequence - 1} "
-    return f" {text} ".replace(before, f" {dot} ")[1:-1]
+    actor, sequence = dot
+    before, after = f" {actor}:{sequence - 1} ", f" {actor}:{sequence} "
+    return f" {text} ".replace(before, after)[1:-1]
 
 
 NOTHING: Final = VectorClock()
