@@ -69,6 +69,8 @@ class Contender:
     """Whether it cannot do otherwise."""
     keeps: bool = True
     """Whether it keeps anything."""
+    times: int = 1
+    """It is asked on so many times the connections."""
 
     def lacks(self, fsync: str) -> str | None:
         """Why it cannot be measured here; None if it can."""

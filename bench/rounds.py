@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -113,7 +113,7 @@ class _Side:
     async def prepare(self) -> None:
         """Every key has a value, every node has written something that others depend on, and each
         operation has been asked for."""
-        loads, (asked, *peers) = self.plan.loads, self.running.ports
+        loads, (asked, *peers) = self._loads, self.running.ports
         if self.contender.keeps:
             for port, most in ((asked, self.plan.keys), *((port, 1) for port in peers)):
                 await loads.once(self._requests(PUT), port, most)
@@ -130,7 +130,7 @@ class _Side:
         self, operation: Operation, number: int, others: "Sequence[_Side]", rate: float | None
     ) -> Sample:
         """As much load as there can be; or so many requests a second. The others are idle."""
-        loads, port, requests = self.plan.loads, self.running.ports[0], self._requests(operation)
+        loads, port, requests = self._loads, self.running.ports[0], self._requests(operation)
         processes = self.running.processes
 
         def beside_s() -> float:
@@ -156,6 +156,11 @@ class _Side:
             Machine.now().since(machine),
             beside_s() - before_s - answered.cpu_s,
         )
+
+    @property
+    def _loads(self) -> Loads:
+        loads = self.plan.loads
+        return replace(loads, connections=loads.connections * self.contender.times)
 
     def _requests(self, operation: Operation) -> Path:
         path = self.place / f"{operation}.requests"

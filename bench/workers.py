@@ -48,8 +48,8 @@ def name_of(workers: int) -> str:
     return "1 worker" if workers == 1 else f"{workers} workers"
 
 
-def with_workers(workers: int) -> Contender:
-    """A node with so many workers."""
+def with_workers(workers: int, times: int = 1) -> Contender:
+    """A node with so many workers, which is asked on so many times the connections."""
 
     @asynccontextmanager
     async def start(directory: Path, fsync: str) -> AsyncIterator[Running]:
@@ -60,7 +60,8 @@ def with_workers(workers: int) -> Contender:
 
     # The node is ready as soon as one worker is: the others may be starting still.
     starts: Callable[[Path, str], AbstractAsyncContextManager[Running]] = start
-    return Contender(name_of(workers), f"this node, {name_of(workers)}", starts, under_kv)
+    about = f"this node, {name_of(workers)}"
+    return Contender(name_of(workers), about, starts, under_kv, times=times)
 
 
 async def until_still(pids: Iterable[int]) -> None:
@@ -78,8 +79,9 @@ async def until_still(pids: Iterable[int]) -> None:
 async def compare(options: argparse.Namespace, tell: Tell) -> Outcome:
     """All rounds. Raises StartupError, ProcessGone."""
     counts = sorted({1, *options.workers})
+    contenders = [with_workers(workers, workers if options.each else 1) for workers in counts]
     plan = Plan(
-        [with_workers(workers) for workers in counts],
+        contenders,
         OPERATIONS,
         Loads("ours" if not options.seconds.is_integer() else default_tool(), options.connections),
         options.rounds,
@@ -99,7 +101,10 @@ async def compare(options: argparse.Namespace, tell: Tell) -> Outcome:
         [table(samples, operation) for operation in OPERATIONS],
         findings(samples, counts),
         noises(samples, name_of(1)),
-        {"samples": [asdict(sample) for sample in samples]},
+        {
+            "connections": {one.name: options.connections * one.times for one in contenders},
+            "samples": [asdict(sample) for sample in samples],
+        },
     )
 
 
@@ -156,6 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--warm-up", type=positive, default=2.0, help="seconds before the first (2)"
     )
     parser.add_argument("--connections", type=count, default=64, help="at once (64)")
+    parser.add_argument(
+        "--each", action="store_true", help="so many connections for each worker, not for all"
+    )
     parser.add_argument("--keys", type=count, default=1000, help="how many different ones (1000)")
     parser.add_argument(
         "--minutes", type=positive, default=60.0, help="after so many no round is begun (60)"

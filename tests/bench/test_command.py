@@ -123,16 +123,20 @@ def test_a_tiny_run_sees_markers_at_every_node_that_runs(tmp_path: Path, load: s
 
 
 @pytest.mark.timeout(300)
-def test_a_tiny_run_compares_one_worker_and_two(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("each", "of_two"), [((), 8), (("--each",), 16)])
+def test_a_tiny_run_compares_one_worker_and_two(
+    tmp_path: Path, each: tuple[str, ...], of_two: int
+) -> None:
     done = run(
         "bench.workers",
         *("--workers", "2", "--rounds", "1", "--seconds", "0.2", "--warm-up", "0.1"),
-        *("--connections", "8", "--keys", "20", "--directory", str(tmp_path)),
+        *("--connections", "8", "--keys", "20", "--directory", str(tmp_path), *each),
     )
     assert done.returncode == 0, done.stderr
     assert "GET: CPU time with 2 workers, over that with one" in done.stdout
     told = json.loads((tmp_path / "workers.json").read_text())
     assert {sample["contender"] for sample in told["samples"]} == {"1 worker", "2 workers"}
+    assert told["connections"] == {"1 worker": 8, "2 workers": of_two}
     assert all(len(goal["rounds"]) == 1 for goal in told["goals"])
 
 
