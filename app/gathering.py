@@ -40,6 +40,7 @@ class Gathering(Generic[Wish, Result]):
         patience_s: float,
         too_late: Callable[[], Exception],
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._ask = ask
         self._most = most
         self._patience_s = patience_s
@@ -51,7 +52,7 @@ class Gathering(Generic[Wish, Result]):
 
     def wish(self, wish: Wish, weight: int = 1) -> asyncio.Future[Result]:
         """The result for this wish, or what `ask` raised, once it is there."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         result: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((wish, weight, loop.time() + self._patience_s, result))
         self._weight += weight
@@ -70,7 +71,7 @@ class Gathering(Generic[Wish, Result]):
 
     def _next(self) -> list[tuple[Wish, asyncio.Future[Result]]]:
         batch: list[tuple[Wish, asyncio.Future[Result]]] = []
-        room, now = self._most, asyncio.get_running_loop().time()
+        room, now = self._most, self._loop.time()
         while self._waiting:
             wish, weight, until, result = self._waiting[0]
             if not result.done():  # else nobody waits for it any more

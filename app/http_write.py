@@ -65,8 +65,9 @@ class Writing:
         idempotency_key = checks.idempotency_key(request)
         patience_s = checks.patience_s(request)
         parameters = checks.parameters(request)
-        wanted, told_holders = 1, "replicas" in parameters
+        wanted, deadline, told_holders = 1, 0.0, "replicas" in parameters
         if told_holders:
+            deadline = asyncio.get_running_loop().time() + patience_s
             members = 1 + len(self.sessions.members.others)
             wanted = checks.count(request, "replicas", 1, members)
         # What is decided by the state at the write, or shows it, has no answer before the write.
@@ -75,7 +76,6 @@ class Writing:
         may_defer = preference.respond_async and not with_state
         if may_defer and "wait" not in parameters:
             patience_s = preference.wait_s
-        deadline = asyncio.get_running_loop().time() + patience_s
         try:
             context = await self.sessions.catch_up(request, patience_s=patience_s)
         except errors.NotCaughtUp:
