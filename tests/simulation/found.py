@@ -35,5 +35,9 @@ FOUND: Final[dict[tuple[int, str | None], str]] = {
         20879,
         None,
     ): "the oracle missed after a power cut what had been deferred, and lost with a disk",
+    (
+        30527,
+        None,
+    ): "the oracle missed after a power cut what had just come home, and had been lost with a disk",
 }
 """(seed, profile) -> what it found."""

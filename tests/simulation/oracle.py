@@ -312,14 +312,16 @@ class Oracle:
         """The node's Redis has lost what it did last, and holds this now.
 
         Nobody was ever told of what is lost: no client had an answer that said it, and no other
-        node has it. So it may be forgotten, and its dots may be given again. Returns what is lost.
+        node has it. So it may be forgotten, and its dots may be given again. What had come home
+        after a loss of the disk is others' like what they wrote themselves. Returns what is lost.
         Raises Violation.
         """
         twin = self.twins[node]
         kept = codec.unpack_clock(_fields(data, b"clock"))
         lost = [write for write in twin.applied if not kept.covers(write.dot)]
         for write in lost:
-            if node_of(write.dot.actor) == node:
+            came_home = self._had[node].covers(write.dot)
+            if node_of(write.dot.actor) == node and not came_home:
                 self._forget(node, write.dot)
         twin.forget(len(lost))
         self._losses[node] += 1
