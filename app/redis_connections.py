@@ -10,9 +10,8 @@ Does not know what is sent.
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, cast
 
 import hiredis
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -23,7 +22,13 @@ from redis.asyncio.connection import (
     UnixDomainSocketConnection,
 )
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
-from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -103,6 +108,43 @@ class _NotesWhatWasNotSent(AbstractConnection):
                 raise RedisConnectionError(f"Error while writing to socket: {error}") from error
             raise
 
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """What Redis answers. For each answer redis-py begins a timeout of asyncio, which takes
+        longer than to read it."""
+        if args or kwargs:  # it is a subscriber that waits, and how long is for it to say
+            return await super().read_response(*args, **kwargs)
+        parser: Any = self._parser
+        patience_s: Any = self.socket_timeout  # all of ours have one
+        patience = asyncio.get_running_loop().call_later(patience_s, self._give_up)
+        try:
+            answer = await parser.read_response()
+        except BaseException as error:  # what may still come is the answer to nothing
+            await self.disconnect(nowait=True)
+            if isinstance(error, OSError):
+                raise RedisConnectionError(f"Error while reading from socket: {error}") from error
+            raise
+        finally:
+            patience.cancel()
+        if isinstance(answer, ResponseError):
+            raise answer
+        return answer
+
+    def _give_up(self) -> None:
+        reader: Any = self._reader
+        if reader is not None:
+            reader.set_exception(RedisTimeoutError("Timeout reading from socket"))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can be used as it is: it is open, and nothing has come that nobody waits for.
+
+        As `can_read` of redis-py, which is three coroutines.
+        """
+        reader, parser = cast(Any, self._reader), cast(Any, self._parser)
+        return self.is_connected and not (
+            reader.at_eof() or reader._buffer or parser._reader.has_data()
+        )
+
     async def _locate(self) -> None:
         """It is known where to connect to."""
 
@@ -133,8 +175,8 @@ class Unix(_NotesWhatWasNotSent, UnixDomainSocketConnection):
 class Script:
     """A Lua script, which Redis is sent once and asked for by its digest from then on."""
 
-    def __init__(self, redis: Redis, text: str) -> None:
-        self._redis: Any = redis
+    def __init__(self, redis: "Client", text: str) -> None:
+        self._redis = redis
         self._text = text
         self._digest = hashlib.sha1(text.encode()).hexdigest()
 
@@ -142,9 +184,13 @@ class Script:
         """What the script returns."""
         handed = (len(keys), *keys, *args)
         try:
-            return await self._redis.execute_command("EVALSHA", self._digest, *handed)
+            return await self._redis.asked(("EVALSHA", self._digest, *handed), _as_it_comes)
         except NoScriptError:
-            return await self._redis.execute_command("EVAL", self._text, *handed)
+            return await self._redis.asked(("EVAL", self._text, *handed), _as_it_comes)
+
+
+def _as_it_comes(connection: Any) -> Awaitable[Any]:
+    return connection.read_response()  # type: ignore[no-any-return]
 
 
 class Client(Redis):
@@ -158,13 +204,21 @@ class Client(Redis):
         return Script(self, script)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
+        def read(connection: Any) -> Awaitable[Any]:
+            return self.parse_response(connection, args[0], **options)
+
+        return await self.asked(args, read)
+
+    async def asked(self, command: Sequence[Any], read: Callable[[Any], Awaitable[Any]]) -> Any:
+        """What `read` makes of the answer to this command, given its connection."""
         pool: Any = self.connection_pool
-        connection = await pool.get_connection()
+        connection = pool.free() or await pool.get_connection()
         try:
-            await connection.send_command(*args)
-            return await self.parse_response(connection, args[0], **options)
+            await connection.send_command(*command)
+            return await read(connection)
         finally:
-            await pool.release(connection)
+            if not pool.put_back(connection):
+                await pool.release(connection)
 
 
 class Pool(BlockingConnectionPool):
@@ -179,7 +233,7 @@ class Pool(BlockingConnectionPool):
         self._waiting = 0
 
     async def get_connection(self, *args: Any, **kwargs: Any) -> AbstractConnection:
-        if not self._waiting and (free := await self._free()):
+        if free := self.free():
             return free
         get: Any = super().get_connection
         self._waiting += 1
@@ -192,24 +246,26 @@ class Pool(BlockingConnectionPool):
             self._waiting -= 1
         return connection
 
-    async def _free(self) -> AbstractConnection | None:
+    def free(self) -> AbstractConnection | None:
         """A connection that can be used as it is, if there is one."""
-        if not self._available_connections:
+        connections: Any = self._available_connections
+        if self._waiting or not connections or not connections[-1].is_idle:
             return None
-        connection = self._available_connections.pop()
+        connection: AbstractConnection = connections.pop()
         self._in_use_connections.add(connection)
-        with suppress(RedisError, OSError):
-            if connection.is_connected and not await connection.can_read():
-                return connection
-        await super().release(connection)
-        return None
+        return connection
 
     async def release(self, connection: Any) -> None:
-        if self._waiting or connection.should_reconnect():
+        if not self.put_back(connection):
             await super().release(connection)
-        else:
-            self._in_use_connections.remove(connection)
-            self._available_connections.append(connection)
+
+    def put_back(self, connection: Any) -> bool:
+        """Whether it could be taken back at once."""
+        if self._waiting or connection.should_reconnect():
+            return False
+        self._in_use_connections.remove(connection)
+        self._available_connections.append(connection)
+        return True
 
 
 class _NamedBySentinels(_NotesWhatWasNotSent):

@@ -9,8 +9,6 @@ Does not know what is kept in Redis.
 
 import re
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -132,8 +130,7 @@ def took_over(run: str) -> bool:
     return "/" in run
 
 
-@contextmanager
-def translated(*, changes: bool = False) -> Iterator[None]:
+class translated:
     """Within it, what redis-py raises becomes RedisUnavailable.
 
     Its outcome can only be `unknown` where `changes` says that something is changed.
@@ -141,15 +138,24 @@ def translated(*, changes: bool = False) -> Iterator[None]:
     A script that fails for a reason of its own (a wrong type of key, an error in the script)
     becomes InvariantError: somebody has changed what only scripts change (G1-G5).
     """
-    try:
-        yield
-    except RedisError as error:
+
+    __slots__ = ("_changes",)
+
+    def __init__(self, *, changes: bool = False) -> None:
+        self._changes = changes
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind_of_error: object, error: BaseException | None, _where: object) -> None:
+        if not isinstance(error, RedisError):
+            return
         if isinstance(error, ResponseError) and not _refused(error):
             raise InvariantError(
                 f"Redis holds what our scripts cannot have written: {error}"
             ) from error
         metrics.REDIS_FAILURES.labels(_kind(error)).inc()
-        outcome = _outcome(error) if changes else "not_applied"
+        outcome = _outcome(error) if self._changes else "not_applied"
         raise RedisUnavailable(_cause(error), outcome=outcome) from error
 
 

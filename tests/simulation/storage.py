@@ -400,6 +400,10 @@ class _Connection(FakeBaseAsyncConnection, redis_connections.Tcp):  # type: igno
         self._made = self._storage.connections_made
         self._fails_on_read = None
 
+    @property
+    def is_idle(self) -> bool:
+        return self._sock is not None and self._sock.responses.empty()
+
     async def disconnect(self, nowait: bool = False, *args: Any, **kwargs: Any) -> None:
         if self._sock is not None:
             self._sock.kill()
