@@ -79,4 +79,8 @@ class TooMuch(Struct, frozen=True):
     """Nothing was done: what was to be read is more than the limit."""
 
 
-Outcome = Committed | Accepted | Failed | Reused | Moved | TooMuch
+class Uncovered(Struct, frozen=True):
+    """Nothing was done: what it was to follow is not here any more."""
+
+
+Outcome = Committed | Accepted | Failed | Reused | Moved | TooMuch | Uncovered

@@ -145,7 +145,9 @@ class DeferredWrites:
         while True:
             actor = self.identity.actor
             with translated(changes=True):
-                due = await self._scripts.commit_deferred(actor, self._now_us(), self._drain_max)
+                due = await self._scripts.commit_deferred(
+                    actor, self._now_us(), self._drain_max, self._progress.clock[lane_of(actor)]
+                )
             if due is None:
                 self.identity.doubt()
                 raise RedisUnavailable(NOT_OURS)

@@ -16,7 +16,17 @@ from msgspec import Struct
 from redis.asyncio import Redis
 
 from app import codec, metrics
-from app.commits import Accepted, Commit, Committed, Failed, Moved, Outcome, Reused, TooMuch
+from app.commits import (
+    Accepted,
+    Commit,
+    Committed,
+    Failed,
+    Moved,
+    Outcome,
+    Reused,
+    TooMuch,
+    Uncovered,
+)
 from app.conditions import Condition
 from app.errors import (
     Held,
@@ -186,40 +196,54 @@ class KVStore:
                 raise NotLost("more of that actor has come here just now; look again")
             case Reused():
                 raise IdempotencyKeyReused
+            case Uncovered():
+                raise RedisUnavailable(NOT_OURS)
 
     async def _commit_together(
         self, asked: Sequence[tuple[VectorClock, Commit]]
     ) -> Sequence[Outcome]:
-        """The writes are committed, each after the context beside it.
+        """The writes are committed, each after the context beside it, if that is here.
 
         Raises NotReady, Syncing, RedisUnavailable; then none of them is, as far as is known.
         """
-        actor = self.identity.actor
-        for context, _ in asked:
-            self._still_covers(context)
+        actor, known = self.identity.actor, self._progress.clock
+        held = [one for one in asked if one[0] <= known]
+        seen = NOTHING
+        for context, _ in held:
+            if context is not NOTHING:
+                seen = seen.merge(context)
         with translated(changes=True):
             outcomes = await self._scripts.commit_writes(
                 actor,
-                [commit for _, commit in asked],
+                [commit for _, commit in held],
                 self._now_us(),
-                self._progress.clock[actor],
+                known[actor],
                 self._requests_max,
+                seen,
             )
         if outcomes is None:
             self.identity.doubt()
             raise RedisUnavailable(NOT_OURS)
-        committed = [one for one in outcomes if isinstance(one, Committed)]
-        if committed:
-            writes = (
-                Write(done.dot, done.dependencies, done.timestamp, tuple(commit.operations))
-                for (_, commit), done in zip(asked, outcomes, strict=True)
-                if isinstance(done, Committed) and not done.replayed
-            )
+        writes = [
+            (done, commit)
+            for (_, commit), done in zip(held, outcomes, strict=True)
+            if isinstance(done, Committed) and not done.replayed
+        ]
+        if writes:
             # Before those wake who are to be told.
-            self.recent.committed(actor, writes)
-            self._progress.advance(committed[-1].clock)
-            metrics.COMMITTED.inc(len(committed))
-        return outcomes
+            self.recent.committed(
+                actor,
+                (
+                    Write(done.dot, done.dependencies, done.timestamp, tuple(commit.operations))
+                    for done, commit in writes
+                ),
+            )
+            self._progress.advance(writes[-1][0].clock)
+            metrics.COMMITTED.inc(len(writes))
+        if len(held) == len(asked):
+            return outcomes
+        of_those = iter(outcomes)
+        return [next(of_those) if context <= known else Uncovered() for context, _ in asked]
 
     async def read(self, key: str, context: VectorClock = NOTHING) -> Reading:
         """The siblings of `key`, from a state that covers `context`, which was applied here
@@ -229,18 +253,22 @@ class KVStore:
         """
         asked, doubts = (context, key), self.identity.doubts
         try:
-            return await self._reads.wish(asked)
+            found = await self._reads.wish(asked)
         except RedisUnavailable as error:
             if not await may_be_tried_again(self.identity, doubts, error):
                 raise
-        return await self._reads.wish(asked)
+            found = await self._reads.wish(asked)
+        if found is None:
+            raise RedisUnavailable(NOT_OURS)
+        return found
 
-    async def _read_together(self, asked: Sequence[tuple[VectorClock, str]]) -> list[Reading]:
-        """What the keys hold, from a state that covers the context beside each."""
-        for context, _ in asked:
-            self._still_covers(context)
+    async def _read_together(
+        self, asked: Sequence[tuple[VectorClock, str]]
+    ) -> list[Reading | None]:
+        """What the keys hold; None for who has seen what is not here any more."""
+        known = self._progress.clock
         readings, _ = await self._read(list({key: None for _, key in asked}), NOTHING, None)
-        return [readings[key] for _, key in asked]
+        return [readings[key] if context <= known else None for context, key in asked]
 
     @in_a_settled_run
     async def snapshot(
@@ -277,7 +305,7 @@ class KVStore:
             assert most is not None
             raise _too_much(most)
         fields, clock, now_us = found
-        self._holds(known, clock)
+        self._learn(known, clock)
         held = zip(keys, fields, strict=True)
         return {key: reading(one, clock, now_us) for key, one in held}, clock
 
@@ -296,7 +324,7 @@ class KVStore:
             keys, cursor, clock = await self._scripts.list_keys(
                 *_bounds(prefix, after), limit, self._now_us()
             )
-        self._holds(known, clock)
+        self._learn(known, clock)
         return Listing(dict.fromkeys(keys, ()), clock, cursor)
 
     @in_a_settled_run
@@ -313,14 +341,16 @@ class KVStore:
             found, cursor, clock = await self._scripts.list_conflicts(
                 *_bounds(prefix, after), limit, self._now_us()
             )
-        self._holds(known, clock)
+        self._learn(known, clock)
         return Listing(found, clock, cursor)
 
-    def _holds(self, known: VectorClock, clock: VectorClock) -> None:
-        """Redis, whose clock this is, has what was known to be there. Raises RedisUnavailable."""
+    def _learn(self, known: VectorClock, clock: VectorClock) -> None:
+        """Redis, whose clock this is, has what was known to be there; and all that it has is known
+        from now on, for somebody is shown it. Raises RedisUnavailable."""
         if not known <= clock:
             self.identity.doubt()
             raise RedisUnavailable(NOT_OURS)
+        self._progress.advance(clock)
 
     def _still_covers(self, context: VectorClock) -> None:
         """What was applied here has not been lost meanwhile (G7). Raises RedisUnavailable."""

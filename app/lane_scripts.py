@@ -101,9 +101,11 @@ class LaneScripts:
             return Reused()
         return scripts.accepted(reply) if reply[0] == b"accepted" else _committed(reply)
 
-    async def commit_deferred(self, actor: str, now_us: int, drain_max: int) -> Due | None:
+    async def commit_deferred(
+        self, actor: str, now_us: int, drain_max: int, known: int = 0
+    ) -> Due | None:
         """Commit the deferred writes whose context is covered (`lua/commit_deferred.lua`), at most
-        `drain_max`. None: Redis is not the actor's.
+        `drain_max`. None: Redis is not the actor's, or no longer has the write `known` of its lane.
 
         Raises Syncing.
         """
@@ -124,6 +126,7 @@ class LaneScripts:
                 keys.applied_channel,
                 keys.system_channel,
                 drain_max,
+                known,
             ],
         )
         if not reply:

@@ -90,9 +90,11 @@ class Scripts:
         now_us: int,
         known: int = 0,
         requests_max: int = 1,
+        seen: VectorClock = NOTHING,
     ) -> list[Outcome] | None:
         """Commit local writes, one after the other (`lua/commit_writes.lua`); what came of each.
-        None: Redis is not the actor's, or no longer has its write `known`, and nothing was done.
+        None: Redis is not the actor's, or no longer has its write `known` or what those have `seen`
+        who write, and nothing was done.
 
         Raises Syncing.
         """
@@ -106,6 +108,7 @@ class Scripts:
             keys.system_channel,
             keys.lane_stem,
             keys.kv_stem,
+            seen.entries_text(),
         ]
         for commit in commits:
             args += codec.hand_over(commit.operations)

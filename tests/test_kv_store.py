@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
+from app.commits import Committed
 from app.errors import RedisUnavailable
 from app.kv_store import Reading
 from app.vector_clock import Dot, VectorClock
 from app.write import Delete, Put, Version
+from tests.commits import commit_one
 from tests.conftest import MakeStore, begin
 from tests.model import Node
 
@@ -121,6 +123,78 @@ async def test_a_reader_whose_turn_comes_after_a_loss_is_not_shown_less_than_it_
     a.progress.restart(VectorClock())  # and meanwhile Redis was found to have lost the write
     with pytest.raises(RedisUnavailable, match="no longer holds what this node has applied"):
         await asked
+
+
+async def test_who_has_seen_what_was_lost_does_not_fail_the_others(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await a.say(b"noon?")
+    lost = clock("A:9")
+    shown = await asyncio.gather(
+        a.store.read("lunch", lost), a.store.read("lunch"), return_exceptions=True
+    )
+    assert isinstance(shown[0], RedisUnavailable)
+    assert isinstance(shown[1], Reading)
+    assert shown[1].context == clock("A:1")
+    done = await asyncio.gather(
+        a.store.commit([Put("reply", b"yes")], lost),
+        a.store.commit([Put("reply", b"no")]),
+        return_exceptions=True,
+    )
+    assert isinstance(done[0], RedisUnavailable)
+    assert done[0].outcome == "not_applied"
+    assert isinstance(done[1], Committed)
+    assert done[1].dot == Dot("A", 2)
+
+
+async def test_what_was_committed_is_known_though_a_request_that_was_done_before_came_with_it(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    await a.store.commit([Put("x", b"1")], request="r")
+    fresh, again = await asyncio.gather(
+        a.store.commit([Put("y", b"2")]), a.store.commit([Put("x", b"1")], request="r")
+    )
+    assert (fresh.dot, again.dot) == (Dot("A", 2), Dot("A", 1))
+    assert a.progress.clock == clock("A:2"), "or a Redis without it would give its name again"
+
+
+async def test_a_write_is_not_done_where_what_its_session_has_seen_was_lost(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    await a.say(b"noon?")
+    await a.take(Node("B").write([Put("question", b"one?")], 5))
+    # Redis is put back under the running node, to a state with A:1 and without B:1.
+    await a.redis.flushall()
+    await begin(a.scripts, "A")
+    await commit_one(a.scripts, "A", [Put("lunch", b"noon?")], 1)
+    with pytest.raises(
+        RedisUnavailable, match="no longer holds what this node has applied"
+    ) as refusal:
+        await a.store.commit([Put("reply", b"yes")], clock("A:1 B:1"))
+    assert refusal.value.outcome == "not_applied"
+    assert a.life.doubts
+    assert await a.store.clock() == clock("A:1")
+
+
+async def test_what_a_worker_has_shown_it_knows(make_store: MakeStore) -> None:
+    a = await make_store("A")
+
+    async def another_worker_commits() -> Dot:
+        committed = await commit_one(a.scripts, "A", [Put("lunch", b"noon?")], 1)
+        assert isinstance(committed, Committed)
+        assert not a.progress.clock.covers(committed.dot)
+        return committed.dot
+
+    dot = await another_worker_commits()
+    await a.store.read("lunch")
+    assert a.progress.clock.covers(dot)
+    dot = await another_worker_commits()
+    await a.store.list_keys("", "", 10)
+    assert a.progress.clock.covers(dot)
+    dot = await another_worker_commits()
+    await a.store.list_conflicts("", "", 10)
+    assert a.progress.clock.covers(dot)
 
 
 async def test_a_store_that_starts_knows_what_it_held(make_store: MakeStore) -> None:

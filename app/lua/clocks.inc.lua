@@ -24,6 +24,16 @@ local function parse_clock(text)
   return clock
 end
 
+-- Whether a clock covers another, which is a text.
+local function covers(clock, text)
+  for actor, sequence in string.gmatch(text, '(%S+):(%d+)') do
+    if (clock[actor] or 0) < tonumber(sequence) then
+      return false
+    end
+  end
+  return true
+end
+
 -- Joins a clock with a dot, as text.
 local function note_dot(clock, dot)
   local actor, sequence = string.match(dot, '^(.+):(%d+)$')

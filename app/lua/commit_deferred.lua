@@ -22,12 +22,14 @@
   ARGV[6]  channel    where to tell the other workers what was applied
   ARGV[7]  alert      ... of a key of the system
   ARGV[8]  drain_max  writes to commit in this call
+  ARGV[9]  known      the last sequence that the worker knows to be the lane's
 
   Returns  how many were committed; 1 if drain_max ended that; the clock as text; what the next one
            still lacks, as text, empty if none waits; and the other lanes in which something waits,
            as text, separated by spaces.
-           Or nothing (an empty list) if this Redis does not belong to `actor`; or `merging` alone:
-           what is here is no state to write upon. In these cases nothing was changed.
+           Or nothing (an empty list) if this Redis does not belong to `actor`, or has lost writes
+           of the lane that the worker has seen, and would commit them again (G4); or `merging`
+           alone: what is here is no state to write upon. In these cases nothing was changed.
 
   Atomic, because a crash between the commit and the queue would lose a write, or commit it twice
   (G2, G3).
@@ -55,6 +57,7 @@ local keys_key, conflicts_key, system_key, expiring_key = KEYS[5], KEYS[6], KEYS
 local deferred_key, queue, requests_key = KEYS[9], KEYS[10], KEYS[11]
 local actor, lane, now, kv_stem = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local deferred_stem, channel, alert, drain_max = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
+local known = tonumber(ARGV[9])
 
 local unfit, last = state_of(meta_key, 'actor', actor)
 if unfit then
@@ -62,6 +65,10 @@ if unfit then
 end
 
 local clock = load_clock(clock_key)
+if (clock[lane] or 0) < known then
+  return {}
+end
+
 local at = {
   clock = clock_key, meta = meta_key, deletes = deletes_key, log = log_key, keys = keys_key,
   conflicts = conflicts_key, system = system_key, expiring = expiring_key, kv = kv_stem,

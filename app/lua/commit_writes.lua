@@ -24,7 +24,8 @@
   ARGV[6]  alert        the channel where to tell the workers of a key of the system
   ARGV[7]  deferred stem  what the names of the queues of deferred writes begin with
   ARGV[8]  kv stem      what the names of the user keys begin with
-  ARGV[9+] writes       for each write:
+  ARGV[9]  seen         what those have seen who write, as the text of a clock
+  ARGV[10+] writes      for each write:
            operations   how many, then five for each (operations.inc.lua)
            terms        0 if there are none; else 1, and then:
            request      the Idempotency-Key, empty for none
@@ -50,8 +51,9 @@
            - `too much`, if what is to be read has more than `most` bytes;
            - `moved`: it declares the end of an actor, and another one is here;
            or nothing (an empty list) if this Redis does not belong to `actor`, or has lost writes
-           that the worker has seen: it was emptied, replaced or put back under a running node,
-           and would give dots again that name other writes (G4);
+           that the worker has seen, or those who write: it was emptied, replaced or put back under
+           a running node, and would give dots again that name other writes (G4), or put what
+           follows a write where that is not (G7);
            or `merging` alone: what is here is no state to write upon.
            By a write that is not committed nothing is changed.
 
@@ -83,8 +85,8 @@ local keys_key, conflicts_key, system_key, expiring_key = KEYS[5], KEYS[6], KEYS
 local requests_key, order_key = KEYS[9], KEYS[10]
 local actor, now, channel, known = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local requests_max, alert, deferred_stem = tonumber(ARGV[5]), ARGV[6], ARGV[7]
-local kv_stem = ARGV[8]
-local first_write = 9
+local kv_stem, seen = ARGV[8], ARGV[9]
+local first_write = 10
 
 local unfit, last = state_of(meta_key, 'actor', actor)
 if unfit then
@@ -93,7 +95,7 @@ end
 
 local clock_before = redis.call('HGETALL', clock_key)
 local clock = clock_of(clock_before)
-if (clock[actor] or 0) < known then
+if (clock[actor] or 0) < known or not covers(clock, seen) then
   return {}
 end
 

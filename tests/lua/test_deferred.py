@@ -114,6 +114,26 @@ async def test_a_redis_that_forgot_what_its_lane_gave_accepts_nothing(
     assert await c.redis.keys("deferred*") == []
 
 
+async def test_a_redis_that_forgot_what_its_lane_did_does_not_do_it_again(
+    make_store: MakeStore,
+) -> None:
+    """It was put back to when the write still waited, and would give it another time (G4, G5)."""
+    c = await make_store("C")
+    await accept(c, "")
+    packed = await c.redis.hgetall("deferred:C+")
+    await c.deferred.commit_due()
+    assert c.progress.clock == clock("C+:1")
+    await c.redis.hdel("clock", "C+")
+    await c.redis.delete("log:C+")
+    await c.redis.hset("deferred", "C+", 1)
+    await c.redis.hset("deferred:C+", mapping=packed)
+    with pytest.raises(RedisUnavailable):
+        await c.deferred.commit_due()
+    assert c.life.doubts
+    assert await waiting(c) == ["C+:1"]
+    assert not await c.redis.exists("log:C+")
+
+
 async def test_nothing_is_accepted_or_committed_while_a_snapshot_is_merged(
     make_store: MakeStore,
 ) -> None:

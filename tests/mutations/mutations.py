@@ -164,9 +164,9 @@ MUTATIONS: Final = (
         "clock advanced by a second command",
         "G3",
         "app/kv_store.py",
-        "            self._progress.advance(committed[-1].clock)\n",
-        '            await self._redis.hset("clock", actor, committed[-1].dot.sequence)\n'
-        "            self._progress.advance(committed[-1].clock)\n",
+        "            self._progress.advance(writes[-1][0].clock)\n",
+        '            await self._redis.hset("clock", actor, writes[-1][0].dot.sequence)\n'
+        "            self._progress.advance(writes[-1][0].clock)\n",
         (_COMMIT, _CLOCK_OF_COMMIT, ""),
     ),
     # --- incarnations ----------------------------------------------------------------------------
@@ -230,7 +230,7 @@ MUTATIONS: Final = (
         "unknown outcome called not_applied",
         "G10",
         "app/redis_link.py",
-        'outcome = _outcome(error) if changes else "not_applied"',
+        'outcome = _outcome(error) if self._changes else "not_applied"',
         'outcome = "not_applied"',
         profile="storage",
     ),
