@@ -39,8 +39,9 @@ class Remembered:
 
     `actor` is who writes there, empty in a new Redis; `run` the run of Redis for which that was
     settled; `alive_us` when a worker last said that it was at work, 0 for never. `rested` says that
-    the node ended that run in good order: so Redis holds all that came before it said so. `waits`
-    is the last dot that each lane has given, where something of it waits.
+    the node ended that run in good order: so Redis holds all that came before it said so, and if it
+    is durable, nothing came after it. `waits` is the last dot that each lane has given, where
+    something of it waits.
     """
 
     actor: str
@@ -178,7 +179,8 @@ def _why_not_the_same(
     # That the node rested says nothing then: it may have worked again since, unknown to a replica.
     if took_over:
         return "another Redis took over, and may lack the last that the one before was given"
-    if not durable and not redis.rested:
+    # Nor does it here: what Redis may have lost is that the node worked again since.
+    if not durable:
         return "Redis was started again, and may have lost the last that it was given"
     if _was_away(redis, now_us) and (evidence.silent or not redis.rested):
         away_s = (now_us - redis.alive_us) // 1_000_000

@@ -279,12 +279,15 @@ async def test_a_node_rests_in_a_run_in_which_it_was_at_work(make_redis: MakeRed
 
 
 @real_redis_only
-async def test_after_a_rest_a_redis_that_may_forget_is_believed(make_redis: MakeRedis) -> None:
+@pytest.mark.parametrize("durable", [True, False])
+async def test_after_a_rest_a_redis_is_believed_that_does_not_forget(
+    make_redis: MakeRedis, durable: bool
+) -> None:
     redis = make_redis()
     await begin(Scripts(redis, Keys()), "A", run="an earlier run")
     await redis.hset("meta", "rested", "an earlier run")
-    async with Worker(redis, durable=False).at_work({}) as worker:
-        assert await worker.writes_as() == "A"
+    async with Worker(redis, durable=durable).at_work({}) as worker:
+        assert (await worker.writes_as() == "A") == durable
     assert not await redis.hexists("meta", "rested")
 
 

@@ -26,6 +26,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from app.errors import StartupError
 from app.local_nodes import LocalCluster
@@ -273,6 +274,35 @@ async def test_with_everysec_the_newest_acknowledged_writes_are_lost_and_no_othe
         for number, (_, fields) in enumerate(log, 1):
             if written := load.acknowledged.get(f"A:{number}"):
                 assert fields["operations"].endswith(f",{len(written[1])}:{written[1]},")
+
+
+async def test_with_everysec_no_dot_is_given_again_after_a_planned_stop_and_a_power_cut(
+    tmp_path: Path, library: Path, program: RedisServer, rng: random.Random
+) -> None:
+    """The power cut takes along that the node had worked again since."""
+    async with powered(tmp_path, library, program, rng, fsync="everysec") as it:
+        disk, session = it.disks["A"], it.kv.session()
+        await session.put("x", "before")
+        await it.cluster.stop("A")
+        starting = asyncio.create_task(it.cluster.start("A"))
+        async with it.redis("A") as redis:
+            await until(lambda: answers(redis))
+        disk.stall()  # no sync ends any more
+        await starting
+        acknowledged = await session.put("x", "acknowledged")
+        await it.cut("A", "nothing kept")
+        disk.go_on()
+        await it.cluster.start("A")
+        again = await it.kv.session().put("x", "another")
+        assert again.dot != acknowledged.dot
+
+
+async def answers(redis: Redis) -> bool:
+    """Whether Redis has started."""
+    try:
+        return bool(await redis.ping())
+    except RedisError:
+        return False
 
 
 async def test_with_everysec_what_a_node_lost_comes_home_from_its_peers(
