@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from app import codec, incarnation, metrics
 from app.errors import InvariantError, NotReady, PeerError, RedisUnavailable, StartupError
-from app.incarnation import Evidence, Remembered
+from app.incarnation import Evidence, Remembered, Settled
 from app.keys import LAYOUT, Keys
 from app.log import get_logger
 from app.progress import Progress
@@ -177,6 +177,7 @@ class Identity:
                 pass
             except RedisUnavailable as error:  # the listener on the board says so
                 self._hindrance = error.cause
+                self.serves.set()  # to say what hinders it
                 await asyncio.sleep(_RETRY_S)
 
     async def _settle(self, peers: Peers) -> None:
@@ -202,11 +203,18 @@ class Identity:
             if settled.reason and run == self._run:
                 self._check_for_a_double(remembered.actor, evidence.seen)
             joining = VectorClock() if remembered.actor else evidence.applied
-            with translated(changes=True):
-                if await self._scripts.settle_actor(
-                    self._node, remembered, settled, run, now_us, joining
-                ):
-                    break
+            is_as_found = run == remembered.run and settled == Settled(remembered.actor)
+            try:
+                with translated(changes=True):
+                    if await self._scripts.settle_actor(
+                        self._node, remembered, settled, run, now_us, joining
+                    ):
+                        break
+            except RedisUnavailable as error:
+                # It was settled in this run before, and a Redis that is full can still be read.
+                if not is_as_found or error.outcome != "not_applied":
+                    raise
+                break
         if settled.reason:
             metrics.INCARNATIONS.inc()
             log.error("new incarnation", actor=settled.actor, reason=settled.reason)

@@ -30,6 +30,7 @@ from tests.one_node import (
     replicate,
     replicated,
 )
+from tests.processes import until
 
 
 class OwnRedis:
@@ -87,6 +88,11 @@ async def assert_nothing_is_written(client: Client) -> None:
     await problem(response, 503, "redis-unavailable")
 
 
+async def is_read(client: Client) -> bool:
+    """Whether the node shows what it holds."""
+    return (await client.get("/kv/lunch")).status == 200
+
+
 async def test_without_its_redis_a_node_is_alive_and_says_what_it_cannot_do(
     own_redis: OwnRedis, logs: Logs
 ) -> None:
@@ -130,6 +136,38 @@ async def test_a_full_redis_is_read_and_not_written(own_redis: OwnRedis, logs: L
             redis.config_set("maxmemory", "0")
         assert await put(client, "lunch", b"one?") == "lc1;A:2"
     assert grave(logs) == []
+
+
+async def test_so_it_is_by_a_worker_that_starts_before_it(own_redis: OwnRedis, logs: Logs) -> None:
+    async with node_a(own_redis.url) as client:
+        await put(client, "lunch", b"noon?")
+    with own_redis.client() as redis:
+        redis.config_set("maxmemory", "1")
+        async with node_a(own_redis.url) as client:
+            assert (await client.get("/healthz")).status == 200
+            assert await (await client.get("/kv/lunch")).read() == b"noon?"
+            await assert_nothing_is_written(client)
+            redis.config_set("maxmemory", "0")
+            assert await put(client, "lunch", b"one?") == "lc1;A:2"
+    assert grave(logs) == []
+
+
+async def test_a_worker_of_a_redis_that_is_another_run_and_full_says_so(
+    own_redis: OwnRedis,
+) -> None:
+    async with node_a(own_redis.url) as client:
+        await put(client, "lunch", b"noon?")
+    own_redis.kill()
+    own_redis.start()
+    with own_redis.client() as redis:
+        redis.config_set("maxmemory", "1")
+        async with node_a(own_redis.url) as client:
+            assert (await client.get("/healthz")).status == 200
+            await problem(await client.get("/kv/lunch"), 503, "redis-unavailable")
+            await assert_nothing_is_written(client)
+            redis.config_set("maxmemory", "0")
+            await until(lambda: is_read(client))
+            assert await put(client, "lunch", b"one?") == "lc1;A:2"
 
 
 async def test_a_redis_that_became_a_replica_is_read_and_not_written(
