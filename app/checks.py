@@ -254,9 +254,16 @@ def ttl_us(request: web.BaseRequest) -> int:
 
 
 def encoding(request: web.BaseRequest) -> str:
-    """How the body is encoded; empty if it is as it is."""
-    name = request.headers.get(hdrs.CONTENT_ENCODING, "").lower()
-    return "" if name == "identity" else name
+    """How the body is encoded, by its sender or for its way; empty if it is as it is."""
+    headers, found = request.headers, []
+    for header, as_it_is in (
+        (hdrs.CONTENT_ENCODING, "identity"),
+        (hdrs.TRANSFER_ENCODING, "chunked"),
+    ):
+        if header in headers:
+            names = ",".join(headers.getall(header)).lower().split(",")
+            found += [name.strip() for name in names if name.strip() not in ("", as_it_is)]
+    return ", ".join(found)
 
 
 async def body(

@@ -19,8 +19,8 @@ from aiohttp import ClientConnectionResetError, HttpVersion11, hdrs, web
 
 from app import checks, metrics, openapi
 from app.contract import JSON, Answer, Content, Route
-from app.errors import BadParameter
-from app.problems import no_such_method, no_such_route, refusal
+from app.errors import BadHttp, BadParameter
+from app.problems import no_such_method, no_such_route, problem, refusal
 from app.replies import Handler, Reply, Response
 from app.routing import Router
 
@@ -75,8 +75,10 @@ class Interface:
         # What a client made up is no label: there would be no end of series.
         method, path = "none", "none"
         resource = self._router.find(request.rel_url.raw_path)
-        if resource is None:
-            response: Response = no_such_route(request)
+        if "#" in request.raw_path:  # aiohttp would leave out what follows
+            response: Response = problem(_fragment())
+        elif resource is None:
+            response = no_such_route(request)
         elif (endpoint := resource.methods.get(request.method)) is None:
             response = no_such_method(request, resource.methods)
         else:
@@ -113,6 +115,12 @@ class Interface:
     @functools.cached_property
     def _text(self) -> str:
         return json.dumps(self.document())
+
+
+def _fragment() -> BadHttp:
+    return BadHttp(
+        "What is asked for has a #, which no request has: %23 is meant. Nothing was done."
+    )
 
 
 async def _go_on(request: web.BaseRequest) -> None:

@@ -9,9 +9,10 @@ import re
 from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from app.errors import RedisUnavailable, StartupError
+from app.keys import Keys
 from app.log import get_logger
 from app.redis_link import translated
 
@@ -62,11 +63,24 @@ async def check(redis: Redis, fsync: Literal["always", "everysec", "trust"]) -> 
         problems.append(f"it is version {version}, and the oldest supported is 6.2")
     if info.get("role", "master") != "master":
         problems.append("it is a replica: name its primary instead")
+    problems += await _channel_problems(redis)
     if fsync != "trust":
         problems += await _configuration_problems(redis, fsync)
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise StartupError(f"REDIS_URL: this Redis cannot keep the guarantees:\n{listed}")
+
+
+async def _channel_problems(redis: Redis) -> list[str]:
+    try:
+        with translated():
+            await redis.publish(Keys.of(redis).applied_channel, "")  # the empty clock, no news
+    except RedisUnavailable as error:
+        if not isinstance(error.__cause__, NoPermissionError):
+            raise
+        # From Redis 7 on a new user may not, whatever commands it is given.
+        return [f"its user may not publish ({error.cause}): give it the channels, `&*`"]
+    return []
 
 
 async def _configuration_problems(redis: Redis, fsync: str) -> list[str]:

@@ -6,6 +6,7 @@ from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 from redis import Redis as BlockingRedis
 
 from app import wire
@@ -93,8 +94,25 @@ async def test_an_encoded_body_is_refused(redis_url: str, encoding: str) -> None
             response = await put(path, data=b"", headers=headers)
             detail = (await problem(response, 415, "unsupported-encoding"))["detail"]
             assert encoding in detail
+        twice = CIMultiDict([("Content-Encoding", "identity"), *headers.items()])
+        response = await client.put("/kv/lunch", data=b"", headers=twice)
+        await problem(response, 415, "unsupported-encoding")
         headers = {"Content-Encoding": "identity"}
         assert (await client.put("/kv/lunch", data=b"x", headers=headers)).status == 200
+        assert await clock_of(client) == {"A": 1}
+
+
+async def test_a_body_that_is_encoded_for_its_way_is_refused_but_for_its_chunks(
+    redis_url: str,
+) -> None:
+    async with node_a(redis_url) as client:
+        for coding, status in (("gzip, chunked", 415), ("chunked", 200)):
+            reader, writer = await connect(client)
+            head = f"PUT /kv/lunch HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: {coding}\r\n\r\n"
+            writer.write(head.encode() + b"1\r\nx\r\n0\r\n\r\n")
+            answer = (await reader.readline()).split()
+            assert int(answer[1]) == status, coding
+            writer.close()
         assert await clock_of(client) == {"A": 1}
 
 

@@ -52,6 +52,20 @@ async def test_each_route_refuses_what_it_does_not_take_and_says_what_it_takes(
                     assert f"this request takes {says}. " in problem["detail"]
 
 
+@pytest.mark.parametrize("target", ["/kv/a#b", "/kv/a#", "/kv/a?ttl=1#b"])
+async def test_a_target_with_a_fragment_is_refused(node: Client, target: str) -> None:
+    """Without what follows it would be another key."""
+    url = node.make_url("/")
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(f"PUT {target} HTTP/1.1\r\nHost: n\r\nContent-Length: 1\r\n\r\nx".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in head
+    writer.close()
+    async with node.get("/kv/a") as answer:
+        assert answer.status == 404
+
+
 async def test_who_waits_for_leave_to_send_its_body_has_it(node: Client) -> None:
     async with node.put("/kv/x", data=b"1", expect100=True) as answer:
         assert answer.status == 200

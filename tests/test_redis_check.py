@@ -96,6 +96,15 @@ async def test_a_redis_that_evicts_is_turned_down(fit: Any, policy: str) -> None
 
 
 @pytest.mark.parametrize("fsync", ["always", "trust"])
+async def test_a_redis_that_does_not_let_its_user_publish_is_turned_down(
+    fit: Any, fsync: Fsync
+) -> None:
+    await fit.execute_command("ACL", "SETUSER", "default", "resetchannels")
+    [problem] = await problems(fit, fsync)
+    assert problem.startswith("its user may not publish") and "`&*`" in problem
+
+
+@pytest.mark.parametrize("fsync", ["always", "trust"])
 async def test_a_replica_is_turned_down_whatever_is_trusted(fit: Any, fsync: Fsync) -> None:
     await fit.replicaof("127.0.0.1", 1)
     assert await problems(fit, fsync) == ["it is a replica: name its primary instead"]

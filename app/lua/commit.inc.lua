@@ -77,7 +77,7 @@ local function commit(at, clock, actor, list, packed, stamp, fields_of)
     note_expiry(at.expiring, key, expired, expires)
     if is_system(key) then
       redis.call('SADD', at.system, key)
-      redis.call('PUBLISH', at.alert, key)
+      publish(at.alert, key)
       local ended = declared_end(verb, key, value)
       if ended then
         clock[ended], around, ends = closed, {}, ends or {}

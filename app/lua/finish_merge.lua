@@ -66,5 +66,5 @@ redis.call('SREM', staging_key, id)
 if next(advanced) then
   tell_workers(channel, clock_text(advanced))
 end
-redis.call('PUBLISH', alert, '')
+publish(alert, '')
 return clock_text(clock)

@@ -13,6 +13,7 @@
   Atomic, because a note in a Redis that was emptied meanwhile would make it pass for somebody
   else's.
 ]]
+--@include workers
 local meta_key = KEYS[1]
 local node, heard, alert = ARGV[1], ARGV[2], ARGV[3]
 
@@ -24,5 +25,5 @@ if heard == '' then
 else
   redis.call('HSET', meta_key, 'removed', heard)
 end
-redis.call('PUBLISH', alert, '')
+publish(alert, '')
 return 1

@@ -178,7 +178,7 @@ local function apply(actor, sequence, number, stamp, dependencies_text, dependen
     apply_operation(dot, actor, sequence, stamp, dependencies, verb, key, content_type, value, ttl)
     if is_system(key) then
       redis.call('SADD', system_key, key)
-      redis.call('PUBLISH', alert, key)
+      publish(alert, key)
       local ended, after = declared_end(verb, key, value)
       if ended and clock[ended] ~= closed then
         if (clock[ended] or 0) > after then

@@ -11,7 +11,7 @@ from app.commits import Committed
 from app.conditions import Condition
 from app.errors import IdempotencyKeyReused, PreconditionFailed, RedisUnavailable
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
-from app.write import Delete, Operation, Put
+from app.write import SYSTEM, Delete, Operation, Put
 from tests.commits import commit_one
 from tests.conftest import SERVERS, MakeRedis, MakeStore, Store
 from tests.listeners import listeners
@@ -405,3 +405,19 @@ async def test_requests_are_remembered_for_a_day_and_at_most_so_many(
     for number in range(3):
         await commit_one(a.scripts, "A", [Delete("x")], 5, request=f"more {number}", requests_max=3)
     assert await remembered() == {b"more 0", b"more 1", b"more 2"}
+
+
+@real_redis_only
+async def test_what_cannot_be_published_is_written_whole(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    key = f"{SYSTEM}a key of the system"
+    for right in ("resetchannels", "-publish", "-pubsub"):
+        await a.redis.execute_command("ACL", "SETUSER", "default", right)
+    try:
+        first = await a.store.commit([Put(key, b"1")])
+        second = await a.store.commit([Put(key, b"2")])
+    finally:
+        await a.redis.execute_command("ACL", "SETUSER", "default", "allchannels", "+@all")
+    assert (first.dot, second.dot) == (Dot("A", 1), Dot("A", 2))
+    assert await a.store.clock() == VectorClock({"A": 2})
+    assert [write.dot for write in await a.store.log.after("A", 0, 10)] == [first.dot, second.dot]
