@@ -147,11 +147,16 @@ class Watching:
                 await asyncio.sleep(_LOOK_EVERY_S)  # a merge, which the logs may not outlive
                 continue
             at, states, cut = found
+            if cut is not None:
+                # Before all else: what Redis loses from now on is not to count as applied again.
+                self._progress.advance(cut.clock)
+            known = self._may_go_on(known)
             now_us = await self._store.now_us()
             for state in states:
                 if state.key.startswith(prefix) and not state.key.startswith(SYSTEM):
                     yield state.shown_at(now_us)
-        self._progress.advance(cut.clock)
+                    known = self._may_go_on(known)
+        self._may_go_on(known)
         yield Cut(cut.clock)
 
     def _may_go_on(self, known: VectorClock) -> VectorClock:

@@ -14,12 +14,17 @@ from redis import Redis as BlockingRedis
 
 from app import metrics, wire
 from app.config import Config
+from app.errors import RedisUnavailable
+from app.members import Members
 from app.node import World, worker
-from app.snapshot import Cut, KeyState, Part
+from app.snapshot import Cut, KeyState, Part, Sending
+from app.snapshot_reading import SnapshotReader
 from app.vector_clock import Dot, VectorClock
+from app.watching import Cut as ToldCut
+from app.watching import Watching
 from app.wire import Batch
 from app.write import Delete, Operation, Put, Version, Write
-from tests.conftest import begin_at
+from tests.conftest import MakeStore, Store, begin_at
 from tests.events import Event, dots, watching
 from tests.one_node import PEERS, Client, asking, contents, nobody, node_a
 from tests.processes import until
@@ -483,6 +488,56 @@ async def test_what_redis_has_lost_is_not_told_on(redis: Any, redis_url: str) ->
         await a.get("/kv/x")  # whoever comes first notices
         end = (await stream.until("end"))[-1]
         assert (end.data["status"], end.id) == (503, "lc1;A:1")
+
+
+def watching_of(store: Store, reader: type[SnapshotReader] = SnapshotReader) -> Watching:
+    return Watching(
+        store.store,
+        store.progress,
+        Members(Config(node_id="A"), store.redis, store.keys, store.scripts),
+        lambda prefix: reader(store.redis, store.keys, store.store, 2**20, prefix),
+        lambda: store.time_us[0],
+    )
+
+
+async def test_what_redis_loses_while_its_state_is_told_does_not_count_as_applied_again(
+    make_store: MakeStore,
+) -> None:
+    """Or a write would be accepted that follows what is not here (G7)."""
+    a = await make_store("A")
+    await a.say(b"1")
+    async with contextlib.aclosing(watching_of(a).events("", None)) as events:
+
+        async def next_state() -> str:
+            while not isinstance(event := await anext(events), KeyState):
+                pass
+            return event.key
+
+        assert await next_state() == "lunch"
+        await a.store.commit([Put("late", b"2")])
+        assert await next_state() == "late", "it is read with the cut"
+        a.progress.restart(VectorClock({"A": 1}))  # the watcher was slow
+        with pytest.raises(RedisUnavailable):
+            await anext(events)
+    assert a.progress.clock == VectorClock({"A": 1})
+
+
+async def test_a_cut_that_redis_loses_before_it_is_told_is_not_told(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await a.say(b"1", b"2")
+
+    class Losing(SnapshotReader):
+        async def read(self, at: Sending) -> tuple[Sending, list[KeyState], Cut | None] | None:
+            found = await super().read(at)
+            if found and found[2]:
+                loop = asyncio.get_running_loop()
+                loop.call_soon(a.progress.restart, VectorClock({"A": 1}))
+            return found
+
+    with pytest.raises(RedisUnavailable):
+        async for event in watching_of(a, Losing).events("", None):
+            assert not isinstance(event, ToldCut)
+    assert a.progress.clock == VectorClock({"A": 1})
 
 
 async def test_a_deleted_key_is_told_as_deleted(a: Client) -> None:
