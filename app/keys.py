@@ -150,6 +150,11 @@ class Keys:
         return f"{self.prefix}staging"
 
     @property
+    def snapshots_begun(self) -> str:
+        """Hash: who sends snapshots -> the last of them that was begun here."""
+        return f"{self.prefix}snapshots-begun"
+
+    @property
     def faults(self) -> str:
         """Hash: peer -> the fault on the link to it, as JSON. Only with FAULTS=1."""
         return f"{self.prefix}faults"

@@ -3,7 +3,8 @@
 Assumes a sender that cuts its snapshot as `snapshot.py` says. Guarantees that the node serves its
 own state while parts come in, which may take hours; that it serves nothing while keys are merged,
 which nobody far away can delay; and that a merge that was begun is finished, by whichever worker
-lives (a lease), so that no state is ever half merged to a reader.
+lives (a lease), so that no state is ever half merged to a reader. Nothing stays of what will not be
+whole.
 
 Does not know how parts travel.
 """
@@ -32,6 +33,9 @@ log = get_logger(__name__)
 
 _PATIENCE_US: Final = 15_000_000
 """A sender that is silent for so long gives way to another."""
+_SILENCE_MAX_US: Final = 600_000_000
+"""A sender that is silent for so long is not waited for any more: what is staged takes memory that
+nobody may ever need. If it comes back, it begins anew."""
 _LOOK_EVERY_S: Final = 1.0
 KEYS_AT_ONCE = 128
 """Keys that are merged in one step of Redis."""
@@ -149,6 +153,7 @@ class SnapshotReceiving:
         if staging and await self._board.hold_lease(MERGE, self._lease_ms):
             if merging is not None:
                 await self._merge(merging.decode())
+            await self._give_up_silent()
             await self._remove_given_up(staging)
             await self._board.release_lease(MERGE)
 
@@ -172,6 +177,15 @@ class SnapshotReceiving:
             chunk = names[first : first + KEYS_AT_ONCE]
             with translated(changes=True):
                 await self._scripts.merge_keys(snapshot, chunk, staged=staged)
+
+    async def _give_up_silent(self) -> None:
+        """No snapshot is received whose sender has been silent for too long."""
+        if current := await self.state():
+            since_us = self._now_us() - _SILENCE_MAX_US
+            with translated(changes=True):
+                is_given_up = await self._scripts.give_up_snapshot(current.snapshot, since_us)
+            if is_given_up:
+                log.warning("snapshot given up", source=current.source, keys=current.keys)
 
     async def _remove_given_up(self, staging: set[bytes]) -> None:
         """Nothing is staged of a snapshot that nobody goes on with."""

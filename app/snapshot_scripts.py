@@ -79,7 +79,8 @@ class SnapshotScripts:
             fields = codec.pack_key_state(state)
             args += (state.key, len(fields) // 2, *fields)
         reply: list[Any] = await self._stage_part(
-            keys=[keys.meta, keys.snapshot, keys.staging, keys.clock], args=args
+            keys=[keys.meta, keys.snapshot, keys.staging, keys.clock, keys.snapshots_begun],
+            args=args,
         )
         if not reply:
             return None
@@ -105,10 +106,14 @@ class SnapshotScripts:
         )
         return bool(reply)
 
-    async def give_up_snapshot(self, snapshot: str) -> bool:
-        """Stop receiving that snapshot (`lua/give_up_snapshot.lua`): whether it was received."""
+    async def give_up_snapshot(self, snapshot: str, since_us: int | None = None) -> bool:
+        """Stop receiving that snapshot, if it has not come on since then
+        (`lua/give_up_snapshot.lua`): whether it was received."""
         keys = self._keys
-        reply = await self._give_up_snapshot(keys=[keys.meta, keys.snapshot], args=[snapshot])
+        reply = await self._give_up_snapshot(
+            keys=[keys.meta, keys.snapshot],
+            args=[snapshot, "" if since_us is None else since_us],
+        )
         return bool(reply)
 
     async def finish_merge(self, snapshot: str) -> VectorClock:

@@ -9,6 +9,7 @@ from app.snapshot_receiving import Receiving, SnapshotReceiving
 from app.vector_clock import Dot, VectorClock
 from app.write import Put, Version
 from tests.conftest import MakeStore, Store
+from tests.test_snapshot_sending import sending_of
 
 
 def receiving_of(store: Store, worker: str = "first") -> SnapshotReceiving:
@@ -90,6 +91,68 @@ async def test_what_was_staged_of_a_snapshot_that_was_given_up_is_removed(
     await receiving.tidy()
     assert await a.redis.keys("staged:*") == [b"staged:s2:x"]
     assert await a.redis.smembers("staging") == {b"s2"}
+
+
+MINUTE_US = 60_000_000
+
+
+async def test_nothing_stays_of_a_snapshot_whose_sender_does_not_return(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    receiving = receiving_of(a)
+    await receiving.take("B", part("", ""))
+    await receiving.take("B", part("p1", "", *MANY))
+    a.set_time(a.time_us[0] + 10 * MINUTE_US)
+    await receiving.tidy()
+    assert len(await a.redis.keys("staged:*")) == len(MANY), "its sender may be back in a moment"
+    a.set_time(a.time_us[0] + 1)
+    await receiving.tidy()
+    assert await receiving.state() is None
+    assert await a.redis.keys("staged:*") == []
+    assert await a.redis.smembers("staging") == set()
+
+
+async def test_what_came_late_begins_nothing(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    receiving = receiving_of(a)
+    await receiving.take("B", part("", ""))
+    await receiving.take("B", part("p1", "", "x", cut="B:300"))
+    await receiving.tidy()
+    assert await receiving.take("B", part("", "")) == Kept()
+    assert await receiving.state() is None
+
+
+async def test_a_sender_that_returns_after_it_was_given_up_begins_anew(
+    make_store: MakeStore,
+) -> None:
+    a, b = await make_store("A"), await make_store("B")
+    for key in MANY[:60]:
+        await b.store.commit([Put(key, b"b")])
+    receiving, sending = receiving_of(a), sending_of(b)
+
+    async def is_all_sent() -> bool:
+        sent = await sending.part()
+        assert sent is not None
+        return await sending.take(await receiving.take("B", sent))
+
+    for _ in range(3):
+        assert not await is_all_sent()
+    first = await receiving.state()
+    assert first is not None and first.keys > 0
+    for store in (a, b):
+        store.set_time(store.time_us[0] + 11 * MINUTE_US)
+    await receiving.tidy()
+    assert not await is_all_sent()
+    assert not sending.is_under_way
+    while not await is_all_sent():
+        pass
+    last = await receiving.state()
+    assert last is not None and last.snapshot != first.snapshot
+    await receiving.tidy()
+    assert a.progress.clock == VectorClock({"B": 60})
+    assert await a.redis.keys("staged:*") == []
+    assert len(await a.redis.keys("kv:*")) == 60
 
 
 async def test_a_cut_with_writes_of_its_own_that_it_lost_makes_it_doubt(

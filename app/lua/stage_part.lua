@@ -8,6 +8,7 @@
                            `deletes` and `timestamp`, and `mine`: the clock here
   KEYS[3]  staging   set   the snapshots of which something may be staged
   KEYS[4]  clock     hash  actor -> sequence applied here
+  KEYS[5]  begun     hash  who sends snapshots -> the last of them that was begun here
 
   ARGV[1]  node         whose Redis this must be
   ARGV[2]  id           the snapshot
@@ -37,6 +38,7 @@
 --@include integers
 --@include clocks
 local meta_key, snapshot_key, staging_key, clock_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local begun_key = KEYS[5]
 local node, id, source, name, after = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local total, now, patience = ARGV[6], ARGV[7], tonumber(ARGV[8])
 local cut_clock, cut_deletes, cut_timestamp = ARGV[9], ARGV[10], ARGV[11]
@@ -55,8 +57,12 @@ if name == '' then
   local is_free = not current
     or (not merging and (source == sender or tonumber(now) - tonumber(heard) >= patience))
   -- One whose parts may still be staged was given up: it is begun anew by another name. So is one
-  -- that was begun and is here no more: it has been merged, or lost.
-  if current ~= id and after == '' and is_free and redis.call('SADD', staging_key, id) == 1 then
+  -- that was begun and is here no more: it has been merged, given up, or lost; a question that
+  -- comes late would begin what its sender never goes on with.
+  local was_begun = redis.call('HGET', begun_key, source) == id
+  if current ~= id and after == '' and is_free and not was_begun
+    and redis.call('SADD', staging_key, id) == 1 then
+    redis.call('HSET', begun_key, source, id)
     redis.call('DEL', snapshot_key)
     redis.call('HSET', snapshot_key, 'id', id, 'source', source, 'last', '', 'keys', '0',
       'total', total, 'begun', now, 'heard', now)

@@ -157,6 +157,22 @@ async def test_a_sender_that_begins_anew_does_not_wait_for_itself(make_store: Ma
     assert await stage(a, Part("s1", "", "", 9)) == Kept("s2", ""), "the question came again, late"
 
 
+async def test_what_was_merged_or_given_up_is_not_begun_again_by_a_question_that_comes_late(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    await begun(a)
+    await stage(a, Part("s1", "p1", "", 9, (state("x", "B:1"),), cut_at("B:1")))
+    await merge(a)
+    assert await stage(a, Part("s1", "", "", 9)) == Kept("", "")
+    await begun(a, "s2")
+    assert await a.snapshots.give_up_snapshot("s2")
+    await a.redis.srem("staging", "s2")  # as once its parts are removed
+    assert await stage(a, Part("s2", "", "", 9)) == Kept("", "")
+    assert not await a.redis.exists("snapshot", "staging")
+    assert await stage(a, Part("s3", "", "", 9), "C") == Kept("s3", ""), "another may come"
+
+
 async def test_a_merge_is_not_given_up_for_the_next_snapshot_of_its_sender(
     make_store: MakeStore,
 ) -> None:
@@ -311,6 +327,17 @@ async def test_what_is_given_up_makes_room_unless_it_is_being_merged(make_store:
     await stage(a, Part("s2", "p1", "", 9, (state("x", "B:1"),), cut_at("B:1")))
     assert not await a.snapshots.give_up_snapshot("s2")
     assert await merge(a, "s2") == clock("B:1")
+
+
+async def test_what_came_on_since_is_not_given_up(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await begun(a)
+    await stage(a, Part("s1", "p1", "", 9, (state("x", "B:1"),)), now_us=500)
+    assert not await a.snapshots.give_up_snapshot("s1", 500)
+    assert await a.snapshots.give_up_snapshot("s1", 501)
+    await begun(a, "s2")
+    await stage(a, Part("s2", "p1", "", 9, (state("x", "B:1"),), cut_at("B:1")))
+    assert not await a.snapshots.give_up_snapshot("s2", 10**9), "its merge has begun"
 
 
 # --- what expires ---------------------------------------------------------------------------------
