@@ -145,7 +145,8 @@ class ExplainRoutes:
     ) -> tuple[list[Write], dict[str, shapes.Searched]]:
         """The newest writes about the key, and the part of each log in which they were looked for.
 
-        All logs are gone back through side by side, so that none is left out for a long one.
+        All logs are gone back through side by side, so that none is left out for a long one. The
+        first write about the key for which there is no room ends it, and was not searched.
         """
         found: list[Write] = []
         searched: dict[str, shapes.Searched] = {
@@ -159,11 +160,12 @@ class ExplainRoutes:
                 writes = await self.store.log.before(actor, before, _READ)
                 for write in writes:
                     size += sum(len(op.value) for op in write.operations if isinstance(op, Put))
-                    if any(op.key == key for op in write.operations) and len(found) < FOUND_MAX:
+                    if any(op.key == key for op in write.operations):
+                        if len(found) == FOUND_MAX:
+                            return found, searched
                         found.append(write)
+                    searched[actor]["from"] = write.dot.sequence
                 count += len(writes)
-                if writes:
-                    searched[actor]["from"] = writes[-1].dot.sequence
-                if not writes or searched[actor]["from"] == 1 or len(found) >= FOUND_MAX:
+                if not writes or searched[actor]["from"] == 1:
                     unread.remove(actor)
         return found, searched

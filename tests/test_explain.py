@@ -109,3 +109,23 @@ async def test_a_bounded_part_of_the_logs_is_searched(client: Client) -> None:
     assert told["versions"][0]["dependencies"] is None
     told = await explanation(client, "3")
     assert len(told["history"]) == 32
+
+
+async def test_what_was_searched_has_been_told(client: Client) -> None:
+    b = Node("B")
+    for _ in range(16):
+        await client.put("/kv/x", data=b"1")
+        await receives(client, b, Put("x", b"2"))
+    told = await explanation(client, "x")
+    assert (len(told["history"]), told["complete"]) == (32, True)
+    for _ in range(15):
+        await client.put("/kv/x", data=b"1")
+    await client.put("/kv/other", data=b"1")
+    told = await explanation(client, "x")
+    assert (len(told["history"]), told["complete"]) == (32, False)
+    searched = {
+        f"{actor}:{number}"
+        for actor, part in told["searched"].items()
+        for number in range(part["from"], part["to"] + 1)
+    }
+    assert searched == {write["dot"] for write in told["history"]} | {"A:32"}
