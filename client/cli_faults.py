@@ -1,7 +1,8 @@
 """The commands that break links on purpose, and heal them: fault set, fault heal.
 
 What it assumes and guarantees: a node is named by its id, which the nodes are asked for, or by its
-address. What it does not know: what a fault does.
+address. A node whose links could not be healed is named, too. What it does not know: what a fault
+does.
 """
 
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 from rich.text import Text
 
 from client.cli_command import Call
+from client.cli_errors import Code
 from client.cli_nodes import each
 from client.cli_output import Result, clean
 from client.errors import BadInput, LightconeError
@@ -73,26 +75,37 @@ async def heal(
     ] = None,
     all_links: Annotated[bool, typer.Option("--all", help="All links of all nodes.")] = False,
 ) -> Result:
-    """Heal the link from one node to another, or all of them."""
+    """Heal the link from one node to another, or all of them.
+
+    Ends with 3 if one of all nodes does not answer: what faults there are stay there.
+    """
     if all_links == (sender is not None) or (sender is None) != (peer is None):
         raise BadInput("Give FROM and TO, or --all. Nothing was changed.")
+    unanswered: list[str] = []
     if sender is not None and peer is not None:
         links = [(sender, await _address(call, sender), peer)]
     else:
+        answers = await each(call, call.kv.status)
+        unanswered = [url for url, one in answers.items() if isinstance(one, LightconeError)]
         links = [
             (status["node"], url, peer)
-            for url, status in (await each(call, call.kv.status)).items()
+            for url, status in answers.items()
             if not isinstance(status, LightconeError)
             for peer, seen in status["peers"].items()
             if seen["faults"]
         ]
     for _, url, peer in links:
         await call.kv.heal(url, peer)
-    document = {"healed": [{"node": url, "peer": peer} for _, url, peer in links]}
-    if not links:
-        return Result(document, note="No link had a fault.")
+    document = {
+        "healed": [{"node": url, "peer": peer} for _, url, peer in links],
+        "unanswered": unanswered,
+    }
     healed = "\n".join(f"The link from {name} to {peer} is healthy." for name, _, peer in links)
-    return Result(document, Text(clean(healed, keep="\n")))
+    shown = Text(clean(healed, keep="\n")) if links else None
+    if unanswered:
+        note = f"No answer from {', '.join(unanswered)}: what faults there are stay there."
+        return Result(document, shown, note, Code.NOT_APPLIED)
+    return Result(document, shown, "" if links else "No link had a fault.")
 
 
 async def _address(call: Call, name: str) -> str:

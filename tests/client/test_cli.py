@@ -344,9 +344,21 @@ async def test_links_are_broken_and_healed(run: Run, a: FakeNode) -> None:
     assert a.faults["B"]["cut"] is True
     assert (await run("fault", "heal", a.url, "B", *at(a))).exit_code == 0
     assert a.faults == {}
-    assert document(await run("fault", "heal", "--all", "--json", *at(a))) == {"healed": []}
+    result = await run("fault", "heal", "--all", *at(a))
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No link had a fault.\n")
     result = await run("fault", "set", "Q", "B", "--cut", *at(a))
     assert result.exit_code == Code.BAD_INPUT and "are A" in result.stderr
+
+
+async def test_who_heals_all_links_hears_of_the_nodes_that_do_not_answer(
+    run: Run, a: FakeNode
+) -> None:
+    heal = ("fault", "heal", "--all", *at(a), "--node", NOWHERE)
+    result = await run(*heal)
+    assert (result.exit_code, result.stdout) == (Code.NOT_APPLIED, "")
+    assert result.stderr == f"No answer from {NOWHERE}: what faults there are stay there.\n"
+    said = document(await run(*heal, "--json"), Code.NOT_APPLIED)
+    assert said == {"healed": [], "unanswered": [NOWHERE]}
 
 
 # --- sessions -------------------------------------------------------------------------------------
@@ -667,9 +679,10 @@ async def test_a_script_talks_to_real_nodes(tmp_path: Path) -> None:
         await run("fault", "set", "A", "B", "--cut", *both)
         status = (await run("status", *both))["nodes"]
         assert {node["node"] for node in status.values()} == {"A", "B"}
-        assert (await run("fault", "heal", "--all", *both))["healed"] == [
-            {"node": first, "peer": "B"}
-        ]
+        heal = ("fault", "heal", "--all", *both)
+        healed = await run(*heal, "--node", NOWHERE, code=3)
+        assert healed == {"healed": [{"node": first, "peer": "B"}], "unanswered": [NOWHERE]}
+        assert await run(*heal) == {"healed": [], "unanswered": []}
         assert (await run("ready", *both))["ready"] is True
 
 
