@@ -45,12 +45,13 @@ async def load(
     several lines about a key the last one holds. A load that has failed says how many lines are in;
     go on with --skip.
     """
-    with _opened(file) as lines, _Bar(call.screen, file) as bar:
-        for _ in range(skip):
-            bar.leave_out(len(lines.readline()))
+    with _opened(file) as opened, _Bar(call.screen, file) as bar:
+        lines = _read(opened)
         try:
-            done = await loading.load(call.kv, _read(lines), bar.told, first=skip + 1)
-        except (LightconeError, asyncio.CancelledError):
+            for _ in range(skip):
+                bar.leave_out(len(next(lines, b"")))
+            done = await loading.load(call.kv, lines, bar.told, first=skip + 1)
+        except (LightconeError, LocalTrouble, asyncio.CancelledError):
             call.screen.note(
                 f"The first {skip + bar.lines} lines are in, and perhaps some after them: go on "
                 f"with --skip {skip + bar.lines}."
@@ -74,7 +75,8 @@ def _read(lines: IO[bytes]) -> Iterator[bytes]:
     try:
         yield from lines
     except OSError as error:
-        raise LocalTrouble(f"The file cannot be read any more: {error.strerror}.") from None
+        detail = f"The file cannot be read any more: {error.strerror}."
+        raise LocalTrouble(detail, "unknown") from None  # what was read before is in, or not
 
 
 class _Bar:

@@ -2,12 +2,15 @@
 
 import asyncio
 import base64
+import errno
+import io
 import json
 import os
 import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from app.local_nodes import LocalCluster
 from app.vector_clock import VectorClock
 from app.wire import Batch
 from app.write import Put
+from client import cli_load
 from client.cli import made
 from client.cli_errors import Code
 from client.cli_output import Result as Said
@@ -443,6 +447,55 @@ async def test_a_load_that_fails_says_how_to_go_on(run: Run, node: Client, tmp_p
     file.write_text('{"key": "x", "value": "1"}')
     result = await run("load", str(file), "--node", NOWHERE)
     assert result.exit_code == Code.NOT_APPLIED and "--skip 0" in result.stderr
+
+
+class BreaksOff(io.RawIOBase):
+    """A file of which nothing can be read after its beginning, which is there at once."""
+
+    def __init__(self, beginning: bytes) -> None:
+        self._beginning = beginning
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._beginning:
+            raise OSError(errno.EIO, "Input/output error")
+        part, self._beginning = self._beginning[: len(buffer)], self._beginning[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def loads(monkeypatch: pytest.MonkeyPatch, beginning: bytes) -> None:
+    """The file that is loaded breaks off after that."""
+    file = io.BufferedReader(BreaksOff(beginning))
+    monkeypatch.setattr(cli_load, "_opened", lambda _: nullcontext(file))
+
+
+@pytest.mark.parametrize("skip", [0, 20])
+async def test_a_load_whose_file_breaks_off_says_how_to_go_on(
+    run: Run, node: Client, skip: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "".join(f'{{"key": "k{n}", "value": "{n}"}}\n' for n in range(150)).encode()
+    loads(monkeypatch, lines)
+    result = await run("load", "-", "--skip", str(skip), "--json", *at(node))
+    error = document(result, Code.LOCAL)["error"]
+    assert (error["outcome"], error["kind"]) == ("unknown", "local-trouble")
+    assert "cannot be read any more" in error["detail"]
+    assert f"The first {skip + 100} lines are in" in result.stderr
+    assert f"--skip {skip + 100}" in result.stderr
+    there = [f"k{n}" for n in range(skip, skip + 100)]
+    said = document(await run("ls", "--json", *at(node)))
+    assert sorted(said["keys"]) == sorted(there)
+
+
+async def test_a_load_whose_file_breaks_off_in_what_is_skipped_has_sent_nothing(
+    run: Run, a: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads(monkeypatch, b"\n" * 9)
+    result = await run("load", "-", "--skip", "10", *at(a))
+    assert (result.exit_code, a.seen) == (Code.LOCAL, [])
+    assert "cannot be read any more" in result.stderr
 
 
 # --- backups --------------------------------------------------------------------------------------
