@@ -35,6 +35,8 @@ _UNSUPPORTED: Final = (hdrs.IF_UNMODIFIED_SINCE, hdrs.CONTENT_RANGE)
 _CONDITIONAL: Final = (hdrs.IF_MATCH, hdrs.IF_NONE_MATCH, *_UNSUPPORTED)
 _IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 _PREFER: Final = istr("Prefer")
+_ENCODINGS: Final = ((hdrs.CONTENT_ENCODING, "identity"), (hdrs.TRANSFER_ENCODING, "chunked"))
+"""Headers that say how a body is encoded, and what leaves it as it is."""
 _NO_PARAMETERS: Final[Mapping[str, str]] = {}
 _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?|\.[0-9]+")
 
@@ -256,10 +258,7 @@ def ttl_us(request: web.BaseRequest) -> int:
 def encoding(request: web.BaseRequest) -> str:
     """How the body is encoded, by its sender or for its way; empty if it is as it is."""
     headers, found = request.headers, []
-    for header, as_it_is in (
-        (hdrs.CONTENT_ENCODING, "identity"),
-        (hdrs.TRANSFER_ENCODING, "chunked"),
-    ):
+    for header, as_it_is in _ENCODINGS:
         if header in headers:
             names = ",".join(headers.getall(header)).lower().split(",")
             found += [name.strip() for name in names if name.strip() not in ("", as_it_is)]
