@@ -230,10 +230,11 @@ class Board:
         fault_changed: Callable[[str], None],
         heard: Callable[[str, VectorClock], None],
         system_changed: Callable[[], Awaitable[None]],
+        doubt: Callable[[], None],
     ) -> None:
         """Tell `progress` of every advance, `fault_changed` of every changed link, `heard` of what
         peers say, and `system_changed` that keys of the system were, or may have been, written; for
-        ever."""
+        ever. There is a `doubt` where Redis holds less than this worker knew."""
         keys, loop = self._keys, asyncio.get_running_loop()
         said = ""
         while True:
@@ -247,7 +248,7 @@ class Board:
                             keys.awaited_channel,
                             keys.system_channel,
                         )
-                        await self._refresh(progress)
+                        await self._refresh(progress, doubt)
                         await system_changed()
                         if said:
                             log.info("redis available")
@@ -257,7 +258,7 @@ class Board:
                             patience_s = max(0.0, refresh_at - loop.time())
                             message = await channel.get_message(timeout=patience_s)
                             if message is None:
-                                await self._refresh(progress)
+                                await self._refresh(progress, doubt)
                                 await system_changed()
                                 refresh_at = loop.time() + _REFRESH_S
                             elif message["type"] == "message":
@@ -281,8 +282,13 @@ class Board:
                     log.warning("redis unavailable", cause=said)
                 await asyncio.sleep(_REFRESH_S / 4)
 
-    async def _refresh(self, progress: Progress) -> None:
-        progress.advance(codec.unpack_clock(await self._redis.hgetall(self._keys.clock)))
+    async def _refresh(self, progress: Progress, doubt: Callable[[], None]) -> None:
+        known = progress.clock
+        clock = codec.unpack_clock(await self._redis.hgetall(self._keys.clock))
+        if known <= clock:
+            progress.advance(clock)
+        else:
+            doubt()
 
 
 def _report(fields: Mapping[bytes, bytes]) -> PeerReport:

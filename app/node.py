@@ -238,7 +238,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[In
         )
         background = [
             who.keep(links.asks),
-            board.listen(progress, links.fault_changed, replicas.heard, members.refresh),
+            board.listen(progress, links.fault_changed, replicas.heard, members.refresh, who.doubt),
             again_and_again(partial(sweep, buffer), config.sweep_ms / 1000),
             deferred.keep(),
             again_and_again(former.clear, config.sweep_ms / 1000),

@@ -136,11 +136,14 @@ class Listener:
         self.board: Board | None = None
         self.changed_links: list[str] = []
         self.looked_at_system = 0
+        self.doubts = 0
+        self.heard: list[tuple[str, VectorClock]] = []
 
     async def look_at_system(self) -> None:
         self.looked_at_system += 1
 
-        self.heard: list[tuple[str, VectorClock]] = []
+    def doubt(self) -> None:
+        self.doubts += 1
 
     def hear(self, peer: str, clock: VectorClock) -> None:
         self.heard.append((peer, clock))
@@ -160,6 +163,7 @@ async def listening(store: Store) -> AsyncIterator[Listener]:
             listener.changed_links.append,
             listener.hear,
             listener.look_at_system,
+            listener.doubt,
         )
     )
     try:
@@ -247,6 +251,20 @@ async def test_a_listener_that_lost_its_connection_listens_again(make_store: Mak
             await until_subscribed(a, 1)
             await a.redis.publish(a.keys.applied_channel, f"B:{n}")
             await until(listener.has(f"B:{n}"))
+
+
+@real_redis_only
+async def test_a_listener_doubts_a_redis_that_holds_less_than_it_knew(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    async with listening(a) as listener:
+        await a.store.commit([Put("lunch", b"noon?")])
+        await until(listener.has("A:1"))
+        assert not listener.doubts
+        await a.redis.hdel(a.keys.clock, "A")
+        await until(lambda: listener.doubts > 0)
+        assert listener.has("A:1")(), "what is lost is not for it to say"
 
 
 @real_redis_only
