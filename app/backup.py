@@ -5,13 +5,15 @@ receiving that snapshot: so it merges by dots, takes nothing from what was writt
 back nothing that a node here knows to be deleted.
 
 Assumes the stream is what it seems until its end shows otherwise. Guarantees that nothing is
-changed by a backup that is not whole, or that is of another cluster.
+changed by a backup that is not whole, or that is of another cluster; and that, once its last part
+may be staged, nobody is told that nothing was changed.
 
 Does not know HTTP.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -34,6 +36,8 @@ _SOURCE: Final = "~restore"
 """Who a snapshot comes from that comes from a file. No node can be called so."""
 _ASK_AGAIN_S: Final = 0.2
 _TRIES: Final = 20
+_LOOK_EVERY_S: Final = 1.0
+_OUSTED: Final = "Another snapshot took the place of this backup. Nothing was changed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,17 @@ class Restored:
 
     keys: int
     cut: VectorClock
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """A backup of which all is staged but the last part: what it says of itself, that part, the
+    clock that it was cut at, and how many keys it has."""
+
+    header: Header
+    last: Part
+    cut: VectorClock
+    keys: int
 
 
 class Backups:
@@ -107,39 +122,49 @@ class Backups:
     async def restore(self, stream: AsyncIterator[bytes]) -> Restored:
         """What the backup holds is merged with what is here, and is on its way to the peers.
 
-        Raises BadBackup, ForeignBackup, Busy: then nothing was changed; and RedisUnavailable.
+        Raises BadBackup, ForeignBackup, Busy: then nothing was changed; and RedisUnavailable, which
+        says whether that is so.
         """
-        file = Reader(self._part_max_bytes)
         # A name of its own, for the same backup may be put back twice.
         name = f"{self._node}-{self._now_us():x}-restore"
-        last, keys, count, cut = "", 0, 0, None
-        is_begun = False
         try:
-            async for data in stream:
-                parts = file.feed(data)
-                if file.header is not None and not is_begun:
-                    await self._check_origin(file.header)
-                    await self._begin(name, file.header.total)
-                    is_begun = True
-                for part in parts:
-                    count += 1
-                    part = replace(part, snapshot=name, name=f"p{count}", after=last)
-                    if part.cut is not None and file.header is not None:
-                        # What was written here since it began counts as well.
-                        await self._check_origin(file.header)
-                        await self._adopt(file.header)
-                        cut = part.cut.clock
-                    await self._stage(part)
-                    last, keys = part.name, keys + len(part.keys)
-            if cut is None:
-                raise BadBackup("The backup ends too early.")
+            staged = await self._stage(name, stream)
+            # What was written here since it began counts as well.
+            await self._check_origin(staged.header)
+            await self._adopt(staged.header)
+            await self._complete(staged.last)
         except BaseException:  # also a client that goes away: nothing of it may stay behind
-            if is_begun:
+            with suppress(RedisUnavailable):  # after a while it gives way all the same
                 await self._receiving.give_up(name)
             raise
-        while not cut <= self._progress.clock:
-            await self._progress.reach(cut, _LEASE_MS / 1000, self._clock)
-        return Restored(keys, cut)
+        await self._merged(name, staged.cut)
+        return Restored(staged.keys, staged.cut)
+
+    async def _stage(self, name: str, stream: AsyncIterator[bytes]) -> _Staged:
+        """All that comes is staged but the last part: with that it could not be given up any more.
+
+        Raises BadBackup, ForeignBackup, Busy, RedisUnavailable.
+        """
+        file = Reader(self._part_max_bytes)
+        before, keys, count = "", 0, 0
+        is_begun, last = False, None
+        async for data in stream:
+            parts = file.feed(data)
+            if file.header is not None and not is_begun:
+                await self._check_origin(file.header)
+                await self._begin(name, file.header.total)
+                is_begun = True
+            for part in parts:
+                count += 1
+                part = replace(part, snapshot=name, name=f"p{count}", after=before)
+                before, keys = part.name, keys + len(part.keys)
+                if part.cut is None:
+                    await self._keep(part)
+                elif file.header is not None:
+                    last = _Staged(file.header, part, part.cut.clock, keys)
+        if last is None:
+            raise BadBackup("The backup ends too early.")
+        return last
 
     async def _begin(self, name: str, total: int) -> None:
         kept = await self._receiving.take(_SOURCE, Part(name, "", "", total))
@@ -149,19 +174,48 @@ class Backups:
                 "has come. Nothing was changed. Try again when it is done."
             )
 
-    async def _stage(self, part: Part) -> None:
-        if await self._taken(part) != Kept(part.snapshot, part.name):
-            raise Busy("Another snapshot took the place of this backup. Nothing was changed.")
+    async def _keep(self, part: Part) -> None:
+        if await self._receiving.take(_SOURCE, part) != Kept(part.snapshot, part.name):
+            raise Busy(_OUSTED)
 
-    async def _taken(self, part: Part) -> Kept:
-        for _ in range(_TRIES if part.cut else 0):
+    async def _complete(self, last: Part) -> None:
+        """The last part is staged, and all is being merged; or may be, for an answer was lost.
+
+        Raises Busy: then it is not; and RedisUnavailable, which says whether it may be.
+        """
+        may_be_staged = False
+        for tries_left in reversed(range(_TRIES)):
             try:
-                return await self._receiving.take(_SOURCE, part)
-            except RedisUnavailable:
+                kept = await self._receiving.take(_SOURCE, last)
+            except RedisUnavailable as error:
+                may_be_staged = may_be_staged or error.outcome == "unknown"
+                if not tries_left:
+                    if may_be_staged:
+                        raise _left_open(error) from error
+                    raise
                 # The last part may show that this node has lost writes: it takes another name.
                 await self._identity.settles()
                 await asyncio.sleep(_ASK_AGAIN_S)
-        return await self._receiving.take(_SOURCE, part)
+            else:
+                # What was staged by a try whose answer was lost may be merged, and here no more.
+                if kept != Kept(last.snapshot, last.name) and not may_be_staged:
+                    raise Busy(_OUSTED)
+                return
+
+    async def _merged(self, name: str, cut: VectorClock) -> None:
+        """The snapshot of this name is merged: its cut is covered.
+
+        Raises RedisUnavailable, which leaves open whether it is, or will be.
+        """
+        try:
+            while await self._progress.reach(cut, _LOOK_EVERY_S, self._clock):
+                now = await self._receiving.state()
+                is_merging = now is not None and now.snapshot == name and now.is_merging
+                # In this order: it ends to be merged in the step in which the clock covers it.
+                if not is_merging and not cut <= await self._clock():
+                    raise RedisUnavailable("it no longer holds the last of the backup")
+        except RedisUnavailable as error:
+            raise _left_open(error) from error
 
     async def _check_origin(self, header: Header) -> None:
         """The backup can be one of this cluster. Raises ForeignBackup."""
@@ -191,3 +245,12 @@ class Backups:
         if actor == self._node.encode() and birth is not None:
             births[self._node] = birth.decode()
         return births
+
+
+def _left_open(error: RedisUnavailable) -> RedisUnavailable:
+    cause = error.cause.removesuffix(".")
+    return RedisUnavailable(
+        f"{cause}. The backup may have been complete before that; to put it back again does no "
+        "harm",
+        outcome="unknown",
+    )

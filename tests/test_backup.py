@@ -1,17 +1,27 @@
-"""Backups of real nodes are made under load, and put back into an empty or a living cluster."""
+"""Backups of real nodes are made under load, and put back into an empty or a living cluster; and
+what is said of one whose restore fails is true."""
 
 import asyncio
 import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+from redis import Redis as BlockingRedis
 
+from app import backup as app_backup
+from app.errors import Outcome, RedisUnavailable
 from app.local_nodes import LocalCluster
+from app.snapshot import Kept, Part
+from app.snapshot_receiving import SnapshotReceiving
 from client import BadInput, Lightcone, NotApplied
 from client.backups import Progress, backup, check, restore
 from tests.clusters import client_of, put_many, status, values
-from tests.processes import until_equal_clocks
+from tests.one_node import Client, clock_of, node_a, problem, put
+from tests.processes import until, until_equal_clocks
+from tests.redis_processes import RedisProcess
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -179,3 +189,191 @@ async def test_a_backup_of_another_cluster_is_refused(
             await restore(a, file)
         assert await values(kv, a, KEYS[:9]) == ["ours"] * 5 + [None] * 4
         assert (await status(http, a))["actor"] == "A"
+
+
+# --- what fails late ------------------------------------------------------------------------------
+
+Take = Callable[[Part], Awaitable[Kept]]
+
+
+@pytest.fixture
+async def whole(redis_url: str) -> bytes:
+    """A backup of a node that has written x."""
+    async with node_a(redis_url) as a:
+        await put(a, "x", "from the backup")
+        async with a.get("/backup") as response:
+            return await response.read()
+
+
+@pytest.fixture
+def empty_url(redis_url: str) -> str:
+    """Another database of the same redis-server."""
+    return redis_url.replace("db=3", "db=4")
+
+
+@pytest.fixture
+def redis_process(tmp_path: Path) -> Iterator[RedisProcess]:
+    process = RedisProcess(tmp_path / "redis")
+    process.start()
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def last_part(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Take, Part], Any]], None]:
+    """From now on the last part of a backup is taken so."""
+    take = SnapshotReceiving.take
+
+    def instead(taken: Callable[[Take, Part], Any]) -> None:
+        async def other(self: SnapshotReceiving, source: str, part: Part) -> Kept:
+            if part.cut is None:
+                return await take(self, source, part)
+            kept: Kept = await taken(lambda part: take(self, source, part), part)
+            return kept
+
+        monkeypatch.setattr(SnapshotReceiving, "take", other)
+
+    return instead
+
+
+LastPart = Callable[[Callable[[Take, Part], Any]], None]
+
+
+async def restored(a: Client, data: bytes | AsyncIterator[bytes]) -> aiohttp.ClientResponse:
+    async with asyncio.timeout(60):
+        return await a.post("/restore", data=data)
+
+
+async def assert_nothing_was_changed(a: Client, url: str) -> None:
+    """Nor will be: no merge was begun."""
+    with BlockingRedis.from_url(url) as redis:
+        assert not redis.hexists("meta", "merging")
+        assert not redis.exists("snapshot")
+    assert await clock_of(a) == {}
+    assert (await a.get("/kv/x")).status == 404
+
+
+@pytest.mark.parametrize("more", ["a newline", "a backup"])
+async def test_what_comes_long_after_the_end_of_a_backup_keeps_it_out(
+    empty_url: str, whole: bytes, more: str
+) -> None:
+    async with node_a(empty_url) as a:
+
+        async def is_taken() -> bool:
+            said = await (await a.get("/status")).json()
+            return bool(said["snapshot"] or said["clock"])
+
+        async def body() -> AsyncIterator[bytes]:
+            yield whole
+            await until(is_taken)
+            yield b"\n" if more == "a newline" else whole
+
+        said = await problem(await restored(a, body()), 400, "bad-backup")
+        assert "goes on after its end" in said["detail"]
+        await assert_nothing_was_changed(a, empty_url)
+
+
+async def test_a_backup_is_in_though_the_answer_to_its_last_part_was_lost(
+    empty_url: str, whole: bytes, last_part: LastPart
+) -> None:
+    """And it was merged, and so forgotten, before Redis was asked again."""
+    lost: list[Part] = []
+    async with node_a(empty_url) as a:
+
+        async def is_merged() -> bool:
+            return await clock_of(a) == {"A": 1}
+
+        async def taken(take: Take, part: Part) -> Kept:
+            kept = await take(part)
+            if kept == Kept(part.snapshot, part.name) and not lost:
+                lost.append(part)
+                await until(is_merged)
+                raise RedisUnavailable("it did not answer in time", outcome="unknown")
+            return kept
+
+        last_part(taken)
+        response = await restored(a, whole)
+        assert (response.status, await response.json()) == (200, {"keys": 1, "cut": {"A": 1}})
+        assert await (await a.get("/kv/x")).text() == "from the backup"
+        assert lost
+
+
+async def test_that_a_merge_is_broken_off_does_not_mean_that_nothing_was_changed(
+    redis_process: RedisProcess, empty_url: str, whole: bytes, last_part: LastPart
+) -> None:
+    async with node_a(redis_process.url) as a:
+
+        async def taken(take: Take, part: Part) -> Kept:
+            kept = await take(part)
+            if kept == Kept(part.snapshot, part.name):
+                redis_process.kill()
+            return kept
+
+        last_part(taken)
+        await problem(await restored(a, whole), 503, "redis-unavailable", "unknown")
+        redis_process.start()
+
+        async def is_in() -> bool:
+            response = await a.get("/kv/x")
+            return response.status == 200 and await response.text() == "from the backup"
+
+        await until(is_in)
+
+
+async def test_a_redis_that_forgets_the_last_part_is_not_waited_for(
+    empty_url: str, whole: bytes, last_part: LastPart
+) -> None:
+    async with node_a(empty_url) as a:
+
+        async def taken(_take: Take, part: Part) -> Kept:
+            return Kept(part.snapshot, part.name)
+
+        last_part(taken)
+        said = await problem(await restored(a, whole), 503, "redis-unavailable", "unknown")
+        assert "no longer holds" in said["detail"] and "put it back again" in said["detail"]
+
+
+@pytest.mark.parametrize("outcome", ["not_applied", "unknown"])
+async def test_if_redis_never_takes_the_last_part_it_is_said_whether_it_may_have(
+    empty_url: str,
+    whole: bytes,
+    last_part: LastPart,
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: Outcome,
+) -> None:
+    """Only the first time it may: what is known of the last time does not make up for that."""
+    monkeypatch.setattr(app_backup, "_ASK_AGAIN_S", 0)
+    outcomes = [outcome]
+    async with node_a(empty_url) as a:
+
+        async def taken(_take: Take, _part: Part) -> Kept:
+            raise RedisUnavailable("no", outcome=outcomes.pop() if outcomes else "not_applied")
+
+        last_part(taken)
+        await problem(await restored(a, whole), 503, "redis-unavailable", outcome)
+        await assert_nothing_was_changed(a, empty_url)
+
+
+@pytest.mark.parametrize("answer_was_lost", [False, True])
+async def test_a_backup_whose_place_another_snapshot_has_taken_is_not_in(
+    empty_url: str, whole: bytes, last_part: LastPart, answer_was_lost: bool
+) -> None:
+    """If an answer was lost, this is how it looks, too, when it was merged first."""
+    lost = [] if answer_was_lost else [True]
+    async with node_a(empty_url) as a:
+
+        async def taken(take: Take, part: Part) -> Kept:
+            with BlockingRedis.from_url(empty_url) as redis:
+                redis.hset("snapshot", "id", "another")
+            if not lost:
+                lost.append(True)
+                raise RedisUnavailable("it did not answer in time", outcome="unknown")
+            return await take(part)
+
+        last_part(taken)
+        response = await restored(a, whole)
+        if answer_was_lost:
+            await problem(response, 503, "redis-unavailable", "unknown")
+        else:
+            await problem(response, 409, "busy")
+        assert await clock_of(a) == {}
