@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 
 from app import part_forms
-from app.errors import BadBackup
+from app.errors import BadBackup, BadBatch
 from app.snapshot import Part
 
 CONTENT_TYPE: Final = "application/vnd.lightcone.backup"
@@ -119,7 +119,11 @@ class Reader:
         if self._last is not None and self._last.cut is not None:
             raise BadBackup("The backup has more parts after its last.")
         taken = self._take(_FRAME.size + length)
-        before, self._last = self._last, part_forms.decode(taken[_FRAME.size :])
+        try:
+            part = part_forms.decode(taken[_FRAME.size :])
+        except BadBatch as error:
+            raise BadBackup(error.detail) from None
+        before, self._last = self._last, part
         return [] if before is None else [before]
 
     def _read_header(self) -> list[Part] | None:
@@ -141,7 +145,7 @@ class Reader:
             )
         try:
             self.header = msgspec.json.decode(about, type=Header)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise BadBackup(f"The first line of the backup cannot be read: {error}.") from None
         return []
 

@@ -3,7 +3,7 @@
 import pytest
 
 from app.backup_file import Header, Reader, Writer
-from app.errors import BadBackup, BadBatch
+from app.errors import BadBackup
 from app.snapshot import Cut, KeyState, Part
 from app.vector_clock import Dot, VectorClock
 from app.write import Version
@@ -51,15 +51,17 @@ def test_cut_short_anywhere_it_never_gives_its_last_part() -> None:
         assert PARTS[-1] not in found
 
 
-def test_altered_anywhere_it_never_gives_its_last_part() -> None:
+@pytest.mark.parametrize("bits", [0x01, 0xC1])
+def test_altered_anywhere_it_never_gives_its_last_part(bits: int) -> None:
+    """And it is refused as what it is, if at all before its end."""
     data = whole()
     for at in range(len(data)):
-        damaged = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        damaged = data[:at] + bytes([data[at] ^ bits]) + data[at + 1 :]
         reader, found = Reader(1000), []
         try:
             for start in range(0, len(damaged), 50):
                 found += reader.feed(damaged[start : start + 50])
-        except (BadBackup, BadBatch):
+        except BadBackup:
             pass
         assert not reader.is_whole
         assert all(part.cut is None for part in found)
@@ -76,12 +78,22 @@ def test_what_comes_after_the_end_is_no_backup() -> None:
         (b"PK\3\4 something else entirely", "no backup of Lightcone"),
         (b"lightcone-backup 3 {}\n", "this release reads 1 and 2"),
         (b"lightcone-backup 2 {}\n", "first line"),
+        (b'lightcone-backup 2 {"x": ' + b"[" * 30_000 + b"]" * 30_000 + b"}\n", "first line"),
         (b"lightcone-backup 2 " + b"x" * 70_000, "no backup"),
     ],
 )
 def test_what_is_no_backup_is_told_so(data: bytes, says: str) -> None:
     with pytest.raises(BadBackup, match=says):
         read(data)
+
+
+@pytest.mark.parametrize("packed", [b"no part", b"\x96\xa2\xff\xff\xa0\xa0\x00\x90\xc0"])
+def test_a_part_that_cannot_be_read_makes_it_no_backup(packed: bytes) -> None:
+    data = whole()
+    first_line = data.index(b"\n") + 1
+    bad = data[:first_line] + len(packed).to_bytes(4, "big") + bytes(4) + packed
+    with pytest.raises(BadBackup, match=r"part of a snapshot cannot be read.*Nothing was changed"):
+        read(bad)
 
 
 def test_a_part_that_is_too_large_is_refused_before_it_is_read() -> None:
