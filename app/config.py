@@ -226,6 +226,11 @@ class Config(BaseModel):
         description="Milliseconds. A watcher that reads nothing for so long is given up; it may "
         "go on later.",
     )
+    backup_stall_ms: Milliseconds = Field(
+        60_000,
+        description="Milliseconds. A backup is broken off if its client reads nothing for so long; "
+        "until then nobody else can have one.",
+    )
     redis_timeout_ms: Milliseconds = Field(
         5000,
         description="Milliseconds. A Redis that answers no sooner counts as unavailable.",

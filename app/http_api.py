@@ -82,7 +82,7 @@ class Api:
         ListRoutes(self.store, sessions).add_to(interface)
         WatchRoutes(self.config, self.store, self.watching, sessions).add_to(interface)
         LostRoutes(self.store, self.buffer, self.losses, sessions).add_to(interface)
-        BackupRoutes(self.backups, sessions).add_to(interface)
+        BackupRoutes(self.config, self.backups, sessions).add_to(interface)
         MemberRoutes(self.members, self.store, self.board, sessions).add_to(interface)
         replicating = ReplicateRoutes(
             self.config,

@@ -1,11 +1,13 @@
 """What the node answers about backups: one is streamed out, or in.
 
 Assumes a client that keeps what it is sent only if it is whole: a stream that has begun can only be
-broken off. Guarantees that a backup which is refused, or breaks off, has changed nothing.
+broken off. Guarantees that a backup which is refused, or breaks off, has changed nothing; and that
+who does not read on keeps nobody else from having one, for only one is made at a time.
 
 Does not know what is in a backup.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from aiohttp import web
 
 from app import backup_file, contract, errors, shapes
 from app.backup import Backups
+from app.config import Config
 from app.contract import JSON, Answer, Content, Route
 from app.http_session import Sessions
 from app.interface import Interface
@@ -22,6 +25,9 @@ from app.log import get_logger
 from app.replies import Reply, json_reply
 
 log = get_logger(__name__)
+
+_PIECE_BYTES: Final = 64 * 1024
+"""A part may have many times as much, which a slow client takes long to read though it reads."""
 
 BACKUP: Final = Route(
     name="backup",
@@ -58,6 +64,7 @@ RESTORE: Final = Route(
 class BackupRoutes:
     """The routes of backups."""
 
+    config: Config
     backups: Backups
     sessions: Sessions
 
@@ -73,17 +80,33 @@ class BackupRoutes:
             response = web.StreamResponse(headers={"Content-Type": backup_file.CONTENT_TYPE})
             await response.prepare(request)
             try:
-                await response.write(first)
+                await self._send(response, first)
                 async for data in stream:
-                    await response.write(data)
+                    await self._send(response, data)
+                async with self._patience():
+                    await response.write_eof()
+            except TimeoutError:
+                log.info("backup given up", reason="it is not read", remote=request.remote)
+                if request.transport is not None:
+                    request.transport.abort()
             except (errors.LogTrimmed, errors.RedisUnavailable, errors.Syncing) as error:
                 log.error("backup broken off", reason=str(error))
                 # The client must not take what it has for the whole: no end is sent.
                 if request.transport is not None:
                     request.transport.close()
-                return response
-            await response.write_eof()
             return response
+
+    async def _send(self, response: web.StreamResponse, data: bytes) -> None:
+        """The client is sent this, or there is room for it on its way.
+
+        Raises ClientConnectionResetError if it has gone, TimeoutError if it does not read.
+        """
+        for start in range(0, len(data), _PIECE_BYTES):
+            async with self._patience():
+                await response.write(data[start : start + _PIECE_BYTES])
+
+    def _patience(self) -> asyncio.Timeout:
+        return asyncio.timeout(self.config.backup_stall_ms / 1000)
 
     async def restore(self, request: web.BaseRequest) -> Reply:
         """The backup is merged with what is here."""

@@ -2,6 +2,7 @@
 what is said of one whose restore fails is true."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from redis import Redis as BlockingRedis
 
 from app import backup as app_backup
+from app.backup_file import Reader
 from app.errors import Outcome, RedisUnavailable
 from app.local_nodes import LocalCluster
 from app.snapshot import Kept, Part
@@ -189,6 +191,37 @@ async def test_a_backup_of_another_cluster_is_refused(
             await restore(a, file)
         assert await values(kv, a, KEYS[:9]) == ["ours"] * 5 + [None] * 4
         assert (await status(http, a))["actor"] == "A"
+
+
+# --- who does not read ----------------------------------------------------------------------------
+
+
+async def test_a_backup_that_nobody_reads_is_broken_off_and_another_can_be_made(
+    redis_url: str,
+) -> None:
+    async with node_a(redis_url, backup_stall_ms=300) as a:
+        for n in range(16):  # more than a connection holds
+            await put(a, f"x{n}", os.urandom(1_000_000))
+        reader, writer = await asyncio.open_connection(a.host, a.port, limit=2**10)
+        writer.write(b"GET /backup HTTP/1.1\r\nHost: a\r\n\r\n")
+        received = bytearray(await reader.readuntil(b"lightcone-backup "))
+        made = b""
+
+        async def can_be_made() -> bool:
+            nonlocal made
+            async with a.get("/backup") as response:
+                made = await response.read()
+                return response.status == 200
+
+        await until(can_be_made)
+        backup_reader = Reader(2**24)
+        backup_reader.feed(made)
+        assert backup_reader.is_whole
+        with contextlib.suppress(ConnectionError):
+            while chunk := await reader.read(2**20):
+                received += chunk
+        writer.close()
+        assert len(received) < len(made), "the first one has no end"
 
 
 # --- what fails late ------------------------------------------------------------------------------
