@@ -4,9 +4,10 @@ A backup is a snapshot (`snapshot.py`) that goes to a file instead of a peer. Pu
 receiving that snapshot: so it merges by dots, takes nothing from what was written since, and brings
 back nothing that a node here knows to be deleted.
 
-Assumes the stream is what it seems until its end shows otherwise. Guarantees that nothing is
-changed by a backup that is not whole, or that is of another cluster; and that, once its last part
-may be staged, nobody is told that nothing was changed.
+Assumes the stream is what it seems until its end shows otherwise, and that nobody writes at another
+member while a backup of another cluster is merged. Guarantees that nothing is changed by a backup
+that is not whole, or whose dots name other writes in this cluster; and that, once its last part may
+be staged, nobody is told that nothing was changed.
 
 Does not know HTTP.
 """
@@ -22,7 +23,8 @@ from redis.asyncio import Redis
 from app.backup_file import Header, Reader, Writer
 from app.board import Board
 from app.errors import BadBackup, Busy, ForeignBackup, RedisUnavailable
-from app.identity import Identity
+from app.identity import Identity, Peers, answered
+from app.incarnation import is_later
 from app.keys import Keys
 from app.progress import Progress
 from app.redis_link import translated
@@ -70,6 +72,7 @@ class Backups:
         board: Board,
         identity: Identity,
         progress: Progress,
+        asks: Peers,
         receiving: SnapshotReceiving,
         reader: Callable[[], SnapshotReader],
         clock: Callable[[], Awaitable[VectorClock]],
@@ -82,6 +85,7 @@ class Backups:
         self._board = board
         self._identity = identity
         self._progress = progress
+        self._asks = asks
         self._receiving = receiving
         self._reader = reader
         self._clock = clock
@@ -129,9 +133,8 @@ class Backups:
         name = f"{self._node}-{self._now_us():x}-restore"
         try:
             staged = await self._stage(name, stream)
-            # What was written here since it began counts as well.
-            await self._check_origin(staged.header)
-            await self._adopt(staged.header)
+            # What was written since it began counts as well.
+            await self._check_members(staged.header)
             await self._complete(staged.last)
         except BaseException:  # also a client that goes away: nothing of it may stay behind
             with suppress(RedisUnavailable):  # after a while it gives way all the same
@@ -151,8 +154,8 @@ class Backups:
         async for data in stream:
             parts = file.feed(data)
             if file.header is not None and not is_begun:
-                await self._check_origin(file.header)
-                await self._begin(name, file.header.total)
+                await self._begin(name, file.header)
+                await self._check_members(file.header)
                 is_begun = True
             for part in parts:
                 count += 1
@@ -161,13 +164,15 @@ class Backups:
                 if part.cut is None:
                     await self._keep(part)
                 elif file.header is not None:
-                    last = _Staged(file.header, part, part.cut.clock, keys)
+                    with_births = replace(part, births=_births_in(file.header))
+                    last = _Staged(file.header, with_births, part.cut.clock, keys)
         if last is None:
             raise BadBackup("The backup ends too early.")
         return last
 
-    async def _begin(self, name: str, total: int) -> None:
-        kept = await self._receiving.take(_SOURCE, Part(name, "", "", total))
+    async def _begin(self, name: str, header: Header) -> None:
+        asks = Part(name, "", "", header.total, births=_births_in(header))
+        kept = await self._receiving.take(_SOURCE, asks)
         if kept != Kept(name, ""):
             raise Busy(
                 "This node is receiving another snapshot; GET /status says which, and how far it "
@@ -181,7 +186,8 @@ class Backups:
     async def _complete(self, last: Part) -> None:
         """The last part is staged, and all is being merged; or may be, for an answer was lost.
 
-        Raises Busy: then it is not; and RedisUnavailable, which says whether it may be.
+        Raises ForeignBackup, Busy: then it is not; and RedisUnavailable, which says whether it may
+        be.
         """
         may_be_staged = False
         for tries_left in reversed(range(_TRIES)):
@@ -217,34 +223,40 @@ class Backups:
         except RedisUnavailable as error:
             raise _left_open(error) from error
 
-    async def _check_origin(self, header: Header) -> None:
-        """The backup can be one of this cluster. Raises ForeignBackup."""
-        births = await self._births()
-        others = [n for n, birth in header.births.items() if births.get(n, birth) != birth]
-        mine = self._progress.clock
-        if clash := [n for n in others if any(node_of(actor) == n for actor in mine)]:
-            raise ForeignBackup(
-                f"The backup is of another cluster, or of an earlier one: its node {clash[0]} is "
-                f"not the {clash[0]} whose writes are here, and their dots would name two writes "
-                "each. Nothing was changed. Put it back into nodes that have written nothing yet."
-            )
+    async def _check_members(self, header: Header) -> None:
+        """If the backup is of another cluster, no other member has written what may have the dots
+        of writes in it, as they say now. Raises ForeignBackup, RedisUnavailable.
 
-    async def _adopt(self, header: Header) -> None:
-        """The nodes of the backup are those of this cluster from now on: it can come again."""
-        others = {n: birth for n, birth in header.births.items() if n != self._node}
-        if others:
-            with translated(changes=True):
-                await self._redis.hset(self._keys.births, mapping=others)
+        What is here is looked at with the last part, in one step.
+        """
+        known = await self._births()
+        others = [node for node, birth in header.births.items() if known.get(node) != birth]
+        strangers = [node for node in others if node in known]
+        # A node in its first Redis has all that it wrote in its first life.
+        in_doubt = [node for node in others if node != self._node or node not in known]
+        if not strangers or not in_doubt:
+            return
+        asks = self._asks({})
+        answers = await asyncio.gather(*(answered(ask, "") for ask in asks.values()))
+        for member, answer in zip(asks, answers, strict=True):
+            if answer is None:
+                whose = f"whose writes {member} may have, which does not answer"
+                raise ForeignBackup(strangers[0], whose)
+            held = answer.clock.merge(answer.received)
+            # What this node was called after its first life was called so by nobody else.
+            written = {node_of(actor) for actor in held if not is_later(actor, self._node)}
+            if clash := [node for node in in_doubt if node in written]:
+                raise ForeignBackup(clash[0], f"whose writes {member} has")
 
     async def _births(self) -> dict[str, str]:
-        """Of which node the first Redis was which; of this one, if it is its first."""
+        """Of which node the first Redis was which, as far as it is known here."""
         with translated():
-            others = await self._redis.hgetall(self._keys.births)
-            birth, actor = await self._redis.hmget(self._keys.meta, "birth", "actor")
-        births = {node.decode(): text.decode() for node, text in others.items()}
-        if actor == self._node.encode() and birth is not None:
-            births[self._node] = birth.decode()
-        return births
+            births = await self._redis.hgetall(self._keys.births)
+        return {node.decode(): birth.decode() for node, birth in births.items()}
+
+
+def _births_in(header: Header) -> tuple[tuple[str, str], ...]:
+    return tuple(header.births.items())
 
 
 def _left_open(error: RedisUnavailable) -> RedisUnavailable:

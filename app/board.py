@@ -154,7 +154,7 @@ class Board:
         return dict(zip(names, map(_report, posted), strict=True))
 
     async def births(self) -> int:
-        """Of how many nodes' first births this one has heard."""
+        """Of how many nodes, itself perhaps among them, this one knows the first birth."""
         with translated():
             count: int = await self._redis.hlen(self._keys.births)
         return count

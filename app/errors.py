@@ -285,6 +285,14 @@ class NotReady(RequestError):
 class ForeignBackup(RequestError):
     """The backup was made by a cluster whose writes have the same dots as other writes here."""
 
+    def __init__(self, node: str, whose: str) -> None:
+        super().__init__(
+            f"The backup is of another cluster, or of an earlier one: its node {node} is not the "
+            f"{node} of this one, {whose}, and their dots would name two writes each. Nothing was "
+            "changed. Put it back while all members are up and none has written anything, and let "
+            "no client write until it is in."
+        )
+
 
 class Busy(RequestError):
     """Only one can be done at a time, and one is."""

@@ -288,7 +288,7 @@ class Identity:
         silent = dict(peers(told))
         asked, remember_another = set(silent), []
         while True:
-            answers = await asyncio.gather(*(_answer(ask, birth) for ask in silent.values()))
+            answers = await asyncio.gather(*(answered(ask, birth) for ask in silent.values()))
             for peer, answer in zip(tuple(silent), answers, strict=True):
                 if answer is not None:
                     del silent[peer]
@@ -309,7 +309,8 @@ class Identity:
                 await asyncio.sleep(_RETRY_S)
 
 
-async def _answer(ask: Ask, birth: str) -> Answer | None:
+async def answered(ask: Ask, birth: str) -> Answer | None:
+    """What the peer answers; None if it is silent. Raises RedisUnavailable."""
     try:
         async with asyncio.timeout(_ASK_S):
             return await ask(birth)

@@ -131,7 +131,8 @@ class Keys:
 
     @property
     def births(self) -> str:
-        """Hash: node -> the birth of its first Redis of which this node heard."""
+        """Hash: node -> the birth of its first Redis of which this node heard; of its own, if it is
+        this one."""
         return f"{self.prefix}births"
 
     @property

@@ -186,19 +186,6 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[In
             now_us,
             config.lease_ms,
         )
-        backups = Backups(
-            config.node_id,
-            admitted,
-            keys,
-            board,
-            who,
-            progress,
-            receiving,
-            reader,
-            store.clock,
-            now_us,
-            config.replicate_max_bytes,
-        )
         trimmer = Trimmer(config, store, board, lambda: members.others, now_us)
         losses = Losses(
             config.node_id,
@@ -216,6 +203,20 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[In
             config, store, board, progress, who, members, exchange, snapshot_for, now_us, world.rng
         )
         links = Links(config.node_id, members, tools)
+        backups = Backups(
+            config.node_id,
+            admitted,
+            keys,
+            board,
+            who,
+            progress,
+            links.asks,
+            receiving,
+            reader,
+            store.clock,
+            now_us,
+            config.replicate_max_bytes,
+        )
         api = Api(
             config,
             who,

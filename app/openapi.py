@@ -74,6 +74,7 @@ _EXAMPLES: Final[dict[type[RequestError], RequestError]] = {
         errors.Stopping(),
         errors.NotLost("of A:7, B has it"),
         errors.BadBackup("The backup lacks its last part."),
+        errors.ForeignBackup("B", "whose writes are here"),
         errors.RedisUnavailable("it does not answer"),
     )
 }

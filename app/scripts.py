@@ -300,7 +300,7 @@ class Scripts:
     ) -> bool:
         """Say who writes in this run of Redis (`lua/settle_actor.lua`). False: look again."""
         reply = await self._settle_actor(
-            keys=[self._keys.meta],
+            keys=[self._keys.meta, self._keys.births],
             args=[
                 node,
                 before.actor,

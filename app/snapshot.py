@@ -59,6 +59,9 @@ class Part:
     One without a name has no keys: it asks whether to begin, and what is there already; only the
     latter, if it names one that may be there. A key may be in several parts, and the last counts.
     `total` is about how many keys there are in all. The last part has the `cut`.
+
+    `births`, of each node the birth of its first Redis, are those of a backup that is put back: the
+    dots in it are of these nodes. They stay where the part is kept, for peers are of one cluster.
     """
 
     snapshot: str
@@ -67,6 +70,7 @@ class Part:
     total: int
     keys: tuple[KeyState, ...] = ()
     cut: Cut | None = None
+    births: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

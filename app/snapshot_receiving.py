@@ -86,7 +86,7 @@ class SnapshotReceiving:
         """The part is kept, if it is the next of the snapshot that is being received; which
         snapshot that is, and its last part.
 
-        Raises RedisUnavailable.
+        Raises ForeignBackup, RedisUnavailable.
         """
         with translated(changes=True):
             held = await self._scripts.stage_part(

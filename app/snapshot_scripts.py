@@ -7,12 +7,13 @@ Does not know when a snapshot is needed, nor how it travels.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from redis.asyncio import Redis
 
 from app import codec
-from app.errors import LogTrimmed
+from app.errors import ForeignBackup, LogTrimmed
 from app.keys import Keys
 from app.scripts import source
 from app.snapshot import Cut, Kept, KeyState, Part
@@ -59,7 +60,10 @@ class SnapshotScripts:
         self, node: str, source: str, part: Part, now_us: int, patience_us: int
     ) -> Kept | Dot | None:
         """Keep a part of a snapshot (`lua/stage_part.lua`). None: Redis is not the node's. A dot:
-        a write of the node's own actor that Redis has lost; nothing was changed."""
+        a write of the node's own actor that Redis has lost; nothing was changed.
+
+        Raises ForeignBackup.
+        """
         keys, cut = self._keys, part.cut
         args: list[str | int | bytes] = [
             node,
@@ -74,16 +78,27 @@ class SnapshotScripts:
             "" if cut is None else cut.deletes.entries_text(),
             0 if cut is None else cut.timestamp,
             keys.staged_stem(part.snapshot),
+            len(part.births),
+            *chain.from_iterable(part.births),
         ]
         for state in part.keys:
             fields = codec.pack_key_state(state)
             args += (state.key, len(fields) // 2, *fields)
         reply: list[Any] = await self._stage_part(
-            keys=[keys.meta, keys.snapshot, keys.staging, keys.clock, keys.snapshots_begun],
+            keys=[
+                keys.meta,
+                keys.snapshot,
+                keys.staging,
+                keys.clock,
+                keys.snapshots_begun,
+                keys.births,
+            ],
             args=args,
         )
         if not reply:
             return None
+        if len(reply) == 1:
+            raise ForeignBackup(reply[0].decode(), "whose writes are here")
         if len(reply) == 3:
             return Dot(reply[0].decode(), int(reply[1]))
         return Kept(reply[0].decode(), reply[1].decode())

@@ -20,8 +20,9 @@ from app.snapshot import Kept, Part
 from app.snapshot_receiving import SnapshotReceiving
 from client import BadInput, Lightcone, NotApplied
 from client.backups import Progress, backup, check, restore
-from tests.clusters import client_of, put_many, status, values
-from tests.one_node import Client, clock_of, node_a, problem, put
+from tests.clusters import client_of, cut, heal, put_many, status, values
+from tests.conftest import begin_at
+from tests.one_node import Client, clock_of, new_node_a, node_a, problem, put
 from tests.processes import until, until_equal_clocks
 from tests.redis_processes import RedisProcess
 
@@ -193,6 +194,39 @@ async def test_a_backup_of_another_cluster_is_refused(
         assert (await status(http, a))["actor"] == "A"
 
 
+@pytest.mark.parametrize("cut_off", ["both ways", "from here"])
+async def test_a_backup_of_another_cluster_is_refused_where_another_member_has_written(
+    tmp_path: Path, http: aiohttp.ClientSession, cut_off: str
+) -> None:
+    """What it has written would be taken for what the backup says of writes of the same dots."""
+    file = tmp_path / "all.backup"
+    async with LocalCluster(tmp_path / "one", nodes=2) as cluster, client_of(cluster) as kv:
+        a, b = cluster.urls.values()
+        await put_many(kv, a, ["old"], "theirs")
+        await put_many(kv, b, KEYS[:3], "theirs")
+        await until_equal_clocks(cluster.urls)
+        await backup(a, file)
+    async with LocalCluster(tmp_path / "two", nodes=2) as cluster, client_of(cluster) as kv:
+        a, b = cluster.urls.values()
+        if cut_off == "both ways":
+            await cut(http, cluster, "A", "B")
+        else:
+            async with http.put(f"{b}/faults/A", json={"cut": True}) as response:
+                assert response.status == 200
+        await put_many(kv, b, ["order"], "paid")
+        says = (
+            "B may have, which does not answer" if cut_off == "both ways" else "whose writes B has"
+        )
+        with pytest.raises(NotApplied, match=says):
+            await restore(a, file)
+        assert (await status(http, a))["clock"] == {}
+        await heal(http, cluster)
+        assert await until_equal_clocks(cluster.urls) == {"B": 1}
+        for url in (a, b):
+            assert await values(kv, url, ["order", "old", *KEYS[:3]]) == ["paid", *[None] * 4]
+        assert (await status(http, b))["actor"] == "B"
+
+
 # --- who does not read ----------------------------------------------------------------------------
 
 
@@ -284,6 +318,29 @@ async def assert_nothing_was_changed(a: Client, url: str) -> None:
         assert not redis.exists("snapshot")
     assert await clock_of(a) == {}
     assert (await a.get("/kv/x")).status == 404
+
+
+async def test_a_write_just_before_the_last_part_shows_that_the_backup_is_of_another_cluster(
+    empty_url: str, whole: bytes, last_part: LastPart
+) -> None:
+    """They have the same dot."""
+    await begin_at(empty_url, "A")
+    with BlockingRedis.from_url(empty_url) as redis:
+        redis.hset("meta", "birth", "of another cluster")
+    written: list[str] = []
+    async with new_node_a(empty_url) as a:
+
+        async def taken(take: Take, part: Part) -> Kept:
+            if not written:
+                written.append(await put(a, "y", "written here"))
+            return await take(part)
+
+        last_part(taken)
+        said = await problem(await restored(a, whole), 409, "foreign-backup")
+        assert "its node A is not the A of this one, whose writes are here" in said["detail"]
+        assert (written, await clock_of(a)) == (["lc1;A:1"], {"A": 1})
+        assert await (await a.get("/kv/y")).text() == "written here"
+        assert (await a.get("/kv/x")).status == 404
 
 
 @pytest.mark.parametrize("more", ["a newline", "a backup"])

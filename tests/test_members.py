@@ -309,14 +309,15 @@ async def test_a_stranger_that_sends_writes_or_asks_nothing_is_refused(redis_url
         ):
             assert "POST /members" in await refused(response, 403, "unknown-peer")
         with BlockingRedis.from_url(redis_url) as redis:
-            assert not redis.exists("births")
+            assert redis.hkeys("births") == [b"A"], "only itself is known"
 
 
 async def test_only_so_many_strangers_are_remembered(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.http_replicate._STRANGERS_MAX", 2)
+    monkeypatch.setattr("app.http_replicate._STRANGERS_MAX", 3)
     async with node_a(redis_url) as client:
+        # It knows of itself, too.
         assert [(await ask(client, node)).status for node in "DEF"] == [200, 200, 403]
         assert (await ask(client, "B")).status == 200, "a member is no stranger"
         await client.post("/members", json={"id": "F", "url": "http://f"})

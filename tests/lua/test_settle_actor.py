@@ -42,6 +42,25 @@ async def test_a_new_incarnation_says_why_and_since_when(make_redis: MakeRedis) 
     assert (meta[b"reason"], meta[b"since"]) == (b"it was lost", b"9")
 
 
+async def test_what_a_node_was_born_as_is_known_also_after_its_first_life(
+    make_redis: MakeRedis,
+) -> None:
+    redis: Any = make_redis()
+    scripts = await scripts_of(redis)
+    await scripts.settle_actor("A", NEW, Settled("A"), "run 1", 7)
+    assert await scripts.settle_actor("A", FIRST, Settled("A~x1", "it was lost"), "run 2", 9)
+    assert await redis.hgetall("births") == {b"A": b"a birth"}
+
+
+async def test_of_a_node_that_has_lived_before_it_is_not_known_what_it_was_born_as(
+    make_redis: MakeRedis,
+) -> None:
+    redis: Any = make_redis()
+    scripts = await scripts_of(redis)
+    assert await scripts.settle_actor("A", NEW, Settled("A~x1", "a peer knows it"), "run 1", 7)
+    assert not await redis.exists("births")
+
+
 async def test_who_is_at_work_does_not_rest(make_redis: MakeRedis) -> None:
     redis: Any = make_redis()
     scripts = await scripts_of(redis)

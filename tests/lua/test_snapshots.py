@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import LogTrimmed, Syncing
+from app.errors import ForeignBackup, LogTrimmed, Syncing
 from app.snapshot import Cut, Kept, KeyState, Part
 from app.vector_clock import Dot, VectorClock
 from app.write import Delete, Put, Version, Write
@@ -198,6 +198,66 @@ async def test_the_redis_of_another_node_is_left_alone(make_store: MakeStore) ->
     part = Part("s1", "", "", 9)
     assert await a.snapshots.stage_part("B", "C", part, 0, PATIENCE_US) is None
     assert not await a.redis.exists("snapshot")
+
+
+BACKUP = (("A", "old a"), ("B", "old b"), ("C", "old c"))
+"""The nodes of a backup; tests.conftest.begin has A begin with `a birth`."""
+
+
+@pytest.mark.parametrize("name", ["", "p1"])
+@pytest.mark.parametrize(
+    ("births", "writes", "stranger"),
+    [
+        ({}, "A:1", "A"),
+        ({}, "A+:1", "A"),
+        ({"B": "b"}, "B:1", "B"),
+        ({"B": "b"}, "B~x1:1", "B"),
+        ({"B": "b", "C": "old c"}, "B+:1 C:1", "B"),
+    ],
+)
+async def test_the_backup_of_another_cluster_is_not_kept_where_its_nodes_have_written(
+    make_store: MakeStore, births: dict[str, str], writes: str, stranger: str, name: str
+) -> None:
+    """Neither when it asks to begin nor with its last part: there may be a write between."""
+    a = await make_store("A")
+    await a.redis.hset("births", mapping={"A": "a birth", **births})
+    if name:
+        await begun(a)
+    await a.redis.hset("clock", mapping=clock(writes).to_dict())
+    cut = cut_at("B:3") if name else None
+    keys = (state("x", "B:3"),) if name else ()
+    before = {key: await a.redis.dump(key) for key in await a.redis.keys("*")}
+    with pytest.raises(ForeignBackup, match=f"its node {stranger} is not the {stranger} of this"):
+        await stage(a, Part("s1", name, "", 9, keys, cut, BACKUP))
+    assert {key: await a.redis.dump(key) for key in await a.redis.keys("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("births", "writes"),
+    [
+        ({"B": "b"}, ""),
+        ({"B": "b"}, "C:1"),
+        ({"B": "old b", "C": "old c"}, "B:1 C:1"),
+        ({"B": "b"}, "A~x1:1 A~x1+:1 D:1"),
+    ],
+)
+async def test_a_backup_is_kept_where_its_nodes_are_the_same_or_have_written_nothing(
+    make_store: MakeStore, births: dict[str, str], writes: str
+) -> None:
+    """What this node wrote after its first life, by a name that nobody else had, does not count.
+
+    It is of its cluster from then on: but not a node that wrote nothing in it, and goes on here.
+    """
+    a = await make_store("A")
+    known = {"A": "a birth", **births}
+    await a.redis.hset("births", mapping=known)
+    if writes:
+        await a.redis.hset("clock", mapping=clock(writes).to_dict())
+    assert await stage(a, Part("s1", "", "", 9, births=BACKUP)) == Kept("s1", "")
+    last = Part("s1", "p1", "", 9, (state("x", "B:3"),), cut_at("B:3 D:1"), BACKUP)
+    assert await stage(a, last) == Kept("s1", "p1")
+    found = {n.decode(): birth.decode() for n, birth in (await a.redis.hgetall("births")).items()}
+    assert found == {**known, "B": "old b"}
 
 
 @pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
