@@ -12,7 +12,8 @@ What it does not know: what is in a backup, but for its frame.
 import hashlib
 import json
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,8 @@ class Restored:
 async def backup(node: str, file: Path, told: Told = lambda _: None) -> Progress:
     """`file` is a backup of the node at this URL: its whole state at one clock.
 
-    Raises NotApplied if there is none; a file of that name is as it was then.
+    Raises NotApplied if the node gives none, OSError if it cannot be written; a file of that name
+    is as it was then.
     """
     with replaced(file) as out:
         return await _download(node, out, told)
@@ -156,19 +158,30 @@ class _Frames:
 
 async def _download(node: str, out: Any, told: Told) -> Progress:
     frames = _Frames()
+    async with aclosing(_received(node)) as chunks:
+        async for chunk in chunks:
+            try:
+                frames.feed(chunk)
+            except (LookupError, ValueError) as error:
+                raise NotApplied(f"the backup of {node} cannot be used: {error}") from error
+            out.write(chunk)
+            told(Progress(frames.bytes, frames.keys, frames.total))
+    if not frames.is_whole:
+        raise NotApplied(f"the backup of {node} broke off; its log says why")
+    return Progress(frames.bytes, frames.keys, frames.keys)
+
+
+async def _received(node: str) -> AsyncGenerator[bytes, None]:
+    """What the node sends. What fails here is the node or the way to it: not the disk here, which
+    is written between the chunks."""
     try:
         async with _http() as http, http.get(f"{node}/backup") as answer:
             if answer.status != 200:
                 raise _refused(node, answer.status, await _json(answer))
             async for chunk in answer.content.iter_any():
-                frames.feed(chunk)
-                out.write(chunk)
-                told(Progress(frames.bytes, frames.keys, frames.total))
-    except (aiohttp.ClientError, OSError, TimeoutError, LookupError, ValueError) as error:
+                yield chunk
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         raise NotApplied(f"the backup of {node} broke off: {error}") from error
-    if not frames.is_whole:
-        raise NotApplied(f"the backup of {node} broke off; its log says why")
-    return Progress(frames.bytes, frames.keys, frames.keys)
 
 
 async def _sent(file: Path, whole: Progress, told: Told) -> AsyncIterator[bytes]:

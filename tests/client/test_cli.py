@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import errno
 import io
 import json
@@ -9,10 +10,10 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import typer.main
@@ -520,6 +521,23 @@ async def test_a_backup_is_made_and_put_back(run: Run, node: Client, tmp_path: P
     assert result.exit_code == Code.LOCAL
     file.write_bytes(whole)
     assert (await run("restore", str(file), "--node", NOWHERE)).exit_code == Code.NOT_APPLIED
+
+
+async def test_that_a_disk_is_full_is_not_taken_for_a_trouble_of_the_node(
+    run: Run, node: Client, a: FakeNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def full(_file: Path) -> Iterator[BinaryIO]:
+        with open("/dev/full", "wb", buffering=0) as out:
+            yield out
+
+    a.misbehaviours.append(answers(200, "no backup at all\n"))
+    result = await run("backup", str(tmp_path / "a.backup"), *at(a))
+    assert result.exit_code == Code.NOT_APPLIED and "it is no backup" in result.stderr
+    monkeypatch.setattr("client.backups.replaced", full)
+    result = await run("backup", str(tmp_path / "a.backup"), *at(node))
+    assert result.exit_code == Code.LOCAL
+    assert "a.backup cannot be written: No space left on device" in result.stderr
 
 
 async def test_what_answers_a_restore_may_be_no_node(
