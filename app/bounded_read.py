@@ -19,17 +19,16 @@ async def read_about(
     most: int,
     read: Callable[[int, int], Awaitable[Sequence[T]]],
     size: Callable[[T], int],
-    at_once: int | None = None,
 ) -> list[T]:
     """The first of at most `most` things, until they have `max_bytes`.
 
     `read(start, count)` gives so many of them from the one with index `start` on; fewer only at the
-    end of all. It is asked for no more than `at_once` at a time.
+    end of all.
     """
     found: list[T] = []
     total, count = 0, _FIRST_READ
     while len(found) < most and total < max_bytes:
-        count = min(count, most - len(found), at_once or count)
+        count = min(count, most - len(found))
         more = await read(len(found), count)
         found += more
         total += sum(map(size, more))

@@ -116,7 +116,8 @@ class Config(BaseModel):
     batch_max_bytes: Bytes = Field(
         1024 * 1024,
         description="Bytes. A sender closes a batch once it holds this much; "
-        "it may pass it by one write.",
+        "it may pass it by one write. The keys in a part of a snapshot have no more, unless it is "
+        "one key.",
     )
     compress_min_bytes: int = Field(
         0,
@@ -128,7 +129,8 @@ class Config(BaseModel):
         16 * 1024 * 1024,
         description="Bytes. Largest batch a receiver takes; more is refused with 413. At least "
         "BATCH_MAX_BYTES + 65536 + the larger one of VALUE_MAX_BYTES and TXN_MAX_BYTES, so that "
-        "what peers send always fits.",
+        "what peers send fits: each write, and in a snapshot or a backup each key whose siblings "
+        "have no more together.",
     )
     pending_max: Count = Field(
         100_000,

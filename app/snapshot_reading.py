@@ -2,7 +2,8 @@
 
 Assumes that somebody keeps the `Sending` that it returns, and begins anew where it says that it
 must. Guarantees that what was read up to the cut, where a later reading of a key replaces an
-earlier one, is this node's state at the cut; and that about one part is held in memory.
+earlier one, is this node's state at the cut; and that what is read at a time has no more than
+`part_max_bytes` in a part, unless it is a single key.
 
 Keys are found by SCAN, and read as they are. What was written since is read from the logs, and
 those keys once more: now and then while there is more to scan, so that the logs need not go back
@@ -11,6 +12,7 @@ far, and after it until little is left. Then the rest and the clock are read in 
 Does not know who it is for.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -24,7 +26,9 @@ from app.kv_store import KVStore
 from app.redis_link import translated
 from app.snapshot import Cut, KeyState, Sending
 from app.snapshot_scripts import SnapshotScripts
+from app.under_way import size_of
 from app.vector_clock import VectorClock
+from app.write import Write
 
 _SCAN_COUNT: Final = 256
 _CUT_WRITES_MAX: Final = 128
@@ -32,7 +36,7 @@ _CUT_WRITES_MAX: Final = 128
 _DELTA_WRITES_MAX: Final = 512
 _READ_AT_ONCE: Final = 32
 """Keys that are read in one go, which keeps Redis and this worker from everybody else: well below a
-millisecond."""
+millisecond, if they are small."""
 
 
 class SnapshotReader:
@@ -55,7 +59,8 @@ class SnapshotReader:
         self._prefix = prefix
         self._left: list[str] = []  # of what was scanned last, what has not been read
         self._next_cursor = 0
-        self._key_bytes = 0
+        self._written: list[str] = []  # of the writes that were looked at last, the same
+        self._next_since = VectorClock()
 
     async def begin(self, name: str, now_us: int) -> Sending:
         """Nothing is read yet, of the snapshot that is to have this name.
@@ -76,6 +81,7 @@ class SnapshotReader:
     def go_back(self, at: Sending) -> None:
         """What was read after `at` is read again."""
         self._left, self._next_cursor = [], at.cursor
+        self._written, self._next_since = [], at.since
 
     async def read(self, at: Sending) -> tuple[Sending, list[KeyState], Cut | None] | None:
         """What comes after `at`, and where that ends; with the last of it the cut. None: not now,
@@ -96,9 +102,8 @@ class SnapshotReader:
             at, states = await self._written_since(at)
         if states or at.scanning:
             return replace(at, sent=at.sent + len(states)), states, None
-        most = self._writes_at_once(_CUT_WRITES_MAX)
         with translated():
-            found = await self._scripts.read_cut(at.since, most)
+            found = await self._scripts.read_cut(at.since, _CUT_WRITES_MAX, self._part_max_bytes)
         if found:
             cut, states = found
             return replace(at, sent=at.sent + len(states)), states, cut
@@ -131,46 +136,47 @@ class SnapshotReader:
         return sum(max(0, end - since[a]) for a, end in ends.items()) > _DELTA_WRITES_MAX
 
     async def _written_since(self, at: Sending) -> tuple[Sending, list[KeyState]]:
-        """The keys of the next writes that were not read, and up to where that is."""
-        clock = await self._store.clock()
+        """Some keys of the next writes, as they are now; and up to where all of them were read."""
+        if not self._written:
+            self._written, self._next_since = await self._next_writes(at.since)
+        states = await self._read(self._written)
+        self._written = self._written[len(states) :]
+        return at if self._written else replace(at, since=self._next_since), states
+
+    async def _next_writes(self, since: VectorClock) -> tuple[list[str], VectorClock]:
+        """The keys of the next writes after that clock, each once, and the clock after them. They
+        are about as many as keep the log of one part."""
         names: dict[str, None] = {}
-        since, room = at.since, self._writes_at_once(_DELTA_WRITES_MAX)
-        for actor in clock.beyond(since):
-            for write in await self._store.log.after(actor, since[actor], room):
+        after, most, room = since, _DELTA_WRITES_MAX, self._part_max_bytes
+        for actor, last in (await self._store.clock()).beyond(since).items():
+            end = await self._store.log.end(actor, last)
+            writes = await self._read_log(actor, since[actor], min(most, end - since[actor]), room)
+            for write in writes:
                 names.update((operation.key, None) for operation in write.operations)
-                since = since.with_dot(write.dot)
-                room -= 1
-            if room <= 0:
-                break
-        states: list[KeyState] = []
-        while len(states) < len(names):
-            states += await self._read(list(names)[len(states) :])
-        return replace(at, since=since), states
+                after = after.with_dot(write.dot)
+            most, room = most - len(writes), room - sum(map(size_of, writes))
+        return list(names), after
 
-    async def _read(self, names: list[str]) -> list[KeyState]:
+    async def _read_log(self, actor: str, after: int, most: int, max_bytes: int) -> list[Write]:
+        """The writes of `actor` after `after`, at most `most`, until they have `max_bytes`."""
+
+        async def read(start: int, count: int) -> Sequence[Write]:
+            return await self._store.log.after(actor, after + start, count)
+
+        return await read_about(max_bytes, most, read, size_of)
+
+    async def _read(self, names: Sequence[str]) -> list[KeyState]:
         """The state of the first of these keys, as many as one part holds, and at least one."""
-
-        async def read(start: int, count: int) -> list[KeyState]:
-            chunk = names[start : start + count]
+        states: list[KeyState] = []
+        room = self._part_max_bytes
+        for start in range(0, len(names), _READ_AT_ONCE):
+            chunk = names[start : start + _READ_AT_ONCE]
             with translated():
-                async with self._redis.pipeline(transaction=False) as pipeline:
-                    for name in chunk:
-                        pipeline.hgetall(self._keys.kv(name))
-                    held = await pipeline.execute()
-            return [codec.unpack_key_state(n, h) for n, h in zip(chunk, held, strict=True)]
-
-        states = await read_about(self._part_max_bytes, len(names), read, _size, _READ_AT_ONCE)
-        self._key_bytes = max(1, sum(map(_size, states)) // len(states))
+                room, more = await self._scripts.read_states(chunk, room, least=0 if states else 1)
+            states += more
+            if len(more) < len(chunk):
+                break
         return states
-
-    def _writes_at_once(self, most: int) -> int:
-        """How many writes to read, at most `most`, so that their keys make about one part."""
-        return max(1, min(most, self._part_max_bytes // max(1, self._key_bytes)))
-
-
-def _size(state: KeyState) -> int:
-    """About how many bytes `state` takes in a part."""
-    return 64 + len(state.key) + sum(64 + len(version.value) for version in state.versions)
 
 
 def _escaped(text: str) -> str:

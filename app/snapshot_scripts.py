@@ -25,22 +25,37 @@ class SnapshotScripts:
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._keys = keys
+        self._read_states = redis.register_script(source("read_states"))
         self._read_cut = redis.register_script(source("read_cut"))
         self._stage_part = redis.register_script(source("stage_part"))
         self._merge_keys = redis.register_script(source("merge_keys"))
         self._give_up_snapshot = redis.register_script(source("give_up_snapshot"))
         self._finish_merge = redis.register_script(source("finish_merge"))
 
-    async def read_cut(self, since: VectorClock, most: int) -> tuple[Cut, list[KeyState]] | None:
+    async def read_states(
+        self, names: Sequence[str], room: int, least: int
+    ) -> tuple[int, list[KeyState]]:
+        """The states of the first of these keys, as many as take no more than `room` bytes in a
+        part, and `least` in any case (`lua/read_states.lua`); before them, what room is left."""
+        reply: list[Any] = await self._read_states(
+            keys=[self._keys.kv(name) for name in names], args=[room, least]
+        )
+        room, *held = reply
+        return room, [_state(name, flat) for name, flat in zip(names, held, strict=False)]
+
+    async def read_cut(
+        self, since: VectorClock, most_writes: int, most_bytes: int
+    ) -> tuple[Cut, list[KeyState]] | None:
         """The keys written since that clock, and the cut at which they are so
-        (`lua/read_cut.lua`). None: more than `most` writes, or not now.
+        (`lua/read_cut.lua`). None: more than `most_writes` writes, or than `most_bytes` in a part,
+        unless it is one key; or not now.
 
         Raises LogTrimmed.
         """
         keys = self._keys
         reply: list[Any] = await self._read_cut(
             keys=[keys.clock, keys.meta, keys.deletes],
-            args=[since.entries_text(), keys.kv_stem, keys.log_stem, most],
+            args=[since.entries_text(), keys.kv_stem, keys.log_stem, most_writes, most_bytes],
         )
         if not reply:
             return None
@@ -50,11 +65,8 @@ class SnapshotScripts:
         cut = Cut(
             VectorClock.parse(clock.decode()), VectorClock.parse(deletes.decode()), int(timestamp)
         )
-        states = [
-            codec.unpack_key_state(key.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
-            for key, flat in zip(held[::2], held[1::2], strict=True)
-        ]
-        return cut, states
+        pairs = zip(held[::2], held[1::2], strict=True)
+        return cut, [_state(key.decode(), flat) for key, flat in pairs]
 
     async def stage_part(
         self, node: str, source: str, part: Part, now_us: int, patience_us: int
@@ -153,3 +165,7 @@ class SnapshotScripts:
             ],
         )
         return VectorClock.parse(reply.decode())
+
+
+def _state(key: str, flat: Sequence[bytes]) -> KeyState:
+    return codec.unpack_key_state(key, dict(zip(flat[::2], flat[1::2], strict=True)))

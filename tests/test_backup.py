@@ -29,6 +29,11 @@ from tests.redis_processes import RedisProcess
 pytestmark = pytest.mark.timeout(300)
 
 SMALL_PARTS = {"BATCH_MAX_BYTES": "3000", "WORKERS": "2"}
+# As little as a node may take in one batch, beside the values.
+SMALL_BATCHES = {
+    **{"VALUE_MAX_BYTES": "60000", "TXN_MAX_BYTES": "60000"},
+    **{"BATCH_MAX_BYTES": "60000", "REPLICATE_MAX_BYTES": f"{120_000 + 65_536}"},
+}
 
 
 KEYS = [f"key-{n}" for n in range(150)]
@@ -69,6 +74,22 @@ async def test_a_backup_goes_into_an_empty_cluster(
         # Once more changes nothing.
         await restore(a, file)
         assert await values(kv, a, KEYS) == expected
+
+
+async def test_a_backup_of_the_largest_values_can_be_put_back(tmp_path: Path) -> None:
+    file = tmp_path / "all.backup"
+    async with (
+        LocalCluster(tmp_path / "one", nodes=1, env=SMALL_BATCHES) as cluster,
+        client_of(cluster) as kv,
+    ):
+        await put_many(kv, cluster.urls["A"], KEYS[:40], "x" * 60_000)
+        await backup(cluster.urls["A"], file)
+    async with (
+        LocalCluster(tmp_path / "two", nodes=1, env=SMALL_BATCHES) as cluster,
+        client_of(cluster) as kv,
+    ):
+        await restore(cluster.urls["A"], file)
+        assert await values(kv, cluster.urls["A"], KEYS[:40]) == ["x" * 60_000] * 40
 
 
 async def test_a_backup_made_while_clients_write_is_one_state(

@@ -18,10 +18,8 @@ class Things:
         self.reads.append(count)
         return self.sizes[start : start + count]
 
-    async def about(
-        self, max_bytes: int, most: int = 1000, at_once: int | None = None
-    ) -> list[int]:
-        return await read_about(max_bytes, most, self.read, lambda size: size, at_once)
+    async def about(self, max_bytes: int, most: int = 1000) -> list[int]:
+        return await read_about(max_bytes, most, self.read, lambda size: size)
 
 
 async def test_all_are_read_if_they_are_few_and_small() -> None:
@@ -53,9 +51,3 @@ async def test_the_end_of_all_ends_the_reading() -> None:
     things = Things(*[1] * 20)
     assert len(await things.about(10_000)) == 20
     assert await Things().about(10_000) == []
-
-
-async def test_no_more_are_read_at_a_time_than_may_be() -> None:
-    things = Things(*[1] * 100)
-    assert await things.about(10_000, most=90, at_once=20) == [1] * 90
-    assert things.reads == [16, 20, 20, 20, 14]

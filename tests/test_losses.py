@@ -485,7 +485,7 @@ async def test_a_snapshot_holds_what_is_left_of_an_actor_that_was_closed(
     make_store: MakeStore,
 ) -> None:
     a = await ended(make_store)
-    found = await a.snapshots.read_cut(CLOCK("B:1"), 100)
+    found = await a.snapshots.read_cut(CLOCK("B:1"), 100, 1000)
     assert found is not None
     cut, states = found
     assert cut.clock["B"] == SEQUENCE_MAX

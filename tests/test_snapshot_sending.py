@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from app import snapshot_reading
+from app import part_forms, snapshot_reading
 from app.board import Board
 from app.snapshot import Cut, Kept, KeyState, Part
 from app.snapshot_reading import SnapshotReader
@@ -13,6 +13,7 @@ from app.snapshot_sending import SnapshotSending
 from app.vector_clock import VectorClock
 from app.write import Delete, Put
 from tests.conftest import MakeStore, Store
+from tests.model import Node
 
 
 def sending_of(store: Store, part_max_bytes: int = 300, seed: int = 1) -> SnapshotSending:
@@ -84,9 +85,22 @@ async def assert_same(store: Store, receiver: Receiver) -> None:
     assert set(receiver.keys) == held
     for key in held:
         reading = await store.store.read(key)
-        assert receiver.staged[key].versions == reading.versions
+        assert set(receiver.staged[key].versions) == set(reading.versions)
     assert receiver.cut is not None
     assert receiver.cut.clock == await store.store.clock()
+
+
+def size_of_keys(part: Part) -> int:
+    """How many bytes the keys take in the part."""
+    return len(part_forms.encode(Part("", "", "", 0, part.keys))) - len(
+        part_forms.encode(Part("", "", "", 0))
+    )
+
+
+def assert_bounded(parts: list[Part], most: int) -> None:
+    """None of them has more than that, unless it is one key."""
+    for part in parts:
+        assert size_of_keys(part) <= most or len(part.keys) == 1
 
 
 KEYS = [f"key-{n}" for n in range(60)]
@@ -131,6 +145,94 @@ async def test_more_than_fits_the_cut_is_sent_before_it(make_store: MakeStore) -
     await send_all(sending, b)
     await assert_same(a, b)
     assert b.parts[-1].cut and len(b.parts[-1].keys) <= 128
+
+
+@pytest.mark.parametrize("part_max_bytes", [1_000, 20_000])
+@pytest.mark.parametrize(
+    "sizes",
+    [[9_000] * 20, [100, 100, 100, 19_000] * 15, [10] * 600],
+    ids=["large", "mixed", "small"],
+)
+async def test_no_part_has_more_than_it_may_but_for_one_key(
+    make_store: MakeStore, sizes: list[int], part_max_bytes: int
+) -> None:
+    a, b = await make_store("A"), Receiver()
+    for n, size in enumerate(sizes):
+        await put(a, f"key-{n}", value=bytes(size))
+    await send_all(sending_of(a, part_max_bytes), b)
+    await assert_same(a, b)
+    assert_bounded(b.parts, part_max_bytes)
+    assert len(b.parts) <= 3 + 2 * sum(size + 64 for size in sizes) // part_max_bytes
+
+
+@pytest.mark.parametrize(
+    ("count", "size"), [(120, 4_000), (480, 1_200), (700, 1_200)], ids=["few", "many", "far behind"]
+)
+async def test_what_was_written_meanwhile_comes_in_no_larger_parts(
+    make_store: MakeStore, count: int, size: int
+) -> None:
+    """Though what was read before was small."""
+    a, b = await make_store("A"), Receiver()
+    await put(a, *KEYS)
+    sending = sending_of(a, part_max_bytes=20_000)
+    while not b.staged:
+        await exchange(sending, b)
+    await put(a, *(f"later-{n}" for n in range(count)), value=bytes(size))
+    await send_all(sending, b)
+    await assert_same(a, b)
+    assert_bounded(b.parts, 20_000)
+    assert len(b.parts) <= 6 + 2 * count * (size + 64) // 20_000
+
+
+@pytest.mark.parametrize("count", [10, 200])
+async def test_small_writes_to_large_keys_make_no_larger_parts(
+    make_store: MakeStore, count: int
+) -> None:
+    """With the cut, or before it: what they bring is small beside the siblings that are there."""
+    a, b, c = await make_store("A"), Receiver(), Node("C")
+    for n in range(count):
+        await put(a, f"key-{n}", value=bytes(3_000))
+    sending = sending_of(a, part_max_bytes=20_000)
+    while len(b.staged) < count:
+        await exchange(sending, b)
+    await a.take(*(c.write([Put(f"key-{n}", b"beside")], n + 1) for n in range(count)))
+    await send_all(sending, b)
+    await assert_same(a, b)
+    assert all(len(state.versions) == 2 for state in b.staged.values())
+    assert_bounded(b.parts, 20_000)
+
+
+async def test_the_keys_of_one_write_come_in_several_parts(make_store: MakeStore) -> None:
+    """Another worker that goes on amid them sends them all."""
+    a, b, sending = await half_sent(make_store, 1)
+    while len(b.staged) < len(KEYS):
+        await exchange(sending, b)
+    names = [f"of-one-{n}" for n in range(50)]
+    await a.store.commit([Put(name, bytes(5_000)) for name in names])
+    first = sending_of(a, part_max_bytes=20_000)
+    while not b.staged.keys() & set(names):
+        assert not await exchange(first, b)
+    assert len(b.staged.keys() & set(names)) < 5
+    await send_all(sending_of(a, part_max_bytes=20_000, seed=2), b)
+    await assert_same(a, b)
+    assert_bounded(b.parts, 20_000)
+    assert {part.snapshot for part in b.parts} == {b.snapshot}, "nothing was begun anew"
+
+
+async def test_it_ends_while_keys_are_written_that_are_larger_than_a_part(
+    make_store: MakeStore,
+) -> None:
+    a, b = await make_store("A"), Receiver()
+    sending = sending_of(a)
+    for n in range(10):
+        await put(a, f"key-{n}", value=bytes(400))
+    for n in range(100):
+        if await exchange(sending, b):
+            break
+        if n % 2:
+            await put(a, f"key-{n % 10}", value=bytes(400 + n))
+    await assert_same(a, b)
+    assert max(len(part.keys) for part in b.parts) == 1
 
 
 async def test_a_part_is_the_same_until_it_is_there(make_store: MakeStore) -> None:

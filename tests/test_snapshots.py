@@ -29,6 +29,13 @@ SHORT_LOGS = {
 }
 
 
+# As little as a receiver may take in one batch, beside the values.
+SMALL_BATCHES = {
+    **{"VALUE_MAX_BYTES": "60000", "TXN_MAX_BYTES": "60000"},
+    **{"BATCH_MAX_BYTES": "60000", "REPLICATE_MAX_BYTES": f"{120_000 + 65_536}"},
+}
+
+
 async def log_entries(http: aiohttp.ClientSession, url: str) -> int:
     entries = (await status(http, url))["log"]["entries"]
     assert isinstance(entries, int)
@@ -148,6 +155,24 @@ async def test_a_wiped_node_gets_all_that_the_logs_have_no_more(
         expected = {**dict.fromkeys(keys[:30], "c"), **dict.fromkeys(keys[30:], "a")}
         await assert_same_keys(cluster, dict(expected))
         assert (await status(http, c))["actor"].startswith("C~")
+
+
+async def test_a_snapshot_of_the_largest_values_arrives(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    async with (
+        LocalCluster(tmp_path, env=SHORT_LOGS | SMALL_BATCHES, nodes=2) as cluster,
+        client_of(cluster) as kv,
+    ):
+        a = cluster.urls["A"]
+        await until_equal_clocks(cluster.urls)
+        await cut(http, cluster, "A", "B")
+        keys = [f"key-{n}" for n in range(40)]
+        await put_many(kv, a, keys, "x" * 60_000)
+        await until(lambda: _trimmed(http, a))
+        await heal(http, cluster)
+        await until_equal_clocks(cluster.urls)
+        await assert_same_keys(cluster, {**dict.fromkeys(keys, "x" * 60_000)})
 
 
 async def test_nodes_that_only_a_third_connects_keep_no_logs_for_each_other(

@@ -1,6 +1,7 @@
-"""lua/read_cut.lua, lua/stage_part.lua, lua/merge_keys.lua, lua/finish_merge.lua,
-lua/give_up_snapshot.lua: a snapshot is read at one instant, kept part by part in one order, and
-merged so that nothing is lost and nothing that was deleted returns.
+"""lua/read_states.lua, lua/read_cut.lua, lua/stage_part.lua, lua/merge_keys.lua,
+lua/finish_merge.lua, lua/give_up_snapshot.lua: a snapshot is read in parts of limited size, the
+last at one instant, kept part by part in one order, and merged so that nothing is lost and nothing
+that was deleted returns.
 
 That merging is by definition what it should be, tests/test_twin.py shows on random histories.
 """
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app import codec, part_forms
 from app.errors import ForeignBackup, LogTrimmed, Syncing
 from app.snapshot import Cut, Kept, KeyState, Part
 from app.vector_clock import Dot, VectorClock
@@ -65,7 +67,7 @@ async def test_the_cut_is_read_with_the_keys_written_since(make_store: MakeStore
     for key in ("x", "y", "z"):
         await a.store.commit([Put(key, key.encode(), "text/plain")])
     await a.store.commit([Delete("y")])
-    found = await a.snapshots.read_cut(clock("A:1"), 3)
+    found = await a.snapshots.read_cut(clock("A:1"), 3, 1000)
     assert found is not None
     cut, states = found
     assert cut == Cut(clock("A:4"), clock("A:4"), (await a.store.life()).timestamp)
@@ -77,8 +79,90 @@ async def test_with_more_writes_than_allowed_it_is_not_read(make_store: MakeStor
     a = await make_store("A")
     for _ in range(3):
         await a.store.commit([Put("x", b"")])
-    assert await a.snapshots.read_cut(clock(""), 2) is None
-    assert await a.snapshots.read_cut(clock(""), 3) is not None
+    assert await a.snapshots.read_cut(clock(""), 2, 1000) is None
+    assert await a.snapshots.read_cut(clock(""), 3, 1000) is not None
+
+
+LARGE = Version(Dot("A~" + "z" * 62, 2**53 - 1), 2**53 - 1, "x" * 255, b"", 2**53 - 1)
+STATES = {
+    "absent": KeyState("k", (), clock("")),
+    "small": KeyState("k", (Version(Dot("A", 1), 1, "x", b""),), clock("")),
+    "large numbers": KeyState("k" * 512, (LARGE,), clock("")),
+    "a large value": KeyState(
+        "é", (Version(Dot("A", 2**32), 2**40, "x", bytes(70_000)),), clock("")
+    ),
+    "siblings": KeyState(
+        "k",
+        tuple(Version(Dot(f"n{n}", 128), 2**32, "x", bytes(n)) for n in range(300)),
+        VectorClock({f"node-{n}" + "x" * (n % 23): 2 ** (n % 50) for n in range(300)}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+async def test_a_key_takes_no_more_in_a_part_than_is_counted(
+    make_store: MakeStore, name: str
+) -> None:
+    a, held = await make_store("A"), STATES[name]
+    if fields := codec.pack_key_state(held):
+        await a.redis.hset(f"kv:{held.key}", items=fields)
+    left, [found] = await a.snapshots.read_states([held.key], 1_000_000, 0)
+    assert set(found.versions) == set(held.versions) and found.deletes == held.deletes
+    taken = len(part_forms.encode(Part("", "", "", 9, (held,))))
+    counted = 1_000_000 - left + len(part_forms.encode(Part("", "", "", 9)))
+    assert taken <= counted <= taken + 40 * (1 + len(held.versions) + len(held.deletes))
+
+
+async def test_as_many_keys_are_read_as_there_is_room_for(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    for key in ("x", "y", "z"):
+        await a.store.commit([Put(key, bytes(1_000))])
+
+    async def read(room: int, least: int) -> list[str]:
+        left, states = await a.snapshots.read_states(["x", "gone", "y", "z"], room, least)
+        assert all(len(state.versions) == (state.key != "gone") for state in states)
+        assert room - left >= sum(1_000 * len(state.versions) for state in states)
+        assert (left >= 0) or len(states) == least
+        return [state.key for state in states]
+
+    assert await read(10_000, 0) == ["x", "gone", "y", "z"]
+    assert await read(2_500, 1) == ["x", "gone", "y"]
+    assert await read(1_000, 0) == []
+    assert await read(1_000, 1) == ["x"]
+    assert await read(1_000, 3) == ["x", "gone", "y"]
+
+
+async def test_with_more_bytes_than_there_is_room_for_it_is_not_read(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await a.store.commit([Put("x", bytes(1_000))])
+    await a.store.commit([Put("y", bytes(1_000)), Put("z", bytes(1_000))])
+    found = {
+        (since, room): await a.snapshots.read_cut(clock(since), 10, room)
+        for since in ("", "A:1")
+        for room in (2_000, 2_500, 3_500)
+    }
+    assert {of for of, cut in found.items() if cut is None} == {
+        *(("", 2_000), ("", 2_500), ("A:1", 2_000)),
+    }
+    keys = {since: [s.key for s in cut[1]] for (since, _), cut in found.items() if cut}
+    assert keys == {"": ["x", "y", "z"], "A:1": ["y", "z"]}
+
+
+async def test_one_key_is_read_with_the_cut_whatever_it_has(make_store: MakeStore) -> None:
+    a = await make_store("A")
+    await a.store.commit([Put("x", bytes(1_000))])
+    found = await a.snapshots.read_cut(clock(""), 10, 100)
+    assert found is not None and [state.key for state in found[1]] == ["x"]
+
+
+async def test_no_more_is_read_of_the_logs_than_there_is_room_for(make_store: MakeStore) -> None:
+    """Though the keys are small by now: Redis does nothing else while it reads."""
+    a = await make_store("A")
+    for _ in range(4):
+        await a.store.commit([Put("x", bytes(1_000))])
+    await a.store.commit([Delete("x")])
+    assert await a.snapshots.read_cut(clock(""), 10, 2_500) is None
+    assert await a.snapshots.read_cut(clock("A:2"), 10, 2_500) is not None
 
 
 async def test_what_the_log_has_no_more_cannot_be_read_again(make_store: MakeStore) -> None:
@@ -87,15 +171,15 @@ async def test_what_the_log_has_no_more_cannot_be_read_again(make_store: MakeSto
         await a.store.commit([Put("x", b"")])
     await a.store.log.trim("A", 2, 1)
     with pytest.raises(LogTrimmed):
-        await a.snapshots.read_cut(clock("A:1"), 10)
-    assert await a.snapshots.read_cut(clock("A:2"), 10) is not None
+        await a.snapshots.read_cut(clock("A:1"), 10, 1000)
+    assert await a.snapshots.read_cut(clock("A:2"), 10, 1000) is not None
 
 
 async def test_no_cut_is_read_while_a_snapshot_is_merged(make_store: MakeStore) -> None:
     a = await make_store("A")
     await begun(a)
     await stage(a, Part("s1", "p1", "", 9, (), cut_at("B:1")))
-    assert await a.snapshots.read_cut(clock(""), 10) is None
+    assert await a.snapshots.read_cut(clock(""), 10, 1000) is None
 
 
 # --- staging --------------------------------------------------------------------------------------

@@ -563,8 +563,8 @@ MUTATIONS: Final = (
         "snapshot without what was written meanwhile",
         "G5",
         "app/snapshot_reading.py",
-        "self._scripts.read_cut(at.since, most)",
-        "self._scripts.read_cut(await self._store.clock(), most)",
+        "self._scripts.read_cut(at.since,",
+        "self._scripts.read_cut(await self._store.clock(),",
         profile="trim",
     ),
     # --- what is sent ----------------------------------------------------------------------------
