@@ -122,7 +122,11 @@ class SnapshotSending:
             name = self._new_name()
             after = replace(after, last=name)
             # Before it is sent: who goes on in another worker has to know it if the peer has it.
-            await self._board.post_sending(self._peer, at, after)
+            try:
+                await self._board.post_sending(self._peer, at, after)
+            except BaseException:  # the peer will not have it
+                self._reader.go_back(at)
+                raise
             self._places[name] = after
             self._part = Part(at.snapshot, name, at.last, at.total, tuple(states), cut)
 

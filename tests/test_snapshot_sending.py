@@ -7,6 +7,7 @@ import pytest
 
 from app import part_forms, snapshot_reading
 from app.board import Board
+from app.errors import RedisUnavailable
 from app.snapshot import Cut, Kept, KeyState, Part
 from app.snapshot_reading import SnapshotReader
 from app.snapshot_sending import SnapshotSending
@@ -233,6 +234,32 @@ async def test_it_ends_while_keys_are_written_that_are_larger_than_a_part(
             await put(a, f"key-{n % 10}", value=bytes(400 + n))
     await assert_same(a, b)
     assert max(len(part.keys) for part in b.parts) == 1
+
+
+async def test_what_could_not_be_noted_is_read_again(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis was away for a moment, just when a part was to be sent."""
+    a, b = await make_store("A"), Receiver()
+    await put(a, *KEYS)
+    sending = sending_of(a)
+    noted = Board.post_sending
+
+    async def fail(*_: object) -> None:
+        raise RedisUnavailable("away")
+
+    n = 0
+    while not await exchange(sending, b):
+        n += 1
+        if n == 8:
+            await put(a, *KEYS, value=b"x" * 50)
+        if n in (4, 30):  # amid the scan, and amid what was written meanwhile
+            monkeypatch.setattr(Board, "post_sending", fail)
+            with pytest.raises(RedisUnavailable):
+                await sending.part()
+            monkeypatch.setattr(Board, "post_sending", noted)
+    await assert_same(a, b)
+    assert n > 30
 
 
 async def test_a_part_is_the_same_until_it_is_there(make_store: MakeStore) -> None:
