@@ -7,6 +7,7 @@
     ├── PeerError                an exchange with another node failed
     │   ├── PeerUnreachable
     │   └── PeerRefused
+    │       └── PeerTakesLess    the batch is larger than the peer takes
     └── RequestError             one request failed; `outcome` says whether it took effect
         ├── BadRequest           the caller's mistake, before anything was done
         │   ├── BadKey
@@ -440,6 +441,10 @@ class PeerUnreachable(PeerError):
 
 class PeerRefused(PeerError):
     """The peer answered, and did not take the batch: the message says why."""
+
+
+class PeerTakesLess(PeerRefused):
+    """The batch has more bytes than the peer takes: it would never take it."""
 
 
 def listing(names: Sequence[object], most: int = 5) -> str:

@@ -19,12 +19,14 @@ import msgspec
 
 from app import compression, wire
 from app.carriers import SIGNATURE_HEADER, Carry, SignedBatch
-from app.errors import BadBatch, BadSignature, PeerRefused, PeerUnreachable
+from app.errors import BadBatch, BadSignature, PeerRefused, PeerTakesLess, PeerUnreachable
 from app.incarnation import former
 from app.vector_clock import NOTHING, VectorClock
 from app.wire import Answer, Batch
 
 OTHER_BASE: Final = "urn:lightcone:other-base"
+_TOO_LARGE: Final = 413
+"""The node says so, or a proxy before it."""
 
 
 class Exchange(Protocol):
@@ -103,13 +105,14 @@ class Bases:
 
 
 def raise_for(status: int, reply: bytes) -> None:
-    """The peer took the batch. Raises OtherBaseError, PeerRefused."""
+    """The peer took the batch. Raises OtherBaseError, PeerRefused, PeerTakesLess."""
     if status == 200:
         return
     kind, why = _problem(reply)
     if kind == OTHER_BASE:
         raise OtherBaseError
-    raise PeerRefused(f"it answered {status}: {why or 'and gave no reason'}")
+    refused = PeerTakesLess if status == _TOO_LARGE else PeerRefused
+    raise refused(f"it answered {status}: {why or 'and gave no reason'}")
 
 
 class PeerExchange:

@@ -26,7 +26,7 @@ from msgspec import structs
 from app.board import Board, PeerReport
 from app.bounded_read import read_about
 from app.config import Config
-from app.errors import InvariantError, LogTrimmed, PeerError, RedisUnavailable
+from app.errors import InvariantError, LogTrimmed, PeerError, PeerTakesLess, RedisUnavailable
 from app.faults import HEALTHY, Fault, FaultyLink
 from app.identity import Identity
 from app.kv_store import KVStore
@@ -168,6 +168,8 @@ class Link:
                 batch, answer = await self._answered(fault, lease_s)
             except PeerError as error:
                 self._under_way.drop()
+                if isinstance(error, PeerTakesLess):
+                    self._snapshot.refused()
                 failures += 1
                 await self._post(error=str(error))
                 self._view.lost_contact()

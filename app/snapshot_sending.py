@@ -2,11 +2,12 @@
 
 Assumes a peer that keeps each part once and in order, and says which was its last. Guarantees that
 with the last part the peer has this node's state at the cut, however much was written meanwhile;
-and that after a failure it goes on with the part that the peer lacks, in another worker too. It
-begins anew when this node's Redis was started again, or its log was cut short meanwhile; and when
-the last part that the peer has is neither the one that it was known to have nor the one that it was
-being sent. Then it is not known what the peer has: it may have merged all of it, lost its disk, or
-been put back to an older copy, and what it lacks it would take for absent.
+and that after a failure it goes on with the part that the peer lacks, in another worker too. A part
+that is too large for the peer is made again, of what its keys hold by then. It begins anew when
+this node's Redis was started again, or its log was cut short meanwhile; and when the last part that
+the peer has is neither the one that it was known to have nor the one that it was being sent. Then
+it is not known what the peer has: it may have merged all of it, lost its disk, or been put back to
+an older copy, and what it lacks it would take for absent.
 
 Does not know how parts travel, nor what a peer does with them.
 """
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from app.board import Board
-from app.errors import LogTrimmed
+from app.errors import LogTrimmed, listing
 from app.log import get_logger
 from app.snapshot import Kept, Part, Sending
 from app.snapshot_reading import SnapshotReader
@@ -48,6 +49,8 @@ class SnapshotSending:
         """Where it may be, by the last part that it has then. None while nothing is under way."""
         self._part: Part | None = None
         """What it is being sent."""
+        self._too_large = ""
+        """Which keys it has refused last, as they were logged."""
 
     @property
     def is_under_way(self) -> bool:
@@ -55,7 +58,8 @@ class SnapshotSending:
         return bool(self._places)
 
     async def part(self) -> Part | None:
-        """The part that the peer is to be sent now, the same until it has it. None: not now.
+        """The part that the peer is to be sent now, the same until it has it or has refused it.
+        None: not now.
 
         Raises RedisUnavailable.
         """
@@ -94,6 +98,18 @@ class SnapshotSending:
             self._reader.go_back(place)
             log.info("sending snapshot", peer=self._peer, sent=place.sent, total=place.total)
         return kept.last == part.name and part.cut is not None
+
+    def refused(self) -> None:
+        """The peer does not take what it was sent: it is too large. What is too large may be a key
+        with many siblings, which are fewer once somebody has written it again."""
+        if self._part is not None and self._at is not None:
+            keys = listing([state.key for state in self._part.keys], 1)
+            if keys != self._too_large:
+                log.warning("snapshot waits", peer=self._peer, reason=f"too large for it: {keys}")
+            self._too_large = keys
+            del self._places[self._part.name]
+            self._part = None
+            self._reader.go_back(self._at)
 
     async def end(self) -> None:
         """No snapshot is under way."""

@@ -19,7 +19,7 @@ import msgspec
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, WSCloseCode, WSMsgType
 
 from app.carriers import ANSWER_MAX_BYTES, Carry, SignedAnswer, SignedBatch, too_long
-from app.errors import PeerRefused
+from app.errors import PeerRefused, PeerTakesLess
 
 SLACK_BYTES: Final = 1024
 """What a message holds beside the bytes of a batch or of an answer, at most."""
@@ -157,9 +157,9 @@ class WebSocket:
         if message.type is WSMsgType.ERROR and socket.close_code == WSCloseCode.MESSAGE_TOO_BIG:
             raise too_long()
         if socket.close_code == WSCloseCode.MESSAGE_TOO_BIG:
-            raise PeerRefused(
+            raise PeerTakesLess(
                 "it takes no batch of that size: its REPLICATE_MAX_BYTES is too small for our "
-                "BATCH_MAX_BYTES"
+                "BATCH_MAX_BYTES, or for a key with all its siblings"
             )
         raise aiohttp.ClientConnectionError(f"the connection has ended ({socket.close_code})")
 

@@ -13,7 +13,14 @@ from aiohttp.test_utils import TestServer
 from app import wire
 from app.carriers import SIGNATURE_HEADER, Posts, signed_with
 from app.compression import unpacked
-from app.errors import BadSignature, OtherBase, PeerError, PeerRefused, PeerUnreachable
+from app.errors import (
+    BadSignature,
+    OtherBase,
+    PeerError,
+    PeerRefused,
+    PeerTakesLess,
+    PeerUnreachable,
+)
 from app.peers import PeerExchange, Signer
 from app.vector_clock import Dot, VectorClock
 from app.wire import Answer, Batch
@@ -308,6 +315,14 @@ async def test_a_problem_is_told_in_the_words_of_the_peer(
     body = b'{"type": "urn:lightcone:x", "detail": "Add it to PEERS here.", "outcome": "unknown"}'
     url = await serve(problem(status, body))
     assert await exchange.refused(url) == f"it answered {status}: Add it to PEERS here."
+
+
+@pytest.mark.parametrize("body", [b"{}", b"<html>"], ids=["a node", "a proxy"])
+async def test_a_batch_that_is_too_large_for_the_peer_would_never_be_taken(
+    serve: Serve, exchange: Exchanges, body: bytes
+) -> None:
+    with pytest.raises(PeerTakesLess):
+        await exchange(await serve(problem(413, body)))
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,36 @@ async def test_what_could_not_be_noted_is_read_again(
     assert n > 30
 
 
+async def test_a_part_that_is_too_large_for_the_peer_is_made_again(make_store: MakeStore) -> None:
+    """Until somebody has written its key anew, which has made it smaller."""
+    a, b = await make_store("A"), Receiver()
+    await put(a, *KEYS, "large")
+    await put(a, "large", value=bytes(5_000))
+    sending, refused = sending_of(a), []
+    while not (b.cut and b.parts[-1].cut):
+        part = await sending.part()
+        assert part is not None
+        if size_of_keys(part) < 1_000:
+            await sending.take(b.take(part))
+        else:
+            sending.refused()
+            refused.append(part.name)
+            if len(refused) == 3:
+                await put(a, "large", value=b"small")
+    await assert_same(a, b)
+    assert len(set(refused)) == 3
+    assert {part.snapshot for part in b.parts} == {b.snapshot}, "nothing was begun anew"
+
+
+async def test_a_question_stays_as_it_is_though_it_was_refused(make_store: MakeStore) -> None:
+    a, b, sending = await half_sent(make_store, 0)
+    asked = await sending.part()
+    sending.refused()
+    assert await sending.part() == asked
+    await send_all(sending, b)
+    await assert_same(a, b)
+
+
 async def test_a_part_is_the_same_until_it_is_there(make_store: MakeStore) -> None:
     a, b, sending = await half_sent(make_store, 1)
     lost = await sending.part()

@@ -14,7 +14,15 @@ import aiohttp
 import pytest
 
 from app.local_nodes import LocalCluster
-from tests.clusters import client_of, cut, heal, put_many, status, until_same
+from tests.clusters import (
+    client_of,
+    cut,
+    heal,
+    heal_links_to,
+    put_many,
+    status,
+    until_same,
+)
 from tests.processes import until, until_equal_clocks
 
 pytestmark = pytest.mark.timeout(300)
@@ -173,6 +181,48 @@ async def test_a_snapshot_of_the_largest_values_arrives(
         await heal(http, cluster)
         await until_equal_clocks(cluster.urls)
         await assert_same_keys(cluster, {**dict.fromkeys(keys, "x" * 60_000)})
+
+
+async def test_a_key_whose_siblings_are_too_many_for_a_part_comes_once_it_is_written_again(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    env = SHORT_LOGS | {
+        **{"VALUE_MAX_BYTES": "300000", "TXN_MAX_BYTES": "300000"},
+        **{"REPLICATE_MAX_BYTES": f"{2_000 + 300_000 + 65_536}"},
+    }
+    async with (
+        LocalCluster(tmp_path, env=env) as cluster,
+        client_of(cluster) as kv,
+    ):
+        a, b, c = cluster.urls.values()
+        await until_equal_clocks(cluster.urls)
+        await cut(http, cluster, "B", "A", "C")
+        await cut(http, cluster, "A", "C")
+        for url in (a, c):
+            await put_many(kv, url, ["large"], "x" * 300_000)
+        await heal_links_to(http, cluster, "A", "C")
+        await heal_links_to(http, cluster, "C", "A")
+        await until_equal_clocks({"A": a, "C": c})
+        small = [f"small-{n}" for n in range(60)]
+        await put_many(kv, a, small, "a")
+        await until_equal_clocks({"A": a, "C": c})
+        for url in (a, c):
+            await until(lambda url=url: _trimmed(http, url))  # type: ignore[misc]
+        await heal_links_to(http, cluster, "A", "B")
+        await heal_links_to(http, cluster, "B", "A")
+
+        async def is_refused() -> bool:
+            error = (await status(http, a))["peers"]["B"]["error"]
+            return "REPLICATE_MAX_BYTES" in (error or "")
+
+        await until(is_refused)
+        assert "A" not in (await status(http, b))["clock"]
+        # Whoever has read the siblings writes after both.
+        session = kv.session().at(a)
+        await session.get("large")
+        await session.put("large", "one")
+        await until_equal_clocks(cluster.urls)
+        await assert_same_keys(cluster, {"large": "one", **dict.fromkeys(small, "a")})
 
 
 async def test_nodes_that_only_a_third_connects_keep_no_logs_for_each_other(

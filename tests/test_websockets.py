@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from app import websockets
 from app.carriers import ANSWER_MAX_BYTES, Posts, SignedAnswer, SignedBatch
-from app.errors import PeerRefused
+from app.errors import PeerRefused, PeerTakesLess
 from app.websockets import WebSockets, refuse_to_move
 
 LONG_S = 60.0
@@ -239,7 +239,7 @@ async def test_nobody_is_led_elsewhere() -> None:
 
 async def test_a_batch_too_large_for_the_peer_is_refused_in_words() -> None:
     async with played(answering) as (peer, carry):
-        with pytest.raises(PeerRefused, match="REPLICATE_MAX_BYTES"):
+        with pytest.raises(PeerTakesLess, match="REPLICATE_MAX_BYTES"):
             await carry(peer.url, batch("x" * 100_000), LONG_S)
         assert (await carry(peer.url, batch("two"), LONG_S)).body == b"took two"
 
