@@ -50,4 +50,11 @@ def peer_url(node: str, url: str) -> str:
         )
     if parts.username is not None or parts.password is not None:
         raise ValueError(f"the URL of `{node}` must not hold a password; see CLUSTER_SECRET")
+    try:
+        (parts.hostname or "").encode("idna")  # as whoever looks it up does
+    except UnicodeError:
+        raise ValueError(
+            f"the URL of `{node}` must name a host that can be looked up, with 1 to 63 characters "
+            f"between its dots: {mask(url)}"
+        ) from None
     return url.rstrip("/")

@@ -41,7 +41,8 @@ class Carry(Protocol):
     async def __call__(self, url: str, batch: SignedBatch, timeout_s: float) -> SignedAnswer:
         """What the node answered.
 
-        Raises PeerRefused; TimeoutError, ClientError, OSError if nothing came.
+        Raises PeerRefused; TimeoutError, ClientError, OSError if nothing came; for what is no URL,
+        anything.
         """
         ...
 

@@ -14,12 +14,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
 
-import aiohttp
 import msgspec
 
 from app import compression, wire
-from app.carriers import SIGNATURE_HEADER, Carry, SignedBatch
-from app.errors import BadBatch, BadSignature, PeerRefused, PeerTakesLess, PeerUnreachable
+from app.carriers import SIGNATURE_HEADER, Carry, SignedAnswer, SignedBatch
+from app.errors import (
+    BadBatch,
+    BadSignature,
+    PeerError,
+    PeerRefused,
+    PeerTakesLess,
+    PeerUnreachable,
+)
 from app.incarnation import former
 from app.vector_clock import NOTHING, VectorClock
 from app.wire import Answer, Batch
@@ -133,10 +139,6 @@ class PeerExchange:
             answer = await self._bases.exchange(batch, partial(self._send, url))
         except (BadBatch, BadSignature) as error:
             raise PeerRefused(error.detail) from None
-        except TimeoutError:
-            raise PeerUnreachable(f"no answer within {self._timeout_s:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise PeerUnreachable(str(error) or type(error).__name__) from error
         if answer.node != batch.receiver:
             raise PeerRefused(
                 f"the node at {url} is {answer.node}, and PEERS says that it is {batch.receiver}"
@@ -148,10 +150,23 @@ class PeerExchange:
         if compressed:
             body = compression.packed(body)
         batch = SignedBatch(body, self._signer.signature(body), compressed)
-        answer = await self._carry(url, batch, self._timeout_s)
+        answer = await self._carried(url, batch)
         raise_for(answer.status, answer.body)
         self._signer.check(answer.body, answer.signature)
         return answer.body
+
+    async def _carried(self, url: str, batch: SignedBatch) -> SignedAnswer:
+        """What came back. Raises PeerError."""
+        try:
+            return await self._carry(url, batch, self._timeout_s)
+        except PeerError:
+            raise
+        except TimeoutError:
+            raise PeerUnreachable(f"no answer within {self._timeout_s:g} s") from None
+        except Exception as error:
+            # Whatever it is: a URL may be what some other node has said, unchecked, and where it is
+            # none, aiohttp and who looks up its host raise UnicodeError, IndexError and others.
+            raise PeerUnreachable(str(error) or type(error).__name__) from error
 
 
 def _problem(reply: bytes) -> tuple[str, str]:

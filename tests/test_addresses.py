@@ -43,8 +43,18 @@ def test_a_url_has_one_form() -> None:
 
 @pytest.mark.parametrize(
     "url",
+    ["http://b.example.:1", "http://" + "b" * 63, "http://ü.example", "http://b_1:1", "http://1:1"]
+    + ["http://[::1]:1", "https://[fe80::1%25eth0]:1"],
+)
+def test_a_host_is_whatever_can_be_looked_up(url: str) -> None:
+    assert peer_url("B", url) == url
+
+
+@pytest.mark.parametrize(
+    "url",
     ["", "b:1", "ftp://b:1", "http://", "http://b:0", "http://b:x", "http://[b", "http://b:1/x"]
-    + ["http://b:1?x", "http://b:1#x", "http://user:hunter2@b:1"],
+    + ["http://b:1?x", "http://b:1#x", "http://user:hunter2@b:1"]
+    + ["http://b..example:1", "http://.:1", "http://" + "b" * 64, "http://" + "ü" * 60],
 )
 def test_what_is_no_url_of_a_node_is_refused_and_its_password_not_shown(url: str) -> None:
     with pytest.raises(ValueError, match="the URL of `B` must") as caught:

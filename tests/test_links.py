@@ -15,17 +15,21 @@ import pytest
 from aiohttp import ClientError
 from redis.asyncio import Redis
 
-from app import wire
+from app import codec, wire
 from app.board import Board
+from app.codec import MemberRecord
 from app.config import Config
 from app.errors import PeerRefused, PeerUnreachable
+from app.keys import member_key
 from app.links import Links
 from app.members import Members
 from app.node import World, worker
 from app.replication import Tools
 from app.wire import Answer, Batch
+from app.write import Put
 from tests.conftest import MakeStore, begin_at
-from tests.one_node import Client, serving
+from tests.model import Node
+from tests.one_node import Client, put, replicated, serving
 from tests.processes import until
 
 
@@ -194,6 +198,31 @@ async def test_a_link_that_fails_ends_the_worker_though_it_was_begun_later(
             await members.refresh()
             await asyncio.Event().wait()
     assert failed.value.subgroup(NotImplementedError)
+
+
+async def test_a_member_whose_url_is_none_cannot_be_reached_and_ends_nothing(
+    redis_url: str,
+) -> None:
+    """What was stored is not checked any more, nor what another node's settings say."""
+    urls = {"D": "http://d..example:8000", "E": "http://.:80", "F": "no URL"}
+    records = [
+        Put(member_key(node), codec.pack_member(MemberRecord(url, is_member=True)))
+        for node, url in urls.items()
+    ]
+    config = Config(node_id="A", peers={"B": "http://127.0.0.1:1"}, redis_url=redis_url)
+    await begin_at(redis_url, "A")
+    async with (
+        worker(config, World()) as interface,
+        serving(interface.answer) as client,
+    ):
+        await replicated(client, Node("B").write(records, 1))
+
+        async def all_failed() -> bool:
+            peers = (await (await client.get("/status")).json())["peers"]
+            return all(node in peers and peers[node]["error"] for node in urls)
+
+        await until(all_failed)
+        await put(client, "lunch", b"noon?")
 
 
 # --- coming --------------------------------------------------------------------------------------

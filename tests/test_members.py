@@ -242,6 +242,7 @@ async def test_a_node_says_where_it_is_reached_itself(redis_url: str) -> None:
         (b'{"id": "D", "url": "d:8000"}', "must be http://host:port"),
         (b'{"id": "D", "url": "http://d/path"}', "must be http://host:port"),
         (b'{"id": "D", "url": "http://u:hunter2@d"}', "must not hold a password"),
+        (b'{"id": "D", "url": "http://d..example:8000"}', "must name a host that can be looked up"),
         (b'{"id": "D", "url": "http://127.0.0.1:1"}', "B is reached at"),
     ],
 )

@@ -23,11 +23,18 @@ from app.errors import (
 )
 from app.peers import PeerExchange, Signer
 from app.vector_clock import Dot, VectorClock
+from app.websockets import WebSockets
 from app.wire import Answer, Batch
 from app.write import Put, Write
 
 SECRET = "a secret of the cluster"
 LONG_MS = 60_000
+
+BAD_URLS = [
+    *("", "b", "ftp://b", "http://b..example:1", "http://.:1", "http://" + "b" * 64),
+    *("http://b:99999", "http://b:x", "http://[b", "http://1\0[]@"),
+]
+"""What the settings of another node may say, or a member's record, for nobody checks these."""
 
 BATCH = Batch(
     "A",
@@ -417,6 +424,16 @@ async def test_a_connection_that_is_refused_is_unreachable(exchange: Exchanges) 
         bound.bind(("127.0.0.1", 0))  # and does not listen
         port = bound.getsockname()[1]
         assert str(port) in await exchange.unreachable(f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+async def test_nothing_is_reached_at_what_is_no_url(
+    session: aiohttp.ClientSession, exchange: Exchanges, url: str
+) -> None:
+    await exchange.unreachable(url)
+    async with WebSockets(session, Posts(session)) as websockets:
+        with pytest.raises(PeerUnreachable):
+            await PeerExchange(websockets, Signer(None), LONG_MS)(url, BATCH)
 
 
 @pytest.mark.parametrize(
