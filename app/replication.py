@@ -118,23 +118,31 @@ class Link:
         try:
             while True:
                 try:
-                    if await self._board.hold_lease(self._peer, self._config.lease_ms):
-                        try:
-                            await self._send_under_lease(lease_s)
-                        finally:
-                            self._under_way.drop()
-                    else:
-                        await asyncio.sleep(lease_s / 3)
+                    await self._take_turn(lease_s)
                 except RedisUnavailable as error:
                     log.warning("redis unavailable", peer=self._peer, cause=error.cause)
                     await asyncio.sleep(self._config.retry_max_ms / 1000)
-                except InvariantError as error:
-                    log.critical("replication stopped", peer=self._peer, reason=str(error))
-                    await self._post(error=str(error))
-                    await asyncio.sleep(lease_s)
         finally:
             self._progress.forget(self._wake.set)
             await self._release()
+
+    async def _take_turn(self, lease_s: float) -> None:
+        """Send, if this worker gets the lease, until it is lost; if not, it is time to try again.
+
+        Raises RedisUnavailable.
+        """
+        try:
+            if await self._board.hold_lease(self._peer, self._config.lease_ms):
+                try:
+                    await self._send_under_lease(lease_s)
+                finally:
+                    self._under_way.drop()
+            else:
+                await asyncio.sleep(lease_s / 3)
+        except InvariantError as error:
+            log.critical("replication stopped", peer=self._peer, reason=str(error))
+            await self._post(error=str(error))
+            await asyncio.sleep(lease_s)
 
     async def _send_under_lease(self, lease_s: float) -> None:
         """Send, until the lease is lost."""

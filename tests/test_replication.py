@@ -12,7 +12,7 @@ import pytest
 
 from app.board import Board, PeerReport
 from app.config import Config
-from app.errors import PeerRefused, PeerUnreachable
+from app.errors import InvariantError, PeerRefused, PeerUnreachable, RedisUnavailable
 from app.faults import HEALTHY, Fault
 from app.members import Members
 from app.peers import Exchange
@@ -839,6 +839,29 @@ async def test_a_link_that_loses_its_lease_stops_sending(make_store: MakeStore) 
         assert await a.redis.get("lease:B") == b"another"
         await a.redis.delete("lease:B")
         await until(peer.has("A:3"))
+
+
+async def test_a_link_outlasts_a_redis_that_fails_when_it_is_to_say_why_nothing_is_sent(
+    make_store: MakeStore,
+) -> None:
+    a, peer = await make_store("A"), Peer()
+    doubts, failures = [InvariantError("a doubt (G4)")], [RedisUnavailable("it is slow")]
+
+    class Failing(Board):
+        async def hold_lease(self, peer_id: str, ttl_ms: int) -> bool:
+            if doubts:
+                raise doubts.pop()
+            return await super().hold_lease(peer_id, ttl_ms)
+
+        async def post_peer(self, peer_id: str, report: PeerReport) -> None:
+            if failures:
+                raise failures.pop()
+            await super().post_peer(peer_id, report)
+
+    board = Failing(a.redis, a.keys, a.scripts, "first")
+    async with running(link_to(a, peer, board=board)):
+        await until(lambda: bool(peer.answers))
+    assert not failures
 
 
 async def test_what_a_peer_heard_counts_for_members_that_cannot_be_reached(
