@@ -1,8 +1,8 @@
 """What the node answers to other nodes: a batch was taken, and this is where it stands.
 
 Assumes nothing of what comes. Guarantees that a batch is looked at only if it is signed as it must
-be, and that writes are taken only from a member, or from one that was removed and still has some
-to give; a stranger may ask, who is to be added yet.
+be, and that writes, and parts of snapshots, are taken only from a member, or from one that was
+removed and still has some to give; a stranger may ask, who is to be added yet, and is not believed.
 
 Does not know how writes are applied, nor how they travel on.
 """
@@ -121,15 +121,18 @@ class ReplicateRoutes:
         await self._check_sender(batch)
         actors = {write.dot.actor for write in batch.writes}
         actors.update(*(write.dependencies.keys() for write in batch.writes))
+        if batch.part is not None:
+            actors |= batch.part.actors
         clocks = self.progress.clock, batch.clock
         if strangers := sorted(a for a in actors if not self.members.may_have_written(a, *clocks)):
             raise errors.UnknownActor(
-                f"The batch holds writes of, or writes that depend on, {listing(strangers)}, and "
-                "neither this node nor the sender's clock knows such a node. Nothing of it was "
-                "applied. Add it with POST /members, or to PEERS here."
+                f"The batch holds, or depends on, writes of {listing(strangers)}, and neither this "
+                "node nor the sender's clock knows such a node. Nothing of it was applied. Add it "
+                "with POST /members, or to PEERS here."
             )
-        self.identity.witness(batch.clock)
-        self.progress.miss(batch.clock)
+        if self.members.known(batch.sender) is not None:  # else it may say what it likes
+            self.identity.witness(batch.clock)
+            self.progress.miss(batch.clock)
         received = await asyncio.shield(self.buffer.receive(batch.writes))
         kept = None
         if batch.part is not None:
@@ -191,6 +194,7 @@ class ReplicateRoutes:
         What it is told keeps it from giving names again that it gave before; and it is remembered,
         so that it can be told.
         """
-        if not (batch.birth and is_node_id(batch.sender)) or batch.writes:
+        only_asks = batch.birth and not batch.writes and batch.part is None
+        if not (only_asks and is_node_id(batch.sender)):
             return False
         return await self.board.births() < _STRANGERS_MAX

@@ -72,6 +72,15 @@ class Part:
     cut: Cut | None = None
     births: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def actors(self) -> set[str]:
+        """Whose writes it tells of."""
+        named = {version.dot.actor for state in self.keys for version in state.versions}
+        named.update(*(state.deletes.keys() for state in self.keys))
+        if self.cut is not None:
+            named.update(self.cut.clock.keys(), self.cut.deletes.keys())
+        return named
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:

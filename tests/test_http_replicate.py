@@ -118,6 +118,11 @@ def put_form(key: Any = "lunch", value: Any = b"x", content_type: Any = "text/pl
     return ["put", key, value, content_type, 0]
 
 
+def raw_part(*keys: list[Any], cut: list[Any] | None = None) -> list[Any]:
+    """A part of a snapshot as it travels."""
+    return ["s", "p", "", 1, list(keys), cut]
+
+
 GOOD = raw_batch(raw_write())
 BAD_BATCHES = {
     "nothing": b"",
@@ -196,6 +201,13 @@ async def test_the_raw_batch_of_these_tests_is_good(redis_url: str) -> None:
         (raw_batch(raw_write(actor="Z")), 422, "unknown-actor", "Z"),
         (raw_batch(raw_write(dependencies={"Z": 3})), 422, "unknown-actor", "Z"),
         (raw_batch(raw_write(), raw_write(actor="Z~1")), 422, "unknown-actor", "Z~1"),
+        (
+            raw_batch(part=raw_part(["lunch", [["Z", 1, 5, "text/plain", b"x"]], {}])),
+            *(422, "unknown-actor", "Z"),
+        ),
+        (raw_batch(part=raw_part(["lunch", [], {"Z": 1}])), 422, "unknown-actor", "Z"),
+        (raw_batch(part=raw_part(cut=[{"Z": 1}, {}, 5])), 422, "unknown-actor", "Z"),
+        (raw_batch(part=raw_part(cut=[{}, {"Z": 1}, 5])), 422, "unknown-actor", "Z"),
         (raw_batch(raw_write(), sender="Z"), 403, "unknown-peer", "Z"),
         (raw_batch(raw_write(), sender=""), 403, "unknown-peer", "''"),
         (raw_batch(raw_write(), sender="A"), 409, "same-node-id", "NODE_ID"),

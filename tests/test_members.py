@@ -15,6 +15,7 @@ from app.errors import NodeRemoved
 from app.keys import Keys, member_key
 from app.members import Members, Told, members_of
 from app.node import tell_settings
+from app.snapshot import Cut, Part
 from app.vector_clock import Dot, VectorClock
 from app.wire import Batch
 from app.write import Put
@@ -284,7 +285,9 @@ Ask = Callable[..., Awaitable[Any]]
 
 
 async def ask(client: Client, sender: str, *, birth: str = "a birth", **more: Any) -> Any:
-    batch = Batch(sender, "A", VectorClock(), more.get("writes", ()), birth)
+    batch = Batch(
+        sender, "A", more.pop("clock", VectorClock()), more.pop("writes", ()), birth, **more
+    )
     return await client.post("/replicate", data=wire.encode_batch(batch))
 
 
@@ -300,17 +303,34 @@ async def test_a_stranger_that_only_asks_is_told_who_the_members_are_and_remembe
             assert answer.members == {"A": "", "B": "http://127.0.0.1:1", "C": "http://127.0.0.1:2"}
 
 
-async def test_a_stranger_that_sends_writes_or_asks_nothing_is_refused(redis_url: str) -> None:
+async def test_a_stranger_that_sends_anything_or_asks_nothing_is_refused(redis_url: str) -> None:
     async with node_a(redis_url) as client:
         write = Node("D").write([Put("x", b"x")], 1)
+        cut = Cut(VectorClock({"A": 1}), VectorClock(), 5)
         for response in (
             await ask(client, "D", writes=(write,)),
+            await ask(client, "D", part=Part("s", "", "", 1)),
+            await ask(client, "D", part=Part("s", "p", "", 1, (), cut)),
             await ask(client, "D", birth=""),
             await ask(client, "no id"),
         ):
             assert "POST /members" in await refused(response, 403, "unknown-peer")
         with BlockingRedis.from_url(redis_url) as redis:
             assert redis.hkeys("births") == [b"A"], "only itself is known"
+            assert not redis.exists("snapshot", "staging")
+
+
+async def test_a_stranger_is_not_believed(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        for n in (1, 2):
+            response = await ask(client, "D", clock=VectorClock({f"A~zzz{n}": 1}))
+            assert wire.decode_answer(await response.read()).clock["A"] == n - 1
+            written = await (await client.put("/kv/x", data=b"x")).json()
+            assert written["dot"] == f"A:{n}", "it has not lost its name"
+        # From a member, that is a reason to look for what was lost.
+        await ask(client, "B", clock=VectorClock({"A~zzz3": 1}))
+        written = await (await client.put("/kv/x", data=b"x")).json()
+        assert written["dot"].startswith("A~")
 
 
 async def test_only_so_many_strangers_are_remembered(
