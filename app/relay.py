@@ -40,6 +40,8 @@ class PeerView:
         self._behind: dict[str, _Behind] = {}
         self._relaying: set[str] = set()
         self._heard = False
+        self.is_fresh = False
+        """Whether the peer has said where it stands since contact to it was lost last."""
         self.clock = VectorClock()
         self.received = VectorClock()
 
@@ -51,7 +53,8 @@ class PeerView:
         Taken as it is, also when it is less than before: a peer that lost its state is sent
         again what it lost.
         """
-        self.clock, self.received, self._heard = clock, received, True
+        self.clock, self.received = clock, received
+        self._heard = self.is_fresh = True
         self.notice(mine, now)
         self._relaying |= {
             actor
@@ -70,7 +73,9 @@ class PeerView:
         }
 
     def lost_contact(self) -> None:
-        """An exchange failed: that nothing came to the peer while it was away says nothing."""
+        """An exchange failed: that nothing came to the peer while it was away says nothing, and
+        what it has may be more than it said last."""
+        self.is_fresh = False
         self._behind.clear()
         self._relaying.clear()
 

@@ -149,6 +149,7 @@ class Link:
         loop = asyncio.get_running_loop()
         # Another worker may have sent for hours: begin by asking where the peer stands.
         self._view = PeerView(self._config.node_id, self._relay_after_s)
+        self._needs_snapshot = False
         renew_at = loop.time() + lease_s / 3
         heartbeat_at = loop.time()
         failures = 0
@@ -182,6 +183,7 @@ class Link:
                 await self._post(error=str(error))
                 self._view.lost_contact()
                 await asyncio.sleep(self._backoff_s(failures))
+                heartbeat_at = loop.time()
             else:
                 failures = 0
                 heartbeat_at = loop.time() + self._config.heartbeat_ms / 1000
@@ -313,7 +315,8 @@ class Link:
                 start = max(self._view.received[actor], self._under_way.sent[actor])
                 logs.append(await self._read_log(actor, start, end))
         except LogTrimmed:
-            self._needs_snapshot = True
+            # A peer that was away may have got that from others: then it is asked first.
+            self._needs_snapshot = self._view.is_fresh
             return []
         # A write's timestamp is greater than that of any write in its past.
         in_order = merge(*logs, key=lambda write: (write.timestamp, write.dot.actor))

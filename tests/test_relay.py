@@ -171,6 +171,16 @@ def test_a_lost_contact_begins_the_wait_anew(view: View) -> None:
     assert view.lacks("A:1 B:1") == "A:1 B:1"
 
 
+def test_what_a_peer_said_is_fresh_until_contact_is_lost(view: View) -> None:
+    assert not view.view.is_fresh
+    view.learn("A:1", "A:1", 0)
+    assert view.view.is_fresh
+    view.view.lost_contact()
+    assert not view.view.is_fresh
+    view.learn("A:1", "A:1", 1)
+    assert view.view.is_fresh
+
+
 def test_found_duplicates_leave_the_relay_to_whoever_else_sends(view: View) -> None:
     view.notice("B:9", 0)
     view.learn("", "B:9", AFTER_S)

@@ -16,6 +16,7 @@ from app.errors import InvariantError, PeerRefused, PeerUnreachable, RedisUnavai
 from app.faults import HEALTHY, Fault
 from app.members import Members
 from app.peers import Exchange
+from app.recent import KEPT_MAX
 from app.replication import Link, Tools
 from app.snapshot import Kept, Part
 from app.snapshot_reading import SnapshotReader
@@ -569,6 +570,62 @@ async def test_a_peer_that_lacks_what_the_log_has_no_more_is_sent_a_snapshot(
         await until(peer.has("A:6"))
         assert peer.sent == ["A:6"]
         assert await board_of(a).sending("B") is None
+
+
+async def trimmed_while_the_peer_gets_all_by_another(store: Store, peer: Peer) -> None:
+    """A third node has what the peer lacks, and gives it to it; so the log lets it go."""
+    here = await store.store.clock()
+    lacks = await store.store.log.after("A", peer.node.clock["A"], here["A"])
+    peer.node.receive(lacks)
+    await store.redis.xtrim("log:A", minid=f"{here['A']}-0", approximate=False)
+
+
+async def test_a_peer_that_others_have_served_while_it_was_away_is_sent_no_snapshot(
+    make_store: MakeStore,
+) -> None:
+    a, peer = await make_store("A"), Peer()
+    async with sending(a, peer, heartbeat_ms=NEVER_MS):
+        await write(a, 2)
+        await until(peer.has("A:2"))
+        peer.reachable = False
+        await write(a, KEPT_MAX + 2)  # so that they have to be read from the log
+        await until_report(board_of(a), lambda report: bool(report.error))
+        await trimmed_while_the_peer_gets_all_by_another(a, peer)
+        await until(peer.heard(2))  # the second was gathered after that
+        peer.batches.clear()
+        peer.reachable = True
+        await until(lambda: bool(peer.batches))
+        await write(a)
+        await until(peer.has(f"A:{KEPT_MAX + 5}"))
+    assert peer.sent == [f"A:{KEPT_MAX + 5}"]
+    assert not [batch.part for batch in peer.batches if batch.part]
+
+
+async def test_that_a_peer_needs_a_snapshot_does_not_outlast_the_lease(
+    make_store: MakeStore,
+) -> None:
+    a, peer = await make_store("A"), Peer()
+    await write(a, 5)
+    await a.redis.xtrim("log:A", minid="3-0", approximate=False)
+    written = Node("A")
+    for n in range(1, 6):
+        written.write([Put("lunch", b"noon?")], 999_999 + n)
+
+    class Failing(Board):
+        """Redis fails when the peer has been asked, and has been served by others."""
+
+        async def post_peer(self, peer_id: str, report: PeerReport) -> None:
+            if peer.batches[-1].part and not peer.node.clock:
+                peer.node.receive(written.applied)
+                peer.batches.clear()
+                raise RedisUnavailable("it is slow")
+            await super().post_peer(peer_id, report)
+
+    board = Failing(a.redis, a.keys, a.scripts, "first")
+    async with running(link_to(a, peer, board=board)):
+        await until(peer.has("A:5"))
+        await until(peer.answered(3))
+    assert not [batch.part for batch in peer.batches if batch.part]
 
 
 async def test_who_receives_another_snapshot_is_asked_again_later(make_store: MakeStore) -> None:
