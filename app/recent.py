@@ -4,7 +4,8 @@ and what the worker has committed itself is not read at all.
 Assumes that a dot names one write, for ever (G4): so what was read once, or committed, needs no
 second look. Guarantees that what it gives is what the log says, or said; that of those who want the
 same at once one reads it; and that it keeps no more than `KEPT_MAX` writes of each actor, nor more
-than hold 1 MiB, nor than a log may, and none of an actor of which nobody wants to know.
+than take 1 MiB (`wire.size_of`), nor than a log may, and none of an actor of which nobody wants to
+know.
 
 Does not know who reads, nor in which order.
 """
@@ -15,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from app.write import Write, value_bytes
+from app.wire import size_of
+from app.write import Write
 from app.write_log import WriteLog
 
 KEPT_MAX: Final = 256
@@ -24,7 +26,7 @@ _KEPT_MAX_BYTES: Final = 1024 * 1024
 
 @dataclass(slots=True)
 class _Kept:
-    """The newest writes of one actor, without a gap, and how many bytes they put."""
+    """The newest writes of one actor, without a gap, and how many bytes they take."""
 
     most: int
     writes: list[Write] = field(default_factory=list)
@@ -48,9 +50,9 @@ class _Kept:
                 return
         writes = writes[-self.most :]
         self.writes += writes
-        self.size += sum(value_bytes(write.operations) for write in writes)
+        self.size += sum(map(size_of, writes))
         while len(self.writes) > self.most or (self.writes and self.size > _KEPT_MAX_BYTES):
-            self.size -= value_bytes(self.writes.pop(0).operations)
+            self.size -= size_of(self.writes.pop(0))
 
 
 class RecentWrites:

@@ -37,9 +37,9 @@ from app.progress import Progress
 from app.relay import PeerView
 from app.snapshot import Kept, Part
 from app.snapshot_sending import SnapshotSending
-from app.under_way import UnderWay, size_of
+from app.under_way import UnderWay
 from app.vector_clock import VectorClock, node_of
-from app.wire import ENTRIES_MAX, Answer, Batch
+from app.wire import ENTRIES_MAX, Answer, Batch, size_of
 from app.write import Write
 
 log = get_logger(__name__)

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.vector_clock import VectorClock
-from app.wire import Answer, Batch
-from app.write import Put, Write
+from app.wire import Answer, Batch, size_of
+from app.write import Write
 
 _LONG_S: Final = 0.01
 """Where no answer comes sooner than that the link is long. On a short one the next batch gathers
@@ -180,14 +180,6 @@ class UnderWay:
 def _room(full: int, answered: int, held: int) -> int:
     """How much the next batch may hold, of which a full one holds `full`."""
     return min(full, max(full, min(answered, _FULL * full)) - held)
-
-
-def size_of(write: Write) -> int:
-    """About how many bytes `write` takes in a batch."""
-    size = 64
-    for one in write.operations:
-        size += 64 + len(one.key) + (len(one.value) if isinstance(one, Put) else 0)
-    return size
 
 
 def _looked_at(answer: asyncio.Task[Answer]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from app.errors import LogTrimmed
 from app.recent import RecentWrites
 from app.vector_clock import Dot, VectorClock
-from app.write import Put, Write
+from app.write import Delete, Operation, Put, Write
 from app.write_log import WriteLog
 
 
@@ -90,6 +90,34 @@ async def test_what_is_kept_is_bounded_in_number_and_size() -> None:
     assert numbers(await recent.after("A", 3, 5)) == [4, 5]
     await recent.after("A", 2, 1)
     assert log.reads == [0, 2], "two of them are 800,000 bytes"
+
+
+@pytest.mark.parametrize(
+    ("operations", "dependencies"),
+    [
+        (tuple(Delete(f"{n:03d}" + "k" * 509) for n in range(100)), 1),
+        (tuple(Put(f"{n:03d}" + "k" * 509, b"") for n in range(100)), 1),
+        (tuple(Put(f"{n}", b"", "t/" + "x" * 253) for n in range(300)), 1),
+        ((Put("x", b""),), 2000),
+    ],
+    ids=["deletes", "keys", "content types", "dependencies"],
+)
+async def test_all_that_is_kept_of_a_write_counts(
+    operations: tuple[Operation, ...], dependencies: int
+) -> None:
+    past = {f"N{n}": 1 for n in range(1, dependencies)}
+    log = Log(0)
+    log.writes = [
+        Write(Dot("A", n), VectorClock({**past, "A": n - 1}), n, operations) for n in range(1, 101)
+    ]
+    recent = recent_of(log)
+    await recent.after("A", 0, 1)
+    recent.committed("A", log.writes[1:])
+    log.reads.clear()
+    assert numbers(await recent.after("A", 90, 9)) == list(range(91, 100))
+    assert log.reads == []
+    await recent.after("A", 50, 1)
+    assert log.reads == [50], "a hundred of them are more than 1 MiB, and so are fifty"
 
 
 async def test_what_is_committed_here_is_not_read_once_somebody_wants_to_know_it() -> None:

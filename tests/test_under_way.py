@@ -4,12 +4,14 @@ import asyncio
 
 import pytest
 
+from app import wire
+from app.config import REPLICATE_SLACK_BYTES, Config
 from app.errors import PeerUnreachable
 from app.snapshot import Part
 from app.under_way import _EVERY_S, _FULL, _LATELY, _LONG_S, _MOST, UnderWay
 from app.vector_clock import Dot, VectorClock
 from app.wire import Answer, Batch
-from app.write import Put, Write
+from app.write import Delete, Put, Write
 
 
 def writes(first: int, last: int, value: bytes = b"") -> list[Write]:
@@ -129,6 +131,35 @@ async def test_so_it_is_with_bytes_and_one_write_may_pass_them() -> None:
     await begun(under_way, 3, 3, 1.0, size=1500)
     assert under_way.is_full
     under_way.drop()
+
+
+@pytest.mark.parametrize("mib", [1, 4])
+def test_what_fits_is_taken_by_whoever_has_the_same_settings(mib: int) -> None:
+    """The keys have many bytes for their characters, the content types are long, and writes of
+    nodes that have not heard of each other take turns."""
+    size = mib * 1024 * 1024
+    least = size + 1024 * 1024 + REPLICATE_SLACK_BYTES
+    limits = {"batch_max_bytes": size, "txn_max_bytes": 1024 * 1024, "replicate_max_bytes": least}
+    config = Config(node_id="A", batch_max_writes=10_000, **limits)
+    past = {f"a-site-{n}": 1_000_000 for n in range(20)}
+    for operations, seen in (
+        (
+            tuple(
+                Put("\U00020000" * 126 + f"{n:03d}", b"x", "t/" + "x" * 253) for n in range(1000)
+            ),
+            {},
+        ),
+        ((Delete("k"),), past),
+    ):
+        writes = [
+            Write(Dot(actor, n), VectorClock({**clock, actor: n - 1}), 2 * n, operations)
+            for n in range(1, 5000)
+            for actor, clock in (("A", seen), ("B", {}))
+        ]
+        fitting = UnderWay(10_000, size).fitting(writes, wire.ENTRIES_MAX)
+        assert len(fitting) < len(writes)
+        batch = wire.encode_batch(Batch("A", "B", VectorClock(past), tuple(fitting)))
+        assert size / 2 < len(batch) <= config.replicate_max_bytes
 
 
 async def test_so_many_full_batches_are_under_way_at_most() -> None:

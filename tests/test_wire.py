@@ -17,6 +17,7 @@ from app.vector_clock import Dot, VectorClock
 from app.wire import Answer, Batch
 from app.write import (
     Delete,
+    Operation,
     Put,
     Write,
     write_problem,
@@ -131,6 +132,36 @@ def test_a_batch_does_not_take_more_memory_than_a_receiver_has_for_it() -> None:
     body = wire.encode_batch(replace(BATCH, writes=(write,) * (most + 1)))
     assert len(body) < 1024 * 1024
     assert str(wire.ENTRIES_MAX) in refusal(body)
+
+
+def taken_by(*operations: Operation) -> tuple[int, int]:
+    """What a batch of one write with these takes, and what the write is counted for."""
+    write = Write(Dot("A", 1), VectorClock(), 1, operations)
+    return len(wire.encode_batch(replace(BATCH, writes=(write,)))), wire.size_of(write)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        Put("k" * 512, b"x" * 70_000, "text/" + "x" * 250, 2**40),
+        Put("\U00020000" * 128, b"", "text/plain"),
+        Delete("\U00020000" * 128),
+        Delete("k"),
+    ],
+)
+def test_an_operation_is_counted_for_what_it_takes_and_a_few_bytes(operation: Operation) -> None:
+    (taken, counted), (before, counted_before) = taken_by(operation), taken_by()
+    assert 0 <= counted - counted_before - (taken - before) < 24
+
+
+@patient
+@given(writes())
+def test_a_write_takes_no_more_than_it_is_counted_for(write: Write) -> None:
+    without = len(wire.encode_batch(replace(BATCH, writes=())))
+    taken = len(wire.encode_batch(replace(BATCH, writes=(write,)))) - without
+    # Names in clocks are counted as if they had some twenty characters; these have up to 42.
+    longer = sum(max(0, len(actor) - 20) for actor in write.dependencies)
+    assert taken <= wire.size_of(write) + longer
 
 
 def test_a_heartbeat_is_a_batch_without_writes() -> None:
