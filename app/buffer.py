@@ -157,6 +157,7 @@ class PendingBuffer:
             )
         if isinstance(received, Dot):
             self._identity.witness(VectorClock([received]))
+            self._identity.doubt()  # for this worker may have known the write, and not that it went
             raise RedisUnavailable(
                 f"it has lost {received}, a write of this node's own, so the node takes another "
                 "name first; send it again"

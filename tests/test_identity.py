@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from app import identity, redis_link
+from app.buffer import PendingBuffer
 from app.errors import InvariantError, NotReady, PeerUnreachable, RedisUnavailable, StartupError
 from app.identity import Ask, Identity
 from app.keys import Keys
@@ -21,6 +22,7 @@ from app.wire import Answer
 from app.write import Put
 from tests.commits import commit_one
 from tests.conftest import SERVERS, MakeRedis, begin
+from tests.model import Node
 
 real_redis_only = pytest.mark.parametrize("make_redis", SERVERS, indirect=True)
 
@@ -317,6 +319,28 @@ async def test_a_peer_that_has_seen_more_is_believed_and_one_with_old_news_is_no
         assert await worker.identity.writer() == "A"
         worker.identity.witness(VectorClock({"A": 6}))
         assert (await worker.identity.writer()).startswith("A~"), "it wrote in spite of the doubt"
+
+
+@real_redis_only
+async def test_a_write_that_comes_back_from_a_peer_proves_a_loss_to_a_worker_that_knew_it(
+    make_redis: MakeRedis,
+) -> None:
+    redis = make_redis()
+    await begin(Scripts(redis, Keys()), "A")
+    lost = Node("A").write([Put("lunch", b"noon?")], NOW_US)
+    async with Worker(redis).at_work({}) as worker:
+        await worker.writes_as()
+        worker.progress.advance(VectorClock({"A": 1}))
+        buffer = PendingBuffer(
+            *(redis, Keys(), worker.scripts, worker.progress, "A", worker.identity),
+            lambda: NOW_US,
+            pending_max=1,
+            drain_max=1,
+        )
+        with pytest.raises(RedisUnavailable, match="it has lost A:1"):
+            await buffer.receive([lost])
+        assert (await worker.identity.writer()).startswith("A~"), "it goes on as if nothing were"
+        assert (await buffer.receive([lost])).applied == 1
 
 
 @real_redis_only
