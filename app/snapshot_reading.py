@@ -26,8 +26,8 @@ from app.kv_store import KVStore
 from app.redis_link import translated
 from app.snapshot import Cut, KeyState, Sending
 from app.snapshot_scripts import SnapshotScripts
-from app.under_way import size_of
 from app.vector_clock import VectorClock
+from app.wire import size_of
 from app.write import Write
 
 _SCAN_COUNT: Final = 256
