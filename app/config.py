@@ -70,8 +70,8 @@ class Config(BaseModel):
     fsync: Literal["always", "everysec", "trust"] = Field(
         "always",
         description="`always`: on disk before a write is answered. `everysec`: faster, but a power "
-        "cut may lose the last second. `trust`: do not check, for a managed Redis that hides its "
-        "configuration.",
+        "cut may lose the last second, and each start of Redis begins a new incarnation. `trust`: "
+        "do not check, for a managed Redis that hides its configuration.",
     )
     cluster_secret: SecretStr | None = Field(
         None,
