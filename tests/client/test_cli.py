@@ -33,7 +33,7 @@ from client.cli_output import Result as Said
 from client.cli_output import Screen, clean
 from tests.client.fake_node import FakeNode, Holds, answers, breaks_off, refuses
 from tests.model import Node
-from tests.one_node import Client
+from tests.one_node import Client, Logs
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = "http://127.0.0.1:1"
@@ -42,8 +42,9 @@ Run = Callable[..., Awaitable[Result]]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Runs a command, beside the event loop of the test, in which the nodes are."""
+def run(tmp_path: Path, logs: Logs) -> Run:
+    """Runs a command, beside the event loop of the test, in which the nodes are. What these log
+    does not come among what the command says."""
 
     async def run(*arguments: str, stdin: bytes = b"", **variables: str) -> Result:
         # Nothing of the machine that the tests run on: neither its nodes nor its sessions.
