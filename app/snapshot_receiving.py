@@ -94,6 +94,7 @@ class SnapshotReceiving:
             )
         if isinstance(held, Dot):
             self._identity.witness(VectorClock([held]))
+            self._identity.doubt()  # for this worker may have known the write, and not that it went
             raise RedisUnavailable(
                 f"it has lost {held}, a write of this node's own, so the node takes another name "
                 "first; send the part again"

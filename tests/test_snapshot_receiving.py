@@ -164,4 +164,5 @@ async def test_a_cut_with_writes_of_its_own_that_it_lost_makes_it_doubt(
     with pytest.raises(RedisUnavailable, match="it has lost A:7"):
         await receiving.take("B", part("p1", "", "x", cut="A:7 B:1"))
     assert a.life.seen == VectorClock({"A": 7})
+    assert a.life.doubts
     assert await receiving.take("B", part("", "")) == Kept("s1", "")
