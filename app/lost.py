@@ -5,6 +5,11 @@ only if every member lacks it, applied or waiting, and said so after its actor h
 applied a write of a later incarnation of the actor's node, so what it said of the actor is no older
 than the actor's end. Where a member is silent, nothing is lost.
 
+Members say what they hold without a gap. Beyond a gap a member may hold more, and what is in the
+gap may come to it from another member: so as long as one holds less of an actor than another,
+nothing of the actor is lost. Once all hold equally much, nobody has the next one, and what anybody
+holds beyond it can be applied nowhere.
+
 Pure. Does not know how members are asked, nor what is done about a loss.
 
 That a later incarnation was seen shows that an earlier one has ended, as in SWIM (Das, Gupta,
@@ -56,8 +61,11 @@ def judge(dot: Dot, members: Mapping[str, Standing | None]) -> Loss | str:
                 f"{member} has seen no write of {node_of(dot.actor)} under a later name than "
                 f"{dot.actor}, so that more of {dot.actor} may come"
             )
-    held = (standing.held[dot.actor] for standing in standings.values())
-    return Loss(dot.actor, max(held, default=0), dot.sequence)
+    last = max((standing.held[dot.actor] for standing in standings.values()), default=0)
+    for member, standing in standings.items():
+        if standing.held[dot.actor] < last:
+            return f"{member} lacks {dot.actor}:{last} yet, and may hold what follows it"
+    return Loss(dot.actor, last, dot.sequence)
 
 
 def is_home(actor: str, members: Mapping[str, Standing | None]) -> bool:

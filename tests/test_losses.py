@@ -129,8 +129,8 @@ async def test_who_has_seen_what_nobody_has_is_told_so_and_may_go_on(redis_url: 
     async with node_a(redis_url, peers) as client:
         own, again = history()
         await receive(client, *own, again)
-        peers.say("B", "B~x:1 B:1")
-        peers.say("C", "B~x:1 B:2")
+        peers.say("B", "B~x:1 B:2")
+        peers.say("C", "B~x:1", "B:2")
         await peers.heard(redis_url)
         token, problem = await told_lost(client, "lc1;A:1;B:5;C:3")
         assert problem["type"] == "urn:lightcone:lost"
@@ -149,8 +149,8 @@ async def test_a_write_of_who_has_seen_what_is_lost_is_not_done(redis_url: str) 
     async with node_a(redis_url, peers) as client:
         own, again = history()
         await receive(client, *own, again)
-        peers.say("B", "B~x:1")
-        peers.say("C", "B~x:1")
+        peers.say("B", "B~x:1 B:2")
+        peers.say("C", "B~x:1 B:2")
         await peers.heard(redis_url)
         await told_lost(client, "lc1;B:3", method="PUT", data=b"new")
         async with client.get("/kv/x") as response:
@@ -164,6 +164,7 @@ async def test_a_write_of_who_has_seen_what_is_lost_is_not_done(redis_url: str) 
         ("B~x:1 B:5", ""),  # has it
         ("B~x:1 B:2", "B:5"),  # holds it, and it waits
         ("B:2", ""),  # does not know yet that B has ended
+        ("B~x:1 B:1", ""),  # lacks B:2 yet, and may hold it beyond that
     ],
 )
 async def test_as_long_as_a_peer_may_have_it_it_is_waited_for(
@@ -173,7 +174,7 @@ async def test_as_long_as_a_peer_may_have_it_it_is_waited_for(
     async with node_a(redis_url, peers) as client:
         own, again = history()
         await receive(client, *own, again)
-        peers.say("B", "B~x:1")
+        peers.say("B", "B~x:1 B:2")
         peers.say("C", applied, waiting)
         await peers.heard(redis_url)
         async with await get(client, "lc1;B:5") as response:
@@ -191,8 +192,8 @@ async def test_what_waits_here_is_not_lost(redis_url: str) -> None:
         author = Node("B", applied=[*own, Node("C").write([Put("z", b"")], 3)])
         blocked = author.write([Put("x", b"3")], 4)  # after C:1, which has not come
         await receive(client, *own, again, blocked)
-        peers.say("B", "B~x:1")
-        peers.say("C", "B~x:1")
+        peers.say("B", "B~x:1 B:2", "B:3")
+        peers.say("C", "B~x:1 B:2", "B:3")
         await peers.heard(redis_url)
         async with await get(client, "lc1;B:3") as response:
             assert response.status == 503
@@ -209,8 +210,8 @@ async def test_what_a_peer_said_long_ago_is_not_counted_on(make_store: MakeStore
     own, again = history()
     await a.buffer.receive([*own, again])
     board = Board(a.redis, a.keys, a.scripts, "a worker")
+    clock = CLOCK("B~x:1 B:2")
     for peer, at_us in (("B", 5_000_000), ("C", 7_000_000)):
-        clock = CLOCK("B~x:1")
         await board.post_peer(peer, PeerReport(clock, "", at_us, 0, clock))
 
     async def lost_at(now_us: int) -> list[Loss]:
@@ -222,7 +223,7 @@ async def test_what_a_peer_said_long_ago_is_not_counted_on(make_store: MakeStore
 
     assert await lost_at(6_200_000) == [], "C said it in the future: this clock was set back"
     assert await lost_at(7_100_000) == [], "B said it 2.1 s ago"
-    await board.post_peer("B", PeerReport(CLOCK("B~x:1"), "", 7_000_000, 0, CLOCK("B~x:1")))
+    await board.post_peer("B", PeerReport(clock, "", 7_000_000, 0, clock))
     assert await lost_at(8_300_000) == [Loss("B", 2, 5)]
     assert await lost_at(8_300_001) == []
 
@@ -235,7 +236,7 @@ async def test_what_others_tell_of_a_member_that_cannot_be_asked_is_counted_on_f
     a: Store = await make_store("A")
     own, again = history()
     await a.buffer.receive([*own, again])
-    board, ended = Board(a.redis, a.keys, a.scripts, "a worker"), CLOCK("B~x:1")
+    board, ended = Board(a.redis, a.keys, a.scripts, "a worker"), CLOCK("B~x:1 B:2")
 
     async def lost_at(now_us: int) -> list[Loss]:
         await board.post_peer("B", PeerReport(ended, "", now_us, 0, ended))
@@ -249,13 +250,13 @@ async def test_what_others_tell_of_a_member_that_cannot_be_asked_is_counted_on_f
         standing = Standing(CLOCK(clock), CLOCK(clock).merge(CLOCK(waiting)))
         await board.post_hearsay({"C": Heard(standing, 7_000_000)})
 
-    await told("B~x:1")
+    await told("B~x:1 B:2")
     assert await lost_at(10_400_000) == [Loss("B", 2, 5)], "C was never heard"
     assert await lost_at(10_400_001) == []
     assert await lost_at(6_999_999) == [], "this clock was set back"
     await board.post_peer("C", PeerReport(CLOCK("B:5"), "it is away", 6_900_000, 0, CLOCK("B:5")))
     assert await lost_at(8_000_000) == [Loss("B", 2, 5)], "C was heard of, and has lost it since"
-    for clock, waiting in (("B~x:1 B:5", ""), ("B~x:1", "B:5"), ("B:4", "")):
+    for clock, waiting in (("B~x:1 B:5", ""), ("B~x:1", "B:5"), ("B:2", ""), ("B~x:1 B:1", "")):
         await told(clock, waiting)
         assert await lost_at(8_000_000) == []
 
@@ -265,8 +266,8 @@ async def test_a_lost_write_that_comes_all_the_same_is_there_again(redis_url: st
     async with node_a(redis_url, peers) as client:
         own, again = history()
         await receive(client, own[0], again)
-        peers.say("B", "B~x:1")
-        peers.say("C", "B~x:1")
+        peers.say("B", "B~x:1 B:1")
+        peers.say("C", "B~x:1 B:1")
         await peers.heard(redis_url)
         await told_lost(client, "lc1;B:2")
         await receive(client, own[1])
@@ -294,8 +295,8 @@ async def test_what_waited_for_what_is_declared_lost_waits_no_more(redis_url: st
         own, again = history()
         waits = after_what_is_lost(own)
         await receive(client, *own, again, waits)
-        peers.say("B", "B~x:1")
-        peers.say("C", "B~x:1")
+        peers.say("B", "B~x:1 B:2")
+        peers.say("C", "B~x:1 B:2")
         await peers.heard(redis_url)
         async with await get(client, "", "z") as response:
             assert response.status == 404
@@ -324,7 +325,8 @@ async def test_what_waited_for_what_is_declared_lost_waits_no_more(redis_url: st
     [
         (None, "C is not heard from"),
         ("B~x:1 B:5", "C has it"),
-        ("B~x:1 B:4", "not applied here yet"),
+        ("B~x:1 B:4", "lacks B:4 yet, and may hold what follows it"),
+        ("B~x:1 B:1", "C lacks B:2 yet, and may hold what follows it"),
         ("B:2", "C has seen no write of B"),
     ],
 )
@@ -335,12 +337,28 @@ async def test_nothing_is_declared_lost_that_may_be_somewhere(
     async with node_a(redis_url, peers) as client:
         own, again = history()
         await receive(client, *own, again)
-        peers.say("B", "B~x:1")
+        peers.say("B", "B~x:1 B:2")
         peers.say("C", applied)
         await peers.heard(redis_url)
         status, problem = await declare(client, "B:5")
         assert (status, problem["type"]) == (409, "urn:lightcone:not-lost")
         assert why in problem["detail"]
+        async with client.get("/status") as response:
+            assert (await response.json())["clock"] == {"B": 2, "B~x": 1}
+
+
+async def test_nor_before_what_all_hold_of_its_actor_is_applied_here(redis_url: str) -> None:
+    peers = Peers()
+    async with node_a(redis_url, peers) as client:
+        own, again = history()
+        author = Node("B", applied=[*own, Node("C").write([Put("z", b"")], 3)])
+        await receive(client, *own, again, author.write([Put("x", b"3")], 4))  # waits for C:1
+        peers.say("B", "B~x:1 B:3")
+        peers.say("C", "B~x:1 B:3")
+        await peers.heard(redis_url)
+        status, problem = await declare(client, "B:5")
+        assert (status, problem["type"]) == (409, "urn:lightcone:not-lost")
+        assert "B:3, and it is not applied here yet" in problem["detail"]
         async with client.get("/status") as response:
             assert (await response.json())["clock"] == {"B": 2, "B~x": 1}
 
@@ -381,7 +399,7 @@ async def test_an_operator_declares_it_with_the_python_client(redis_url: str) ->
     async with node_a(redis_url, peers) as client, Lightcone([str(client.make_url("/"))]) as kv:
         own, again = history()
         await receive(client, *own, again)
-        peers.say("B", "B~x:1")
+        peers.say("B", "B~x:1 B:2")
         peers.say("C", "B~x:1 B:5")
         await peers.heard(redis_url)
         waiting = kv.session(context="lc1;B:5", timeout_s=1)
@@ -390,7 +408,7 @@ async def test_an_operator_declares_it_with_the_python_client(redis_url: str) ->
         assert waiting.context == "lc1;B:5"
         with pytest.raises(BadInput, match="not a dot"):
             await kv.declare_lost(["B"])
-        peers.say("C", "B~x:1")
+        peers.say("C", "B~x:1 B:2")
         await peers.heard(redis_url)
         declared = await kv.declare_lost(["B:5"])
         assert (declared.lost, declared.clock["B"]) == ({"B": 2}, SEQUENCE_MAX)
@@ -412,7 +430,7 @@ async def test_an_operator_declares_it_on_the_command_line(redis_url: str) -> No
         node = ("--node", str(client.make_url("/")))
         own, again = history()
         await receive(client, *own, again)
-        peers.say("B", "B~x:1")
+        peers.say("B", "B~x:1 B:2")
         peers.say("C", None)
         await peers.heard(redis_url)
         result = await asyncio.to_thread(run, "B:5", *node, "--timeout", "1")
@@ -420,7 +438,7 @@ async def test_an_operator_declares_it_on_the_command_line(redis_url: str) -> No
         assert "C is not heard from" in result.stderr
         result = await asyncio.to_thread(run, "B", *node)
         assert (result.exit_code, result.stdout) == (Code.BAD_INPUT, "")
-        peers.say("C", "B~x:1")
+        peers.say("C", "B~x:1 B:2")
         await peers.heard(redis_url)
         result = await asyncio.to_thread(run, "B:5", *node, "--timeout", "20")
         assert (result.exit_code, result.stdout) == (0, "Lost: all of B after B:2.\n")
