@@ -70,28 +70,34 @@ def judge(dot: Dot, members: Mapping[str, Standing | None]) -> Loss | str:
 
 def is_home(actor: str, members: Mapping[str, Standing | None]) -> bool:
     """Whether the node that writes as `actor` has all that any member has, or will get, of its
-    earlier names: each has seen a write of this one, and so has said how far it has those."""
+    earlier names: each has seen a write of this one, and so has said how far it has those, and
+    holds as much of them, so that none holds more beyond a gap."""
     here = members[node_of(actor)]
     for standing in members.values():
         if here is None or standing is None:
             return False
         if not (standing.clock[actor] or standing.clock[lane_of(actor)]):
             return False
-        if any(is_later(actor, than=name) for name in standing.held.beyond(here.clock)):
+        if any(is_later(actor, than=name) for name in standing.held.since(here.clock)):
             return False
     return True
 
 
 def later_is_here(actor: str, node: str, members: Mapping[str, Standing | None]) -> bool:
-    """Whether `node` has applied all that any member has of the node of `actor` under later names:
-    there may be what waited in a lane."""
+    """Whether `node` has applied all that any member has, or will get, of the node of `actor` under
+    later names: there may be what waited in a lane."""
     here = members[node]
-    return here is not None and not any(
-        is_later(name, than=actor)
-        for standing in members.values()
-        if standing is not None
-        for name in standing.held.beyond(here.clock)
-    )
+    if here is None:
+        return False
+    for standing in members.values():
+        if standing is None:
+            continue
+        for name, held in standing.held.since(here.clock).items():
+            # What it writes itself by now it has, however far the others are.
+            is_own = node_of(name) == node and not has_ended(name, here.clock)
+            if is_later(name, than=actor) and (held > here.clock[name] or not is_own):
+                return False
+    return True
 
 
 def losses(wanted: VectorClock, members: Mapping[str, Standing | None]) -> list[Loss]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.lost import Loss, has_ended, judge, later_is_here, losses, without
+from app.lost import Loss, has_ended, is_home, judge, later_is_here, losses, without
 from app.standing import Standing
 from app.vector_clock import Dot, VectorClock
 
@@ -66,7 +66,29 @@ def test_what_was_done_under_later_names_is_here_if_no_member_has_more() -> None
     assert not later_is_here("A+", "B", {"B": b, "C": said("A~x:4")})
     assert not later_is_here("A+", "B", {"B": b, "C": said("A~x:3", "A~x:4")}), "at C it waits"
     assert not later_is_here("A+", "B", {"B": b, "C": said("A~x:3 A~x+:1")})
+    assert not later_is_here("A+", "B", {"B": b, "C": said("A~x:2")}), "C may have A~x:4"
     assert not later_is_here("A+", "B", {"B": None, "C": c})
+
+
+def test_what_a_node_writes_by_now_it_has_though_the_others_lag() -> None:
+    a = said("A~x:3 A~y:9 A~y+:2")
+    assert later_is_here("A+", "A", {"A": a, "B": said("A~x:3 A~y:1")})
+    assert not later_is_here("A+", "A", {"A": a, "B": said("A~x:2 A~y:1")}), "B may have A~x:4"
+    assert not later_is_here("A+", "A", {"A": a, "B": said("A~x:3 A~y:10")})
+    assert later_is_here("A~x+", "A", {"A": a, "B": said("A~x:2 A~y:1")})
+
+
+def test_all_is_home_once_each_member_holds_as_much_of_the_earlier_names() -> None:
+    a, b = said("A:7 A~x:3 A~y:9"), said("A:7 A~x:3 A~y:1", "B:2")
+    assert is_home("A~y", {"A": a, "B": b})
+    assert is_home("A~y", {"A": a, "B": said("A:7 A~y:1", "A~x:3")})
+    assert is_home("A~y", {"A": a, "B": said("A:7 A~x:3 A~y+:1")}), "its lane will do"
+    assert not is_home("A~y", {"A": a, "B": said("A:7 A~x:4 A~y:1")})
+    assert not is_home("A~y", {"A": a, "B": said("A:7 A~x:3 A~y:1", "A~x:4")})
+    assert not is_home("A~y", {"A": a, "B": said("A:7 A~x:2 A~y:1")}), "B may have A~x:4"
+    assert not is_home("A~y", {"A": a, "B": said("A:7 A~x:3")}), "that may have been long ago"
+    assert not is_home("A~y", {"A": a, "B": None})
+    assert not is_home("A~y", {"A": None, "B": b})
 
 
 def test_only_a_later_incarnation_ends_an_actor() -> None:
