@@ -211,7 +211,9 @@ class Config(BaseModel):
         "Longer than HEARTBEAT_MS.",
     )
     peer_timeout_ms: Milliseconds = Field(
-        10_000, description="Milliseconds. An exchange with a peer that takes longer is retried."
+        10_000,
+        description="Milliseconds. An exchange with a peer that takes longer is retried, with half "
+        "as much in a batch. One write has twice the time then, up to 10 minutes.",
     )
     watchers_max: Count = Field(
         200,

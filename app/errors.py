@@ -6,6 +6,7 @@
     ├── LogTrimmed               a log does not go back as far as was asked for
     ├── PeerError                an exchange with another node failed
     │   ├── PeerUnreachable
+    │   │   └── PeerTooSlow      in time: a smaller batch may come through
     │   └── PeerRefused
     │       └── PeerTakesLess    the batch is larger than the peer takes
     └── RequestError             one request failed; `outcome` says whether it took effect
@@ -437,6 +438,10 @@ class PeerError(LightconeError):
 
 class PeerUnreachable(PeerError):
     """The peer did not answer: down, cut off, or too slow."""
+
+
+class PeerTooSlow(PeerUnreachable):
+    """The peer did not answer in time. It may be there, and a smaller batch come through."""
 
 
 class PeerRefused(PeerError):

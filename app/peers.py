@@ -7,6 +7,7 @@ that says why not.
 Does not know what is in a batch, when to send one, or how often to try.
 """
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
@@ -24,9 +25,11 @@ from app.errors import (
     PeerError,
     PeerRefused,
     PeerTakesLess,
+    PeerTooSlow,
     PeerUnreachable,
 )
 from app.incarnation import former
+from app.patience import Patience
 from app.vector_clock import NOTHING, VectorClock
 from app.wire import Answer, Batch
 
@@ -130,13 +133,13 @@ class PeerExchange:
         """Batches of `compress_min_bytes` and more are compressed; with 0 none is."""
         self._carry = carry
         self._signer = signer
-        self._timeout_s = timeout_ms / 1000
+        self._patience = Patience(timeout_ms / 1000, asyncio.get_running_loop().time)
         self._compress_min_bytes = compress_min_bytes
         self._bases = Bases()
 
     async def __call__(self, url: str, batch: Batch) -> Answer:
         try:
-            answer = await self._bases.exchange(batch, partial(self._send, url))
+            answer = await self._bases.exchange(batch, partial(self._send, url, batch))
         except (BadBatch, BadSignature) as error:
             raise PeerRefused(error.detail) from None
         if answer.node != batch.receiver:
@@ -145,24 +148,25 @@ class PeerExchange:
             )
         return answer
 
-    async def _send(self, url: str, body: bytes) -> bytes:
+    async def _send(self, url: str, batch: Batch, body: bytes) -> bytes:
         compressed = 0 < self._compress_min_bytes <= len(body)
         if compressed:
             body = compression.packed(body)
-        batch = SignedBatch(body, self._signer.signature(body), compressed)
-        answer = await self._carried(url, batch)
+        signed = SignedBatch(body, self._signer.signature(body), compressed)
+        answer = await self._carried(url, batch, signed)
         raise_for(answer.status, answer.body)
         self._signer.check(answer.body, answer.signature)
         return answer.body
 
-    async def _carried(self, url: str, batch: SignedBatch) -> SignedAnswer:
+    async def _carried(self, url: str, batch: Batch, signed: SignedBatch) -> SignedAnswer:
         """What came back. Raises PeerError."""
         try:
-            return await self._carry(url, batch, self._timeout_s)
+            with self._patience.waiting(batch) as timeout_s:
+                return await self._carry(url, signed, timeout_s)
         except PeerError:
             raise
-        except TimeoutError:
-            raise PeerUnreachable(f"no answer within {self._timeout_s:g} s") from None
+        except TimeoutError as error:
+            raise PeerTooSlow(str(error)) from None
         except Exception as error:
             # Whatever it is: a URL may be what some other node has said, unchecked, and where it is
             # none, aiohttp and who looks up its host raise UnicodeError, IndexError and others.

@@ -85,7 +85,9 @@ class Link:
         # Spread, so that of several nodes that could relay one begins and the others see it.
         self._relay_after_s = config.relay_after_ms / 1000 * tools.rng.uniform(1, 1.5)
         self._view = PeerView(config.node_id, self._relay_after_s)
-        self._under_way = UnderWay(config.batch_max_writes, config.batch_max_bytes)
+        self._under_way = UnderWay(
+            config.batch_max_writes, config.batch_max_bytes, config.peer_timeout_ms / 1000
+        )
         self._snapshot = tools.snapshot_for(peer)
         self._needs_snapshot = False
         self._next_part_at = float("-inf")
@@ -297,9 +299,11 @@ class Link:
 
     async def _next_part(self) -> Part | None:
         """The part of a snapshot that the peer is to be sent now, if it needs one."""
-        if self._needs_snapshot and asyncio.get_running_loop().time() >= self._next_part_at:
-            return await self._snapshot.part()
-        return None
+        if not self._needs_snapshot or self._under_way.only_asks:
+            return None
+        if asyncio.get_running_loop().time() < self._next_part_at:
+            return None
+        return await self._snapshot.part()
 
     async def _gather(self, mine: VectorClock, *, relay: bool) -> list[Write]:
         """What the peer is to be sent now, in causal order, as much as one batch holds.

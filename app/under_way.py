@@ -10,8 +10,13 @@ long in line before a narrow link or a slow peer. An answer that lacks what its 
 this, until all have been answered: then the peer refused something, or lost it, or had it in
 another order, and is sent it again.
 
-Does not know how a batch travels, nor what is to be sent. From the sliding windows of TCP, and the
-delivery rate of BBR (Cardwell et al. 2016).
+A batch that was not answered in time may be too large for a narrow link: the next holds half as
+much at most, down to one write, and then to none, which asks whether the peer is there at all. It
+grows again with what is answered: to the double, where that took less than half of the time, else
+by a little. A batch that the peer refuses for its size is halved as well.
+
+Does not know how a batch travels, nor what is to be sent. From the sliding windows of TCP, its slow
+start and congestion avoidance (Jacobson 1988), and the delivery rate of BBR (Cardwell et al. 2016).
 """
 
 import asyncio
@@ -20,6 +25,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from app.errors import PeerTakesLess, PeerTooSlow
 from app.vector_clock import VectorClock
 from app.wire import Answer, Batch, size_of
 from app.write import Write
@@ -37,7 +43,8 @@ _FULL: Final = 16
 """So many full batches are as much as may be under way: more a second than a Redis takes in, on
 links of up to 300 ms there and back."""
 _RATE_S: Final = 1.0
-"""What was answered within it is as much as may be under way, if it is more than one batch."""
+"""What was answered within it, or a quarter of the time for an answer, is as much as may be under
+way, if it is more than one batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +60,24 @@ class Amount:
     def __sub__(self, other: "Amount") -> "Amount":
         return Amount(self.writes - other.writes, self.size - other.size)
 
+    def most(self, other: "Amount") -> "Amount":
+        """The greater one of each."""
+        return Amount(max(self.writes, other.writes), max(self.size, other.size))
+
+    def least(self, other: "Amount") -> "Amount":
+        """The lesser one of each."""
+        return Amount(min(self.writes, other.writes), min(self.size, other.size))
+
+    def half(self) -> "Amount":
+        """Half of each, rounded down."""
+        return Amount(self.writes // 2, self.size // 2)
+
 
 _NONE: Final = Amount()
+_LEAST: Final = Amount(1, 1)
+"""One write, whatever its size."""
+_LITTLE: Final = Amount(1, 16 * 1024)
+"""By so much a batch may grow with each answer, however long that took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +95,21 @@ class Exchange:
 class UnderWay:
     """What is under way to one peer, oldest first. Times are those of the event loop."""
 
-    def __init__(self, max_writes: int, max_bytes: int) -> None:
+    def __init__(self, max_writes: int, max_bytes: int, timeout_s: float) -> None:
         """Nothing is. A batch holds at most so many writes, and so many bytes, passed by one
-        write."""
+        write. An answer has so much time."""
         self._full = Amount(max_writes, max_bytes)
+        self._limit = self._full
+        """What a batch may hold just now."""
+        self._timeout_s = timeout_s
+        self._rate_s = min(_RATE_S, timeout_s / 4)
         self._exchanges: deque[Exchange] = deque()
         self._ends = False
         self._took_s: deque[float] = deque(maxlen=_LATELY)
         self._held = _NONE
         """By all exchanges together."""
         self._lately: deque[tuple[float, Amount]] = deque()
-        """What was answered in the last second, and when."""
+        """What was answered lately, and when."""
         self._answered = _NONE
         """All of that."""
         self.sent = VectorClock()
@@ -99,11 +126,16 @@ class UnderWay:
     @property
     def room(self) -> tuple[int, int]:
         """How many writes the next batch may hold, and how many bytes."""
-        full, answered, held = self._full, self._answered, self._held
+        limit, answered, held = self._limit, self._answered, self._held
         return (
-            _room(full.writes, answered.writes, held.writes),
-            _room(full.size, answered.size, held.size),
+            _room(limit.writes, answered.writes, held.writes),
+            _room(limit.size, answered.size, held.size),
         )
+
+    @property
+    def only_asks(self) -> bool:
+        """Whether the next batch holds nothing, since the peer may not be there."""
+        return self._limit.writes == 0
 
     @property
     def is_full(self) -> bool:
@@ -146,9 +178,20 @@ class UnderWay:
         """The oldest batch, and its answer, which has come. Raises what the exchange raised."""
         exchange = self._exchanges.popleft()
         self._held -= exchange.amount
-        answer = exchange.answer.result()
-        self._took_s.append(now - exchange.began)
+        try:
+            answer = exchange.answer.result()
+        except PeerTooSlow:
+            if exchange.batch.writes or exchange.batch.part is not None:
+                self._limit = self._limit.least(exchange.amount).half()
+            raise
+        except PeerTakesLess:
+            if exchange.batch.writes:
+                self._limit = self._limit.least(exchange.amount).half().most(_LEAST)
+            raise
+        took_s = now - exchange.began
+        self._took_s.append(took_s)
         self._count_answered(exchange.amount, now)
+        self._grow(exchange.amount, took_s)
         self._ends = self._ends or not exchange.reaches <= answer.received
         if not self._exchanges:
             self._begin_anew()
@@ -166,10 +209,18 @@ class UnderWay:
         self._answered = _NONE
         self._begin_anew()
 
+    def _grow(self, answered: Amount, took_s: float) -> None:
+        """A batch may hold more than was answered in that time."""
+        if self._limit == self._full:
+            return
+        # Twice as much takes no more than twice as long.
+        more = answered if took_s < self._timeout_s / 2 else _NONE
+        self._limit = self._limit.most(answered + more + _LITTLE).least(self._full)
+
     def _count_answered(self, amount: Amount, now: float) -> None:
         self._lately.append((now, amount))
         self._answered += amount
-        while self._lately[0][0] <= now - _RATE_S:
+        while self._lately[0][0] <= now - self._rate_s:
             self._answered -= self._lately.popleft()[1]
 
     def _begin_anew(self) -> None:
@@ -177,9 +228,9 @@ class UnderWay:
         self.sent = VectorClock()
 
 
-def _room(full: int, answered: int, held: int) -> int:
-    """How much the next batch may hold, of which a full one holds `full`."""
-    return min(full, max(full, min(answered, _FULL * full)) - held)
+def _room(limit: int, answered: int, held: int) -> int:
+    """How much the next batch may hold, of which each may hold `limit`."""
+    return min(limit, max(limit, min(answered, _FULL * limit)) - held)
 
 
 def _looked_at(answer: asyncio.Task[Answer]) -> None:

@@ -48,7 +48,7 @@ class WebSockets:
 
     async def __aexit__(self, *_: object) -> None:
         for websocket in self._websockets.values():
-            websocket.end("this worker ends")
+            websocket.end(aiohttp.ClientConnectionError("this worker ends"))
         if self._running:
             await asyncio.wait(self._running)
 
@@ -63,7 +63,8 @@ class WebSockets:
                 return await websocket.exchange(batch)
         except TimeoutError:
             # Nor would it be of use soon: TCP sends again what was lost, but ever more rarely.
-            websocket.end("an answer before this one did not come in time")
+            # What is before it there is as late: it is what this one has waited for.
+            websocket.end(aiohttp.ServerTimeoutError("another answer did not come in time"))
             raise
         except aiohttp.WSServerHandshakeError:
             self._requests_until[url] = now + _REQUESTS_FOR_S
@@ -112,9 +113,9 @@ class WebSocket:
             raise
         return await answer
 
-    def end(self, why: str) -> None:
+    def end(self, why: Exception) -> None:
         """No more is exchanged; who awaits an answer is told why."""
-        self._end(aiohttp.ClientConnectionError(why))
+        self._end(why)
         self.running.cancel()
 
     def _end(self, why: Exception) -> None:

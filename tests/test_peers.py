@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from app import wire
-from app.carriers import SIGNATURE_HEADER, Posts, signed_with
+from app.carriers import SIGNATURE_HEADER, Posts, SignedAnswer, SignedBatch, signed_with
 from app.compression import unpacked
 from app.errors import (
     BadSignature,
@@ -19,6 +19,7 @@ from app.errors import (
     PeerError,
     PeerRefused,
     PeerTakesLess,
+    PeerTooSlow,
     PeerUnreachable,
 )
 from app.peers import PeerExchange, Signer
@@ -483,6 +484,20 @@ async def test_a_peer_that_hangs_is_unreachable(
     url = await serve_raw(handler)
     assert await exchange.unreachable(url, timeout_ms=50) == "no answer within 0.05 s"
     never.set()
+
+
+async def test_one_write_that_was_not_answered_in_time_has_twice_the_time_then() -> None:
+    given_s: list[float] = []
+
+    async def silent(url: str, batch: SignedBatch, timeout_s: float) -> SignedAnswer:
+        given_s.append(timeout_s)
+        raise TimeoutError
+
+    exchange = PeerExchange(silent, Signer(None), 1000)
+    for sent in (BATCH, BATCH, replace(BATCH, writes=()), BATCH):
+        with pytest.raises(PeerTooSlow):
+            await exchange("http://b.invalid", sent)
+    assert given_s == [1, 2, 1, 4]
 
 
 async def test_an_exchange_that_is_given_up_is_no_failure_of_the_peer(

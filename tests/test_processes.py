@@ -7,12 +7,14 @@ import asyncio
 import itertools
 import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from app.local_nodes import LocalCluster
+from app.local_nodes import LocalCluster, free_ports
 from app.write import Put
 from client import Lightcone, Unreachable
 from tests.clusters import contents_of, status, under_load
@@ -22,6 +24,41 @@ from tests.processes import WHOLE_LOGS, until
 pytestmark = pytest.mark.timeout(300)
 
 KILLS = 20
+NARROW = 500_000
+"""Bytes a second on a narrow link."""
+
+
+class NarrowCluster(LocalCluster):
+    """Two nodes; A reaches B over a narrow link."""
+
+    def __init__(self, data_dir: Path, env: dict[str, str]) -> None:
+        super().__init__(data_dir, nodes=2, env=env)
+        [self.port] = free_ports(1)
+
+    def environment(self, node: str) -> dict[str, str]:
+        """As any node's, but for where A finds B."""
+        peers = {"PEERS": f"B=http://127.0.0.1:{self.port}"} if node == "A" else {}
+        return {**super().environment(node), **peers}
+
+    @asynccontextmanager
+    async def link(self) -> AsyncIterator[None]:
+        """It leads to B."""
+        async with await asyncio.start_server(self._carry, "127.0.0.1", self.port):
+            yield
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, port = self.urls["B"].removeprefix("http://").split(":")
+        from_b, to_b = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(_slowly(reader, to_b), _slowly(from_b, writer))
+
+
+async def _slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(8192):
+            writer.write(data)
+            await writer.drain()
+            await asyncio.sleep(len(data) / NARROW)
+    writer.close()
 
 
 async def test_kill_9_of_every_worker_under_load_loses_and_repeats_nothing(
@@ -84,6 +121,28 @@ async def test_links_that_lose_repeat_and_reorder_under_load_lose_nothing(
         # The links stay bad: repeats alone must bring everything everywhere.
         async with under_load(cluster, http) as load:
             await load.progress(1500)
+
+
+async def test_what_a_narrow_link_cannot_carry_in_time_at_once_it_carries_by_and_by(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    """Full batches, of which there are two, take four times as long as an answer is waited for; and
+    one value nearly twice as long."""
+    cluster = NarrowCluster(tmp_path, {"PEER_TIMEOUT_MS": "500"})
+    async with cluster.link(), cluster:
+        fault = f"{cluster.urls['A']}/faults/B"
+        async with http.put(fault, json={"cut": True}) as response:
+            assert response.status == 200
+        for number, size in enumerate([10_000] * 80 + [400_000] + [10_000] * 80):
+            async with http.put(f"{cluster.urls['A']}/kv/{number}", data=bytes(size)) as response:
+                assert response.status == 200
+        async with http.delete(fault) as response:
+            assert response.status == 204
+
+        async def has_all() -> bool:
+            return bool((await status(http, cluster.urls["B"]))["clock"].get("A") == 161)
+
+        await until(has_all)
 
 
 async def test_a_node_that_is_told_to_end_leaves_no_client_in_doubt(tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ import pytest
 
 from app import wire
 from app.config import REPLICATE_SLACK_BYTES, Config
-from app.errors import PeerUnreachable
+from app.errors import PeerError, PeerRefused, PeerTakesLess, PeerTooSlow, PeerUnreachable
 from app.snapshot import Part
 from app.under_way import _EVERY_S, _FULL, _LATELY, _LONG_S, _MOST, UnderWay
 from app.vector_clock import Dot, VectorClock
 from app.wire import Answer, Batch
 from app.write import Delete, Put, Write
+
+TIMEOUT_S = 10.0
 
 
 def writes(first: int, last: int, value: bytes = b"") -> list[Write]:
@@ -47,7 +49,7 @@ async def begun(
 
 async def long_link(max_writes: int, max_bytes: int) -> UnderWay:
     """Nothing is under way, and the last exchange took long."""
-    under_way = UnderWay(max_writes, max_bytes)
+    under_way = UnderWay(max_writes, max_bytes, TIMEOUT_S)
     await come(under_way, await begun(under_way, 1, 0, 0.0), 0)
     under_way.end_oldest(2 * _LONG_S)
     return under_way
@@ -156,7 +158,7 @@ def test_what_fits_is_taken_by_whoever_has_the_same_settings(mib: int) -> None:
             for n in range(1, 5000)
             for actor, clock in (("A", seen), ("B", {}))
         ]
-        fitting = UnderWay(10_000, size).fitting(writes, wire.ENTRIES_MAX)
+        fitting = UnderWay(10_000, size, TIMEOUT_S).fitting(writes, wire.ENTRIES_MAX)
         assert len(fitting) < len(writes)
         batch = wire.encode_batch(Batch("A", "B", VectorClock(past), tuple(fitting)))
         assert size / 2 < len(batch) <= config.replicate_max_bytes
@@ -175,7 +177,7 @@ async def test_so_many_full_batches_are_under_way_at_most() -> None:
 
 async def test_the_dependencies_of_a_batch_are_limited() -> None:
     # The first write depends on nothing, and each of the others on one.
-    assert len(UnderWay(100, 10_000).fitting(writes(1, 9), 3)) == 4
+    assert len(UnderWay(100, 10_000, TIMEOUT_S).fitting(writes(1, 9), 3)) == 4
 
 
 async def test_no_more_than_so_many_are_under_way() -> None:
@@ -204,7 +206,7 @@ async def test_they_follow_each_other_at_an_interval() -> None:
 
 
 async def test_nothing_follows_on_a_link_that_was_short_lately() -> None:
-    under_way = UnderWay(1000, 100_000)
+    under_way = UnderWay(1000, 100_000, TIMEOUT_S)
 
     async def exchange(took_s: float) -> bool:
         """Whether something could follow."""
@@ -258,3 +260,141 @@ async def test_what_is_dropped_is_cancelled_and_forgotten() -> None:
     await asyncio.wait([newest])
     assert newest.cancelled()
     assert not under_way and not under_way.is_full and under_way.sent == VectorClock()
+
+
+# --- how much one batch may hold -----------------------------------------------------------------
+
+
+def room(under_way: UnderWay) -> tuple[int, int]:
+    """How many writes the next batch would hold, if they were small; and of how many bytes."""
+    return len(under_way.fitting(writes(1, 999), 100_000)), under_way.room[1]
+
+
+async def failed(
+    under_way: UnderWay, error: PeerError, count: int, size: int = 0, part: Part | None = None
+) -> None:
+    """So many writes of that size were under way alone, and failed."""
+    told = await begun(under_way, 1, count, 0.0, part, size)
+    told.set_exception(error)
+    await asyncio.wait([under_way.oldest.answer])
+    with pytest.raises(type(error)):
+        under_way.end_oldest(TIMEOUT_S)
+    under_way.drop()
+
+
+async def test_what_was_not_answered_in_time_is_halved_down_to_one_and_to_none() -> None:
+    under_way = UnderWay(8, 10**6, TIMEOUT_S)
+    for held, left in ((8, 4), (4, 2), (2, 1), (1, 0)):
+        await failed(under_way, PeerTooSlow(""), held)
+        assert room(under_way)[0] == left
+        assert under_way.only_asks == (left == 0)
+    await failed(under_way, PeerTooSlow(""), 0)
+    assert room(under_way)[0] == 0
+
+
+async def test_of_bytes_it_is_half_of_what_the_batch_held() -> None:
+    under_way = UnderWay(100, 10**6, TIMEOUT_S)
+    await failed(under_way, PeerTooSlow(""), 4, 100_000)
+    left = sum(map(wire.size_of, writes(1, 4, bytes(100_000)))) // 2
+    assert room(under_way) == (2, left)
+    await failed(under_way, PeerTooSlow(""), 3, 500_000)
+    assert room(under_way) == (1, left // 2), "it had held more than it might have"
+
+
+async def test_that_nothing_came_for_what_holds_nothing_says_nothing_of_size() -> None:
+    under_way = UnderWay(8, 10**6, TIMEOUT_S)
+    await failed(under_way, PeerTooSlow(""), 0)
+    assert room(under_way) == (8, 10**6)
+
+
+async def test_after_a_part_of_a_snapshot_that_was_not_answered_in_time_it_is_asked() -> None:
+    under_way = UnderWay(8, 10**6, TIMEOUT_S)
+    await failed(under_way, PeerTooSlow(""), 0, part=Part("s", "1", "", 0))
+    assert under_way.only_asks
+
+
+async def test_what_is_too_large_for_the_peer_is_halved_down_to_one() -> None:
+    under_way = UnderWay(8, 10**6, TIMEOUT_S)
+    for held, left in ((8, 4), (4, 2), (2, 1), (1, 1)):
+        await failed(under_way, PeerTakesLess(""), held)
+        assert room(under_way)[0] == left
+
+
+@pytest.mark.parametrize("error", [PeerUnreachable("gone"), PeerRefused("no")])
+async def test_another_failure_says_nothing_of_size(error: PeerError) -> None:
+    under_way = UnderWay(8, 10**6, TIMEOUT_S)
+    await failed(under_way, error, 8)
+    assert room(under_way) == (8, 10**6)
+
+
+async def narrowed(under_way: UnderWay) -> UnderWay:
+    """Nothing came, until it only asks."""
+    while not under_way.only_asks:
+        await failed(under_way, PeerTooSlow(""), room(under_way)[0])
+    return under_way
+
+
+async def came(under_way: UnderWay, count: int, took_s: float, size: int = 0) -> None:
+    """So many writes of that size were under way alone, and were answered so much later."""
+    await come(under_way, await begun(under_way, 1, count, 0.0, size=size), count)
+    under_way.end_oldest(took_s)
+
+
+async def test_while_it_only_asks_nothing_follows() -> None:
+    under_way = await narrowed(await long_link(8, 10**6))
+    await begun(under_way, 1, 0, 0.0)
+    assert under_way.is_full
+    under_way.drop()
+
+
+async def test_answers_that_come_soon_double_what_a_batch_may_hold() -> None:
+    under_way = await narrowed(UnderWay(50, 10**6, TIMEOUT_S))
+    allowed = []
+    for _ in range(7):
+        await came(under_way, room(under_way)[0], 0.49 * TIMEOUT_S)
+        allowed.append(room(under_way)[0])
+    assert allowed == [1, 3, 7, 15, 31, 50, 50]
+
+
+async def test_answers_that_come_late_let_it_grow_by_a_little() -> None:
+    under_way = await narrowed(UnderWay(50, 10**6, TIMEOUT_S))
+    allowed = []
+    for _ in range(4):
+        await came(under_way, room(under_way)[0], 0.51 * TIMEOUT_S)
+        allowed.append(room(under_way)[0])
+    assert allowed == [1, 2, 3, 4]
+
+
+async def test_answers_to_less_than_it_may_hold_say_nothing_of_more() -> None:
+    under_way = UnderWay(50, 10**6, TIMEOUT_S)
+    await failed(under_way, PeerTooSlow(""), 40)
+    for took_s in (0.1, 9.0):
+        await came(under_way, 3, took_s)
+        assert room(under_way)[0] == 20
+
+
+async def test_a_large_write_that_came_through_lets_bytes_grow_up_to_the_setting() -> None:
+    under_way = await narrowed(UnderWay(50, 10**6, TIMEOUT_S))
+    await came(under_way, 0, 0.1)
+    assert len(under_way.fitting(writes(1, 9, b"x" * 400_000), 1000)) == 1
+    await came(under_way, 1, 0.1, 400_000)
+    assert 800_000 < room(under_way)[1] < 900_000
+    await came(under_way, 2, 0.1, 400_000)
+    assert room(under_way)[1] == 10**6
+
+
+async def test_where_little_time_is_given_less_is_under_way() -> None:
+    """What was answered within a quarter of it."""
+    under_way = UnderWay(5, 10**6, 1.0)
+    await come(under_way, await begun(under_way, 1, 0, 0.0), 0)
+    under_way.end_oldest(2 * _LONG_S)
+    await answered(under_way, 1, 5, 1.0)
+    await answered(under_way, 6, 10, 1.1)
+    await begun(under_way, 11, 15, 1.2)
+    assert not under_way.is_full
+    under_way.drop()
+    await answered(under_way, 11, 15, 2.0)
+    await answered(under_way, 16, 20, 2.3)
+    await begun(under_way, 21, 25, 2.3)
+    assert under_way.is_full
+    under_way.drop()

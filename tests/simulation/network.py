@@ -30,7 +30,7 @@ from yarl import URL
 
 from app import wire
 from app.carriers import signed_with
-from app.errors import BadBatch, PeerRefused, PeerUnreachable
+from app.errors import BadBatch, PeerRefused, PeerTooSlow, PeerUnreachable
 from app.interface import Interface
 from app.peers import Bases, Exchange, Signer, raise_for
 from app.wire import Answer, Batch
@@ -256,7 +256,7 @@ class Network:
                 async with asyncio.timeout(timeout_s):
                     answer = await bases.exchange(batch, partial(self._carry, life, batch))
             except TimeoutError:
-                raise PeerUnreachable(f"no answer within {timeout_s:g} s") from None
+                raise PeerTooSlow(f"no answer within {timeout_s:g} s") from None
             except ConnectionReset as error:
                 raise PeerUnreachable(str(error)) from None
             except BadBatch as error:
