@@ -117,7 +117,16 @@ async def test_names_of_keys_may_have_a_prefix(make_redis: MakeRedis) -> None:
     names = {name.decode() for name in await redis.keys()}
     assert names == {
         "{s3}" + name
-        for name in ("clock", "meta", "kv:lunch", "log:A", "pending:B", "received", "lease:B")
+        for name in (
+            "clock",
+            "meta",
+            "births",
+            "kv:lunch",
+            "log:A",
+            "pending:B",
+            "received",
+            "lease:B",
+        )
         + ("keys", "keys:")
     }
 
