@@ -285,9 +285,7 @@ class Board:
     async def _refresh(self, progress: Progress, doubt: Callable[[], None]) -> None:
         known = progress.clock
         clock = codec.unpack_clock(await self._redis.hgetall(self._keys.clock))
-        if known <= clock:
-            progress.advance(clock)
-        else:
+        if not progress.learn(known, clock):
             doubt()
 
 

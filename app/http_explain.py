@@ -21,7 +21,7 @@ from app.interface import Interface
 from app.kv_store import KVStore
 from app.replies import Reply, json_reply
 from app.vector_clock import VectorClock
-from app.write import Put, Write
+from app.write import Put, Write, value_bytes
 
 SEARCHED_MAX: Final = 1000
 """Writes in the logs that one request looks through."""
@@ -159,7 +159,7 @@ class ExplainRoutes:
                 before = searched[actor]["from"]
                 writes = await self.store.log.before(actor, before, _READ)
                 for write in writes:
-                    size += sum(len(op.value) for op in write.operations if isinstance(op, Put))
+                    size += value_bytes(write.operations)
                     if any(op.key == key for op in write.operations):
                         if len(found) == FOUND_MAX:
                             return found, searched

@@ -35,6 +35,11 @@ CONTRACT: Final = Route(
 )
 
 
+_FRAGMENT: Final = (
+    "What is asked for has a #, which no request has: %23 is meant. Nothing was done."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
     """A handler, and the parameters that it knows."""
@@ -76,7 +81,7 @@ class Interface:
         method, path = "none", "none"
         resource = self._router.find(request.rel_url.raw_path)
         if "#" in request.raw_path:  # aiohttp would leave out what follows
-            response: Response = problem(_fragment())
+            response: Response = problem(BadHttp(_FRAGMENT))
         elif resource is None:
             response = no_such_route(request)
         elif (endpoint := resource.methods.get(request.method)) is None:
@@ -115,12 +120,6 @@ class Interface:
     @functools.cached_property
     def _text(self) -> str:
         return json.dumps(self.document())
-
-
-def _fragment() -> BadHttp:
-    return BadHttp(
-        "What is asked for has a #, which no request has: %23 is meant. Nothing was done."
-    )
 
 
 async def _go_on(request: web.BaseRequest) -> None:

@@ -8,7 +8,7 @@ Does not know who asks, nor that other nodes exist. What peers send comes in by 
 was written is in the log (`write_log.py`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,14 +37,14 @@ from app.errors import (
     Syncing,
     TooLarge,
 )
-from app.gathering import Gathering
+from app.gathering import Gathering, Result, Wish
 from app.identity import NOT_OURS, Identity
 from app.keys import Keys
 from app.progress import Progress
 from app.recent import KEPT_MAX, RecentWrites
 from app.redis_link import translated
 from app.scripts import Scripts
-from app.settled import in_a_settled_run, may_be_tried_again
+from app.settled import in_a_settled_run
 from app.vector_clock import NOTHING, Dot, VectorClock
 from app.write import Operation, Version, Write, winner_first
 from app.write_log import WriteLog
@@ -176,15 +176,9 @@ class KVStore:
         RedisUnavailable.
         """
         commit = Commit(operations, conditions, reads, most, request)
-        asked, weight, doubts = (context, commit), commit.weight, self.identity.doubts
         if self.identity.is_in_doubt:  # each waits for that, and not one batch after the other
             await self.identity.writer()
-        try:
-            outcome = await self._commits.wish(asked, weight)
-        except RedisUnavailable as error:
-            if not await may_be_tried_again(self.identity, doubts, error):
-                raise
-            outcome = await self._commits.wish(asked, weight)
+        outcome = await self._asked(self._commits, (context, commit), commit.weight)
         match outcome:
             case Committed() | Accepted():
                 return outcome
@@ -198,6 +192,12 @@ class KVStore:
                 raise IdempotencyKeyReused
             case Uncovered():
                 raise RedisUnavailable(NOT_OURS)
+
+    @in_a_settled_run
+    def _asked(
+        self, gathering: Gathering[Wish, Result], wish: Wish, weight: int = 1
+    ) -> Awaitable[Result]:
+        return gathering.wish(wish, weight)
 
     async def _commit_together(
         self, asked: Sequence[tuple[VectorClock, Commit]]
@@ -251,13 +251,7 @@ class KVStore:
 
         Raises Syncing, RedisUnavailable.
         """
-        asked, doubts = (context, key), self.identity.doubts
-        try:
-            found = await self._reads.wish(asked)
-        except RedisUnavailable as error:
-            if not await may_be_tried_again(self.identity, doubts, error):
-                raise
-            found = await self._reads.wish(asked)
+        found = await self._asked(self._reads, (context, key))
         if found is None:
             raise RedisUnavailable(NOT_OURS)
         return found
@@ -347,10 +341,9 @@ class KVStore:
     def _learn(self, known: VectorClock, clock: VectorClock) -> None:
         """Redis, whose clock this is, has what was known to be there; and all that it has is known
         from now on, for somebody is shown it. Raises RedisUnavailable."""
-        if not known <= clock:
+        if not self._progress.learn(known, clock):
             self.identity.doubt()
             raise RedisUnavailable(NOT_OURS)
-        self._progress.advance(clock)
 
     def _still_covers(self, context: VectorClock) -> None:
         """What was applied here has not been lost meanwhile (G7). Raises RedisUnavailable."""

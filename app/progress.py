@@ -68,6 +68,14 @@ class Progress:
         for listener in self._listeners:
             listener()
 
+    def learn(self, known: VectorClock, clock: VectorClock) -> bool:
+        """Whether Redis, whose clock this is, has what was `known` when it was asked. If so, all
+        that it has is known from now on; if not, it has lost something."""
+        if known <= clock:
+            self.advance(clock)
+            return True
+        return False
+
     def restart(self, clock: VectorClock) -> None:
         """Redis has lost what it held beyond `clock`: so much, and no more, is applied."""
         self._clock = clock

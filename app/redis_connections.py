@@ -125,6 +125,10 @@ class _NotesWhatWasNotSent(AbstractConnection):
             raise
         finally:
             patience.cancel()
+        reader: Any = self._reader
+        if reader is not None and reader.exception() is not None:
+            # It came in the very instant in which it was given up: the next one would be failed.
+            await self.disconnect(nowait=True)
         if isinstance(answer, ResponseError):
             raise answer
         return answer

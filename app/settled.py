@@ -6,7 +6,7 @@ identity that settles doubts. Guarantees that nothing is tried again which may h
 Does not know what is tried.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def in_a_settled_run(
-    method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+    method: Callable[Concatenate[S, P], Awaitable[T]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
     """The method is tried once more if it was refused because of a doubt that is settled since."""
 
@@ -36,16 +36,10 @@ def in_a_settled_run(
         try:
             return await method(self, *args, **kwargs)
         except RedisUnavailable as error:
-            if not await may_be_tried_again(self.identity, doubts, error):
+            if error.outcome != "not_applied" or self.identity.doubts == doubts:
+                raise
+            if not await self.identity.settles():
                 raise
         return await method(self, *args, **kwargs)
 
     return tried
-
-
-async def may_be_tried_again(identity: Identity, doubts: int, error: RedisUnavailable) -> bool:
-    """Whether what has failed so, since there had been so many doubts, was not done, and was
-    refused because of a doubt that is settled since."""
-    if error.outcome != "not_applied" or identity.doubts == doubts:
-        return False
-    return await identity.settles()

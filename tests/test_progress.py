@@ -290,3 +290,12 @@ async def test_what_is_remembered_is_bounded_and_the_oldest_is_kept(
     assert progress.known_for_s(Dot("A", 1)) == pytest.approx(10_000)
     known = [progress.known_for_s(Dot("A", sequence)) for sequence in range(1, 10_001, 100)]
     assert known == sorted(known, reverse=True)
+
+
+async def test_what_redis_is_seen_to_hold_is_known_unless_it_lacks_what_was_known_before() -> None:
+    progress = Progress(VectorClock({"A": 2}))
+    known = progress.clock
+    assert progress.learn(known, VectorClock({"A": 2, "B": 1}))
+    assert progress.clock == VectorClock({"A": 2, "B": 1})
+    assert not progress.learn(known, VectorClock({"A": 1, "B": 5}))
+    assert progress.clock == VectorClock({"A": 2, "B": 1})

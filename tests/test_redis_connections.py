@@ -89,6 +89,25 @@ async def test_the_answer_to_who_does_not_wait_for_it_is_nobody_elses(
     assert fake.greetings == 2
 
 
+async def test_an_answer_that_came_when_it_was_given_up_fails_nobody(
+    fake: FakeServer, redis: Redis
+) -> None:
+    pool: Any = redis.connection_pool
+    connection = await pool.get_connection()
+    reader = connection._reader
+    feed = reader.feed_data
+
+    def feed_and_give_up(data: bytes) -> None:
+        feed(data)
+        connection._give_up()
+
+    reader.feed_data = feed_and_give_up
+    await pool.release(connection)
+    assert await redis.set("key", "value") is True
+    assert await redis.set("key", "value") is True
+    assert fake.greetings == 2
+
+
 async def test_a_refusal_leaves_its_connection_to_the_next(fake: FakeServer, redis: Redis) -> None:
     fake.then = say(b"-ERR no\r\n")
     with pytest.raises(ResponseError, match="no"):

@@ -78,13 +78,19 @@ async def test_a_merge_that_was_begun_is_finished_by_another_worker(make_store: 
     assert await a.redis.keys("staged:*") == []
 
 
+async def begun(store: Store) -> SnapshotReceiving:
+    """A snapshot of B is received there, and one part of it has come."""
+    receiving = receiving_of(store)
+    await receiving.take("B", part("", ""))
+    await receiving.take("B", part("p1", "", *MANY))
+    return receiving
+
+
 async def test_what_was_staged_of_a_snapshot_that_was_given_up_is_removed(
     make_store: MakeStore,
 ) -> None:
     a = await make_store("A")
-    receiving = receiving_of(a)
-    await receiving.take("B", part("", ""))
-    await receiving.take("B", part("p1", "", *MANY))
+    receiving = await begun(a)
     a.set_time(a.time_us[0] + 60_000_000)
     assert await receiving.take("C", part("", "", snapshot="s2")) == Kept("s2", "")
     await receiving.take("C", part("q1", "", "x", snapshot="s2"))
@@ -100,9 +106,7 @@ async def test_nothing_stays_of_a_snapshot_whose_sender_does_not_return(
     make_store: MakeStore,
 ) -> None:
     a = await make_store("A")
-    receiving = receiving_of(a)
-    await receiving.take("B", part("", ""))
-    await receiving.take("B", part("p1", "", *MANY))
+    receiving = await begun(a)
     a.set_time(a.time_us[0] + 10 * MINUTE_US)
     await receiving.tidy()
     assert len(await a.redis.keys("staged:*")) == len(MANY), "its sender may be back in a moment"

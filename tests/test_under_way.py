@@ -347,22 +347,20 @@ async def test_while_it_only_asks_nothing_follows() -> None:
     under_way.drop()
 
 
-async def test_answers_that_come_soon_double_what_a_batch_may_hold() -> None:
+@pytest.mark.parametrize(
+    ("took", "allowed"),
+    [(0.49, [1, 3, 7, 15, 31, 50, 50]), (0.51, [1, 2, 3, 4])],
+    ids=["soon: the double", "late: a little more"],
+)
+async def test_answers_let_a_batch_grow_by_how_soon_they_come(
+    took: float, allowed: list[int]
+) -> None:
     under_way = await narrowed(UnderWay(50, 10**6, TIMEOUT_S))
-    allowed = []
-    for _ in range(7):
-        await came(under_way, room(under_way)[0], 0.49 * TIMEOUT_S)
-        allowed.append(room(under_way)[0])
-    assert allowed == [1, 3, 7, 15, 31, 50, 50]
-
-
-async def test_answers_that_come_late_let_it_grow_by_a_little() -> None:
-    under_way = await narrowed(UnderWay(50, 10**6, TIMEOUT_S))
-    allowed = []
-    for _ in range(4):
-        await came(under_way, room(under_way)[0], 0.51 * TIMEOUT_S)
-        allowed.append(room(under_way)[0])
-    assert allowed == [1, 2, 3, 4]
+    found = []
+    for _ in allowed:
+        await came(under_way, room(under_way)[0], took * TIMEOUT_S)
+        found.append(room(under_way)[0])
+    assert found == allowed
 
 
 async def test_answers_to_less_than_it_may_hold_say_nothing_of_more() -> None:
