@@ -34,6 +34,9 @@ Ask = Callable[[str], Awaitable[Answer]]
 """Asks one peer where it stands, and of which birth of this node's Redis it heard first, given the
 one that it has. Raises PeerError."""
 
+LearnMembers = Callable[[], Awaitable[None]]
+"""From then on the members are those that Redis tells of. Raises RedisUnavailable."""
+
 Peers = Callable[[Mapping[str, str]], Mapping[str, Ask]]
 """Who is asked: each other member, and each node of which peers have told, with its URL."""
 
@@ -161,12 +164,12 @@ class Identity:
             self._seen = self._seen.merge(lost)
             self.doubt()
 
-    async def keep(self, peers: Peers) -> None:
+    async def keep(self, learn_members: LearnMembers, peers: Peers) -> None:
         """It is settled who writes, and settled again whenever there is reason to, for ever."""
         while True:
             self._doubted.clear()
             try:
-                await self._settle(peers)
+                await self._settle(learn_members, peers)
                 self._hindrance = ""
                 if not self._doubted.is_set():
                     self._settled.set()
@@ -180,13 +183,14 @@ class Identity:
                 self.serves.set()  # to say what hinders it
                 await asyncio.sleep(_RETRY_S)
 
-    async def _settle(self, peers: Peers) -> None:
+    async def _settle(self, learn_members: LearnMembers, peers: Peers) -> None:
         while True:
             # In this order: what is known now must be in the Redis that is looked at next.
             known, given = self._progress.clock, self._given
             run, birth, remembered = await self._look()
             if run != self._run:
                 await check_logs(self._scripts)
+            await learn_members()
             evidence = await self._hear(peers, birth, remembered, run, known.merge(self._seen))
             evidence = replace(evidence, given=given)
             now_us = self._now_us()

@@ -1,6 +1,7 @@
 """A worker, put together: the only place that names the concrete parts. It reads like a recipe.
 
-Assumes that the node's Redis was claimed (`claim.py`) when its supervisor started.
+Assumes that the node's Redis was claimed (`claim.py`) when its supervisor started. It need not
+answer when a worker starts: who asks it is told so, until Redis is back.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import os
 import random
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
@@ -17,7 +18,7 @@ from typing import Final, Protocol
 import aiohttp
 from redis.asyncio import Redis
 
-from app import http_server, identity, redis_check, redis_link, redis_url
+from app import http_server, identity, redis_link, redis_url
 from app.backup import Backups
 from app.board import SETTINGS, Board
 from app.buffer import PendingBuffer
@@ -26,6 +27,7 @@ from app.claim import new_birth, wall_clock_us
 from app.config import Config
 from app.context import Contexts
 from app.deferred import DeferredWrites
+from app.errors import RedisUnavailable
 from app.existence import Existence
 from app.expiry import remove_expired
 from app.former_lanes import FormerLanes
@@ -97,11 +99,10 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[In
         scripts = Scripts(redis, keys)
         progress = Progress()
         board = Board(redis, keys, scripts, name)
-        await redis_check.until_it_answers(redis)
         birth = new_birth(now_us(), world.rng)
-        await identity.claim(scripts, config.node_id, birth)
+        with suppress(RedisUnavailable):  # `who` sees to it, and says so until Redis is back
+            await identity.claim(scripts, config.node_id, birth)
         members = Members(config, redis, keys, scripts)
-        await members.refresh()
         replicas = Replicas(board, lambda: members.others)
         who = Identity(
             config.node_id,
@@ -238,7 +239,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[In
             links.fault_changed,
         )
         background = [
-            who.keep(links.asks),
+            who.keep(members.refresh, links.asks),
             board.listen(progress, links.fault_changed, replicas.heard, members.refresh, who.doubt),
             again_and_again(partial(sweep, buffer), config.sweep_ms / 1000),
             deferred.keep(),

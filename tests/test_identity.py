@@ -90,6 +90,10 @@ async def silence(_birth: str) -> Answer:
     raise PeerUnreachable("nobody")
 
 
+async def no_change() -> None:
+    """The members are those that they were."""
+
+
 class Worker:
     """One worker of A, as far as it is about its name. Its Redis is a real one."""
 
@@ -110,7 +114,7 @@ class Worker:
 
     @asynccontextmanager
     async def at_work(self, peers: Mapping[str, Ask]) -> AsyncIterator["Worker"]:
-        task = asyncio.create_task(self.identity.keep(lambda _told: peers))
+        task = asyncio.create_task(self.identity.keep(no_change, lambda _told: peers))
         try:
             yield self
         finally:
@@ -157,11 +161,40 @@ async def test_a_new_node_asks_those_too_of_whom_its_peers_tell(
         return {"B": tells, **(those if "C" in told else {})}
 
     worker = Worker(make_redis())
-    keeping = asyncio.create_task(worker.identity.keep(peers))
+    keeping = asyncio.create_task(worker.identity.keep(no_change, peers))
     try:
         assert (await worker.writes_as())[:2] == name
         joining = "A:7 B:3" if those["C"] is not silence and name == "A~" else "B:3"
         assert await worker.redis.hget("meta", "joining") == joining.encode()
+    finally:
+        while not keeping.done():
+            keeping.cancel()
+            await asyncio.wait([keeping], timeout=0.1)
+
+
+@real_redis_only
+async def test_the_members_are_learned_from_a_redis_before_anybody_is_asked_or_served(
+    make_redis: MakeRedis,
+) -> None:
+    worker = Worker(make_redis())
+    peers: dict[str, Ask] = {}
+    tries = 0
+
+    async def learn_members() -> None:
+        nonlocal tries
+        tries += 1
+        assert worker.identity.is_in_doubt
+        if tries < 3:
+            raise RedisUnavailable("it is down")
+        peers["B"] = says("A:7")
+
+    keeping = asyncio.create_task(worker.identity.keep(learn_members, lambda _told: peers))
+    try:
+        async with asyncio.timeout(30):
+            while worker.identity.is_in_doubt:
+                await asyncio.sleep(0.005)
+        assert worker.identity.actor.startswith("A~"), "B was not asked"
+        assert tries == 3
     finally:
         while not keeping.done():
             keeping.cancel()
@@ -349,7 +382,7 @@ async def test_of_two_nodes_with_one_id_the_one_that_gave_way_stops(make_redis: 
     redis = make_redis()
     await begin(Scripts(redis, Keys()), "A")
     worker = Worker(redis)
-    keeping = asyncio.create_task(worker.identity.keep(lambda _told: {}))
+    keeping = asyncio.create_task(worker.identity.keep(no_change, lambda _told: {}))
     await worker.writes_as()
     worker.identity.witness(VectorClock({"A~1": 1}))
     name = await worker.writes_as(lambda name: name != "A")
@@ -379,7 +412,7 @@ async def test_nobody_writes_where_writes_are_missing_in_the_middle(make_redis: 
     await identity.check_logs(scripts)
     await redis.xdel("log:A", "2-0")
     with pytest.raises(InvariantError, match=r"lost writes in the middle.* the log of A has 2"):
-        await Worker(redis).identity.keep(lambda _told: {})
+        await Worker(redis).identity.keep(no_change, lambda _told: {})
 
 
 @real_redis_only

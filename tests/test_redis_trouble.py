@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,6 +237,31 @@ async def test_trouble_is_told_and_leaves_no_trace(
             assert peer["reachable"], "replication goes on by itself"
     finally:
         other.kill()
+
+
+@pytest.mark.parametrize("name", ["down", "loading", "out of memory", "hangs"])
+async def test_a_worker_that_begins_in_trouble_tells_it(
+    tmp_path: Path, http: aiohttp.ClientSession, redis: RedisProcess, name: str
+) -> None:
+    trouble = TROUBLES[name]
+    async with Troubled(tmp_path / "data", {"A": redis.url}, nodes=1) as nodes:
+        a = Writers("a", nodes.urls["A"], http)
+        await a.write()
+        await asyncio.to_thread(trouble.make, redis)
+        for worker in (killed := nodes.worker_pids("A")):
+            os.kill(worker, signal.SIGKILL)
+        await until(lambda: set(nodes.worker_pids("A")) - set(killed))
+        await assert_told(http, a, trouble)
+        begun = nodes.worker_pids("A")
+        await asyncio.to_thread(trouble.heal, redis)
+
+        async def served() -> bool:
+            return not await a.write()
+
+        await until(served)
+        assert nodes.worker_pids("A") == begun, "a worker died"
+        async with http.get(f"{a.url}/readyz") as response:
+            assert response.status == 200
 
 
 async def assert_told(http: aiohttp.ClientSession, a: Writers, trouble: Trouble) -> None:
