@@ -140,6 +140,9 @@ class ReplicateRoutes:
         first_birth = ""
         if batch.birth:
             first_birth = await self.board.first_birth(batch.sender, batch.birth)
+        if batch.asks_hearsay:
+            # As of the clock above at least: what workers tell each other may not be here yet.
+            await self.members.refresh()
         sender = self.members.known(batch.sender)
         answer = wire.encode_answer(
             Answer(

@@ -232,13 +232,25 @@ class Members:
             if not self._clock.covers(removed := Dot.parse(dot)):
                 self._heard = Heard(removed, by)
 
-    async def hear(self, by: str, removed: Dot | None, clock: VectorClock) -> None:
+    @property
+    def in_question(self) -> bool:
+        """Whether this node was told of a removal that it has not applied: it may not hold."""
+        return self._heard is not None
+
+    async def hear(
+        self, by: str, removed: Dot | None, clock: VectorClock, *, was_asked: bool
+    ) -> None:
         """The member `by`, with this clock, has said that `removed` removed this node, or that it
-        is a member; every worker knows it, also after a restart. Raises RedisUnavailable."""
+        is a member; every worker knows it, also after a restart. Raises RedisUnavailable.
+
+        That it is a member counts where the other `was_asked`, and so has looked: what it says
+        beside other things may be older than its clock.
+        """
         heard = self._heard
-        if removed is not None and not self.removed and not self._clock.covers(removed):
-            await self._note(Heard(removed, by))
-        elif removed is None and heard and (by == heard.by or clock.covers(heard.removed)):
+        if removed is not None:
+            if not self.removed and not self._clock.covers(removed):
+                await self._note(Heard(removed, by))
+        elif was_asked and heard and (by == heard.by or clock.covers(heard.removed)):
             await self._note(None)
 
     async def revoked(self) -> None:

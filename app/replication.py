@@ -204,7 +204,7 @@ class Link:
             mine,
             tuple(writes),
             part=part,
-            asks_hearsay=now >= self._ask_hearsay_at,
+            asks_hearsay=now >= self._ask_hearsay_at or self._members.in_question,
         )
         if batch.asks_hearsay:
             self._ask_hearsay_at = now + self._config.trim_ms / 1000
@@ -248,7 +248,8 @@ class Link:
     async def _take(self, answer: Answer, batch: Batch) -> None:
         """Learn from the answer to `batch`."""
         self._identity.witness(answer.clock.merge(answer.received))
-        await self._members.hear(answer.node, answer.removed, answer.clock)
+        asked = batch.asks_hearsay
+        await self._members.hear(answer.node, answer.removed, answer.clock, was_asked=asked)
         now = asyncio.get_running_loop().time()
         actors = {write.dot.actor for write in batch.writes}
         relayed = {actor for actor in actors if node_of(actor) != self._config.node_id}

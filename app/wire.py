@@ -108,8 +108,8 @@ class Batch:
     of a snapshot, where the sender's log does not go back to what the receiver lacks.
 
     With `birth`, that of the sender's Redis, it asks which one the receiver heard of first; with
-    `asks_hearsay`, where the other members stand. Clocks in it are said from `base`, which the
-    receiver is taken to hold, and so are those of the answer.
+    `asks_hearsay`, where the other members stand, and whether the sender still is one. Clocks in it
+    are said from `base`, which the receiver is taken to hold, and so are those of the answer.
     """
 
     sender: str

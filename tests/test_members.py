@@ -1,7 +1,7 @@
 """Who the members are, and what changes that (app/members.py), asked of one node by HTTP."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -9,13 +9,17 @@ from redis import Redis as BlockingRedis
 
 from app import codec, wire
 from app.board import Board
+from app.carriers import SignedBatch
 from app.codec import MemberRecord
 from app.config import Config
 from app.errors import NodeRemoved
+from app.http_replicate import ReplicateRoutes
 from app.keys import Keys, member_key
 from app.members import Members, Told, members_of
 from app.node import tell_settings
+from app.peers import Signer
 from app.snapshot import Cut, Part
+from app.snapshot_receiving import SnapshotReceiving
 from app.vector_clock import Dot, VectorClock
 from app.wire import Batch
 from app.write import Put
@@ -77,15 +81,47 @@ async def test_who_was_told_of_a_removal_knows_it_until_one_that_knows_says_othe
 ) -> None:
     a = await make_store("A")
     members = await members_at(a, peers=PEERS)
-    await members.hear("B", Dot("B", 7), VectorClock({"B": 9}))
+    await members.hear("B", Dot("B", 7), VectorClock({"B": 9}), was_asked=False)
+    assert members.in_question
     with pytest.raises(NodeRemoved, match="B:7"):
         members.check()
     assert (await members_at(a, peers=PEERS)).removed == Dot("B", 7), "also after a restart"
-    await members.hear("C", None, VectorClock({"C": 3}))
+    await members.hear("C", None, VectorClock({"C": 3}), was_asked=True)
     assert members.removed, "C has not heard of it, so it revokes nothing"
-    await members.hear("D", None, VectorClock({"B": 8}))
+    for other in "BD":
+        await members.hear(other, None, VectorClock({"B": 8}), was_asked=False)
+    assert members.removed, "it was not asked, and may not have looked since it applied it"
+    await members.hear("D", None, VectorClock({"B": 8}), was_asked=True)
     members.check()
+    assert not members.in_question
     assert (await members_at(a, peers=PEERS)).removed is None
+
+
+async def test_who_asks_is_told_of_a_removal_that_was_applied_a_moment_ago(
+    make_store: MakeStore,
+) -> None:
+    """The worker that is asked has not been told yet that a key of the system was written."""
+    a, c = await make_store("A"), Node("C")
+    members = await members_at(a, peers=PEERS)
+    removal = c.write(
+        [Put(member_key("B"), codec.pack_member(MemberRecord("", is_member=False)))], 1
+    )
+    await a.buffer.receive([removal])
+    routes = ReplicateRoutes(
+        Config(node_id="A", peers=PEERS),
+        a.life,
+        members,
+        a.buffer,
+        cast(SnapshotReceiving, None),
+        a.progress,
+        Board(a.redis, a.keys, a.scripts, "a worker"),
+        Signer(None),
+        lambda: 0,
+    )
+    question = wire.encode_batch(Batch("B", "A", VectorClock(), (), asks_hearsay=True))
+    answer = wire.decode_answer((await routes.take(SignedBatch(question))).body)
+    assert answer.clock.covers(removal.dot)
+    assert answer.removed == removal.dot
 
 
 async def test_a_removal_that_went_with_the_disk_of_its_teller_holds_no_more(
@@ -93,8 +129,8 @@ async def test_a_removal_that_went_with_the_disk_of_its_teller_holds_no_more(
 ) -> None:
     a = await make_store("A")
     members = await members_at(a, peers=PEERS)
-    await members.hear("B", Dot("B", 7), VectorClock({"B": 9}))
-    await members.hear("B", None, VectorClock({"B~1": 1}))
+    await members.hear("B", Dot("B", 7), VectorClock({"B": 9}), was_asked=False)
+    await members.hear("B", None, VectorClock({"B~1": 1}), was_asked=True)
     assert members.removed is None
 
 
@@ -109,14 +145,14 @@ async def test_once_the_removal_itself_has_come_the_key_says_whether_it_holds(
         b.write([Put(member_key("A"), gone)], 1),
         b.write([Put(member_key("A"), back)], 2),
     )
-    await members.hear("B", removal.dot, VectorClock({"B": 1}))
+    await members.hear("B", removal.dot, VectorClock({"B": 1}), was_asked=True)
     await a.buffer.receive([removal])
     await members.refresh()
     assert members.removed == removal.dot
     await a.buffer.receive([revocation])
     await members.refresh()
     assert members.removed is None
-    await members.hear("B", removal.dot, VectorClock({"B": 1}))
+    await members.hear("B", removal.dot, VectorClock({"B": 1}), was_asked=True)
     assert members.removed is None, "whoever says so has not heard of what came after"
 
 

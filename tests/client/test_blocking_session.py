@@ -171,19 +171,19 @@ async def test_threads_may_share_a_session(node: str) -> None:
     await asyncio.to_thread(shared, node)
 
 
-def closes(url: str) -> None:
+def closes(url: str, nowhere: Path) -> None:
     with blocking(Lightcone([url])) as kv:
         kv.put("lunch", "noon?")
     with pytest.raises(RuntimeError, match="not open"):
         kv.get("lunch")
     assert not [one for one in threading.enumerate() if one.name == "lightcone"]
-    with pytest.raises(OSError), blocking(Lightcone([url], record="/nonexistent/file")):
+    with pytest.raises(OSError), blocking(Lightcone([url], record=nowhere)):
         pass
     assert not [one for one in threading.enumerate() if one.name == "lightcone"]
 
 
-async def test_nothing_of_it_is_left_after_its_block(node: str) -> None:
-    await asyncio.to_thread(closes, node)
+async def test_nothing_of_it_is_left_after_its_block(node: str, tmp_path: Path) -> None:
+    await asyncio.to_thread(closes, node, tmp_path / "none" / "file")
 
 
 INTERRUPTED = """
