@@ -140,14 +140,15 @@ class _NotesWhatWasNotSent(AbstractConnection):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it can be used as it is: it is open, and nothing has come that nobody waits for.
-
-        As `can_read` of redis-py, which is three coroutines.
-        """
+        """Whether it can be used as it is: it is open, and nothing is left on it."""
         reader, parser = cast(Any, self._reader), cast(Any, self._parser)
         return self.is_connected and not (
-            reader.at_eof() or reader._buffer or parser._reader.has_data()
+            reader.at_eof() or reader.exception() or reader._buffer or parser._reader.has_data()
         )
+
+    async def can_read(self) -> bool:
+        """Whether a new one has to be made. redis-py overlooks that it was reset."""
+        return not self.is_idle
 
     async def _locate(self) -> None:
         """It is known where to connect to."""

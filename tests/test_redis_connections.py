@@ -2,6 +2,8 @@
 is in test_redis_link.py."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,6 +26,12 @@ async def fake() -> AsyncIterator[FakeServer]:
 async def redis(fake: FakeServer) -> AsyncIterator[Redis]:
     async with connected(fake.url, LONG_MS) as redis:
         yield redis
+
+
+def _connections(redis: Redis) -> list[Any]:
+    """Those that are free."""
+    pool: Any = redis.connection_pool
+    return list(pool._available_connections)
 
 
 async def test_commands_at_the_same_time_have_each_their_own(
@@ -63,6 +71,29 @@ async def test_a_connection_on_which_something_was_left_is_not_used_again(
     fake.then = say(b"+OK\r\n+an answer to nothing\r\n")
     await redis.set("key", "value")
     fake.then = say(b"+OK\r\n")
+    assert await redis.set("key", "value") is True
+    assert fake.greetings == 2
+
+
+async def test_a_connection_that_was_reset_while_it_was_idle_is_not_used_again(
+    fake: FakeServer, redis: Redis
+) -> None:
+    """Nothing would be sent on it, and its user be told that a write may have been done."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def stay(writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await say(b"+OK\r\n")(writer)
+
+    fake.then = stay
+    await redis.set("key", "value")
+    [connection] = _connections(redis)
+    writers[0].get_extra_info("socket").setsockopt(
+        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+    )
+    writers[0].transport.abort()
+    while connection._reader.exception() is None:
+        await asyncio.sleep(0)
     assert await redis.set("key", "value") is True
     assert fake.greetings == 2
 
