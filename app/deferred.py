@@ -167,12 +167,17 @@ class DeferredWrites:
         """
         actor = self.identity.actor
         with translated(changes=True):
-            clock = await self._scripts.commit_former(actor, lane, after, self._now_us())
-        if clock is None:
-            return False
-        metrics.COMMITTED.inc()
-        self._progress.advance(clock)
-        return True
+            done = await self._scripts.commit_former(
+                actor, lane, after, self._now_us(), self._progress.clock[actor]
+            )
+        if done is None:
+            self.identity.doubt()
+            raise RedisUnavailable(NOT_OURS)
+        is_committed, clock = done
+        if is_committed:
+            metrics.COMMITTED.inc()
+            self._progress.advance(clock)
+        return is_committed
 
     async def given(self) -> VectorClock:
         """The last dot that each lane has given, where something of it waits.

@@ -143,11 +143,11 @@ class LaneScripts:
         )
 
     async def commit_former(
-        self, actor: str, lane: str, after: int, now_us: int
-    ) -> VectorClock | None:
+        self, actor: str, lane: str, after: int, now_us: int, known: int
+    ) -> tuple[bool, VectorClock] | None:
         """Commit, as `actor`, what comes next in the lane of an earlier incarnation, of which no
-        member has more than the sequence `after` (`lua/commit_former.lua`): the clock after it.
-        None: not now.
+        member has more than the sequence `after` (`lua/commit_former.lua`): whether it could be
+        now, and the clock then. None: Redis is not the actor's, or no longer has its write `known`.
 
         Raises Syncing.
         """
@@ -167,11 +167,14 @@ class LaneScripts:
                 keys.kv_stem,
                 keys.applied_channel,
                 keys.system_channel,
+                known,
             ],
         )
-        if reply and len(reply) == 1:
+        if not reply:
+            return None
+        if len(reply) == 1:
             raise Syncing
-        return VectorClock.parse(reply[1].decode()) if reply and reply[0] else None
+        return bool(reply[0]), VectorClock.parse(reply[1].decode())
 
 
 def _committed(reply: Sequence[Any]) -> Committed:

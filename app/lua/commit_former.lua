@@ -22,10 +22,13 @@
   ARGV[5]  kv stem    what the names of the user keys begin with
   ARGV[6]  channel    where to tell the other workers what was applied
   ARGV[7]  alert      ... of a key of the system
+  ARGV[8]  known      the last sequence that the worker knows to be the actor's
 
   Returns  1 if a write was committed, or the lane was ended; else 0: more of it is here meanwhile,
-           or what comes next waits for its context, or nothing waits; then the clock as text.
-           Or nothing (an empty list) if this Redis does not belong to `actor`; or `merging` alone.
+           or what comes next waits for its context, or nothing waits, or it is the actor's own lane;
+           then the clock as text.
+           Or nothing (an empty list) if this Redis does not belong to `actor`, or has lost writes
+           of it that the worker has seen, and would give their dots again (G4); or `merging` alone.
            But for the first, nothing was changed.
 
   Atomic, because a crash between the commit and the queue would lose a write, or commit it twice
@@ -55,17 +58,21 @@ local clock_key, meta_key, deletes_key, log_key = KEYS[1], KEYS[2], KEYS[3], KEY
 local keys_key, conflicts_key, system_key, expiring_key = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local deferred_key, queue, requests_key = KEYS[9], KEYS[10], KEYS[11]
 local actor, lane, after, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local kv_stem, channel, alert = ARGV[5], ARGV[6], ARGV[7]
+local kv_stem, channel, alert, known = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
 
 local unfit, last = state_of(meta_key, 'actor', actor)
 if unfit then
   return unfit
 end
-if lane == actor .. '+' then
-  return {}
-end
 
 local clock = load_clock(clock_key)
+if (clock[actor] or 0) < known then
+  return {}
+end
+if lane == actor .. '+' then
+  return { 0, clock_text(clock) }
+end
+
 local sequences = {}
 for _, sequence in ipairs(redis.call('HKEYS', queue)) do
   sequences[#sequences + 1] = tonumber(sequence)

@@ -440,6 +440,26 @@ async def test_what_turns_up_of_a_lane_after_its_end_is_a_duplicate(make_store: 
         assert [v.dot for v in (await store.store.read("x")).versions] == [Dot("C~x1", 2)]
 
 
+async def test_a_redis_that_forgot_what_was_done_under_another_name_does_not_do_it_again(
+    make_store: MakeStore,
+) -> None:
+    """It was put back under a running node, and would give other writes the same names (G4)."""
+    c = await make_store("C")
+    await accept(c, "")
+    lane = await c.redis.hgetall("deferred:C+")
+    await new_incarnation(c, "C~x1")
+    assert await c.deferred.commit_former("C+", 0)
+    assert c.progress.clock["C~x1"] == 3
+    await c.redis.delete("clock", "log:C~x1", *await c.redis.keys("kv:*"))
+    await c.redis.hset("deferred", "C+", 1)
+    await c.redis.hset("deferred:C+", mapping=lane)
+    with pytest.raises(RedisUnavailable):
+        await c.deferred.commit_former("C+", 0)
+    assert c.life.doubts
+    assert await waiting(c) == ["C+:1"]
+    assert not await c.redis.exists("log:C~x1")
+
+
 @pytest.mark.parametrize("came", [0, 1, 2, 3, 4, 5])
 async def test_what_was_done_before_the_node_was_put_back_again_is_not_done_once_more(
     make_store: MakeStore, came: int
