@@ -20,15 +20,11 @@ from app.carriers import SignedAnswer, SignedBatch
 from app.contract import Route
 from app.interface import Interface
 from app.log import get_logger
-from app.patience import LONGEST_S
+from app.patience import SILENCE_S
 from app.problems import refusal
 from app.websockets import FAREWELL_S, SLACK_BYTES
 
 log = get_logger(__name__)
-
-_SILENCE_S: Final = LONGEST_S + 60.0
-"""One that is silent for so long is closed. Its peer opens another when it has something to say. A
-batch that is coming yet is silence, too."""
 
 WEBSOCKET: Final = Route(
     name="replicateWebSocket",
@@ -77,7 +73,7 @@ class WebSocketRoutes:
         socket: _Socket = web.WebSocketResponse(
             compress=False,
             max_msg_size=self._message_max_bytes,
-            receive_timeout=_SILENCE_S,
+            receive_timeout=SILENCE_S,  # its peer opens another when it has something to say
             timeout=FAREWELL_S,
         )
         try:

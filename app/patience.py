@@ -21,6 +21,9 @@ from app.wire import Batch
 
 LONGEST_S: Final = 600.0
 """No answer is waited for longer than that, unless the ordinary time is longer itself."""
+SILENCE_S: Final = LONGEST_S + 60.0
+"""From whom nothing has come for so long, nothing is on its way: what comes slowly is silence, too,
+until it is here."""
 
 
 class Patience:
@@ -36,7 +39,8 @@ class Patience:
     def waiting(self, batch: Batch) -> Iterator[float]:
         """The answer to this batch is waited for, for so many seconds. If none comes by then, a
         TimeoutError is raised within, and says so outside."""
-        cannot_be_smaller = batch.part is not None or len(batch.writes) == 1
+        # A part without a name is a question, and small.
+        cannot_be_smaller = bool(batch.part and batch.part.name) or len(batch.writes) == 1
         peer, began, patience_s = batch.receiver, self._now(), self._ordinary_s
         if cannot_be_smaller:
             patience_s = self._longer_s.get(peer, patience_s)

@@ -23,6 +23,7 @@ from app.errors import RedisUnavailable, Syncing
 from app.identity import NOT_OURS, Identity
 from app.keys import Keys
 from app.log import get_logger
+from app.patience import LONGEST_S
 from app.progress import Progress
 from app.redis_link import translated
 from app.snapshot import Kept, Part
@@ -32,8 +33,8 @@ from app.vector_clock import Dot, VectorClock
 log = get_logger(__name__)
 
 _PATIENCE_US: Final = 15_000_000
-"""A sender that is silent for so long gives way to another."""
-_SILENCE_MAX_US: Final = 600_000_000
+"""A sender that is silent for so long gives way to another, which has twice as long then."""
+_SILENCE_MAX_US: Final = int(LONGEST_S * 1_000_000)
 """A sender that is silent for so long is not waited for any more: what is staged takes memory that
 nobody may ever need. If it comes back, it begins anew."""
 _LOOK_EVERY_S: Final = 1.0

@@ -17,6 +17,7 @@ from app.board import TRIM, Board
 from app.config import Config
 from app.kv_store import KVStore
 from app.log import get_logger
+from app.patience import SILENCE_S
 from app.rounds import by_one_worker
 from app.snapshot import BACKUP
 from app.stability import stable
@@ -24,7 +25,7 @@ from app.vector_clock import VectorClock
 
 log = get_logger(__name__)
 
-_SNAPSHOT_HOLDS_US: Final = 60_000_000
+_SNAPSHOT_HOLDS_US: Final = int(SILENCE_S * 1_000_000)
 """A snapshot that has not come on for so long does not keep the log any more."""
 
 

@@ -231,7 +231,7 @@ async def test_a_peer_that_goes_while_its_batch_is_taken_leaves_nothing_behind()
 
 
 async def test_a_connection_that_is_silent_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_websocket, "_SILENCE_S", 0.05)
+    monkeypatch.setattr(http_websocket, "SILENCE_S", 0.05)
     _, interface = slow()
     async with serving(interface.answer) as client, client.ws_connect("/replicate") as websocket:
         assert (await websocket.receive()).data == WSCloseCode.GOING_AWAY

@@ -21,6 +21,7 @@ def batch(writes: int, part: Part | None = None, receiver: str = "B") -> Batch:
 
 ONE = batch(1)
 PART = batch(0, Part("s", "1", "", 0))
+QUESTION = batch(0, Part("s", "", "", 0))
 
 
 class Waiting:
@@ -66,6 +67,14 @@ def test_what_can_be_and_what_only_asks_has_the_ordinary_time(divisible: Batch) 
     assert node.in_vain(divisible) == 10
     assert node.for_an_answer(divisible, 1) == 10
     assert node.in_vain(ONE) == 20, "that says nothing of what is large"
+
+
+def test_nor_does_the_answer_to_the_question_with_which_a_snapshot_begins() -> None:
+    """Or else a part that takes longer than its peer keeps what came before would never come."""
+    node = Waiting()
+    node.in_vain(PART)
+    assert node.for_an_answer(QUESTION, 1) == 10
+    assert node.in_vain(PART) == 20
 
 
 def test_each_peer_is_waited_for_by_itself() -> None:

@@ -1,11 +1,13 @@
 """Logs are trimmed to what some member lacks, and to the caps in any case."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from app.board import Board, PeerReport
 from app.config import Config
+from app.patience import LONGEST_S
 from app.snapshot import Sending
 from app.standing import Heard, Standing
 from app.trimming import Trimmer
@@ -147,6 +149,11 @@ async def test_what_a_snapshot_that_is_being_sent_needs_stays(make_store: MakeSt
     await heard(a, B="A:9")
     sending = Sending("s1", "a run", 0, True, clock("A:2"), heard_us=NOW_US)
     await board_of(a).post_sending("C", sending)
+    await trim(a, log_max_entries=4)
+    assert await held(a) == [3, 4, 5, 6, 7, 8, 9]
+    # A part of it may take as long as an answer is waited for.
+    arriving = replace(sending, heard_us=NOW_US - int(LONGEST_S * 1_000_000))
+    await board_of(a).post_sending("C", arriving)
     await trim(a, log_max_entries=4)
     assert await held(a) == [3, 4, 5, 6, 7, 8, 9]
     # Not for ever, if nothing comes of it.

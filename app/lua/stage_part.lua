@@ -4,8 +4,10 @@
   KEYS[1]  meta      hash  `node`: whose Redis this is; `actor`: who writes here;
                            `merging`: the snapshot that is being merged, gone when it is done
   KEYS[2]  snapshot  hash  `id`, `source`, `last`: the last part that is kept, `keys`, `total`,
-                           `begun`, `heard`: when that part came; with the cut also its `clock`,
-                           `deletes` and `timestamp`, and `mine`: the clock here
+                           `begun`, `heard`: when that part came; `patience`: after how many
+                           microseconds of silence another node's snapshot may take its place; with
+                           the cut also its `clock`, `deletes` and `timestamp`, and `mine`: the clock
+                           here
   KEYS[3]  staging   set   the snapshots of which something may be staged
   KEYS[4]  clock     hash  actor -> sequence applied here
   KEYS[5]  begun     hash  who sends snapshots -> the last of them that was begun here
@@ -19,8 +21,7 @@
                         snapshot was begun before, and is only to be gone on with
   ARGV[6]  total        about how many keys there will be
   ARGV[7]  now          microseconds since 1970
-  ARGV[8]  patience     microseconds of silence after which another node's snapshot may take its
-                        place
+  ARGV[8]  patience     of one that takes nobody's place
   ARGV[9]  cut clock    of the last part, as text; `-` in any other
   ARGV[10] cut deletes  ... as text
   ARGV[11] cut timestamp
@@ -48,7 +49,7 @@ local meta_key, snapshot_key, staging_key, clock_key = KEYS[1], KEYS[2], KEYS[3]
 local begun_key = KEYS[5]
 local births_key = KEYS[6]
 local node, id, source, name, after = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local total, now, patience = ARGV[6], ARGV[7], tonumber(ARGV[8])
+local total, now, first_patience = ARGV[6], ARGV[7], ARGV[8]
 local cut_clock, cut_deletes, cut_timestamp = ARGV[9], ARGV[10], ARGV[11]
 local staged_stem, births = ARGV[12], tonumber(ARGV[13])
 local first_birth = 14
@@ -58,8 +59,9 @@ local owner, author, merging = unpack(redis.call('HMGET', meta_key, 'node', 'act
 if owner ~= node then
   return {}
 end
-local current, last, heard, sender =
-  unpack(redis.call('HMGET', snapshot_key, 'id', 'last', 'heard', 'source'))
+local current, last, heard, sender, patience =
+  unpack(redis.call('HMGET', snapshot_key, 'id', 'last', 'heard', 'source', 'patience'))
+patience = tonumber(patience or first_patience)
 
 local function has_actor_of(other, clock)
   for actor in pairs(clock) do
@@ -96,10 +98,15 @@ if name == '' then
   local was_begun = redis.call('HGET', begun_key, source) == id
   if current ~= id and after == '' and is_free and not was_begun
     and redis.call('SADD', staging_key, id) == 1 then
+    if current and source ~= sender then
+      -- Who is silent may be sending a part that takes long. Two of them would take the place from
+      -- each other for ever.
+      patience = 2 * patience
+    end
     redis.call('HSET', begun_key, source, id)
     redis.call('DEL', snapshot_key)
     redis.call('HSET', snapshot_key, 'id', id, 'source', source, 'last', '', 'keys', '0',
-      'total', total, 'begun', now, 'heard', now)
+      'total', total, 'begun', now, 'heard', now, 'patience', integer(patience))
     current, last = id, ''
   end
 elseif current == id and last == after and not merging then

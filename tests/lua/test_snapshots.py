@@ -221,6 +221,52 @@ async def test_another_snapshot_waits_until_the_first_is_silent_for_long(
     assert await a.redis.smembers("staging") == {b"s1", b"s2"}
 
 
+async def test_who_takes_a_place_is_waited_for_twice_as_long_as_who_had_it(
+    make_store: MakeStore,
+) -> None:
+    """Or two whose parts take longer than that, on narrow links, would take it from each other for
+    ever."""
+    a = await make_store("A")
+    await begun(a)
+    now_us = 0
+    for times, (name, source) in enumerate([("s2", "C"), ("s3", "B"), ("s4", "C")]):
+        asks = Part(name, "", "", 9)
+        now_us += 2**times * PATIENCE_US
+        assert await stage(a, asks, source, now_us - 1) == Kept(f"s{times + 1}", "")
+        assert await stage(a, asks, source, now_us) == Kept(name, "")
+    await stage(a, Part("s5", "", "", 9), "C", now_us)
+    asks = Part("s6", "", "", 9)
+    assert await stage(a, asks, "B", now_us + 8 * PATIENCE_US - 1) == Kept("s5", ""), "it is C's"
+    assert await stage(a, Part("s5", "p1", "", 9), "C", now_us) == Kept("s5", "p1")
+    assert await a.snapshots.give_up_snapshot("s5")
+    await begun(a, "s7")
+    assert await stage(a, asks, "C", PATIENCE_US) == Kept("s6", ""), "that is over"
+
+
+async def test_two_senders_of_large_parts_over_narrow_links_come_to_an_end(
+    make_store: MakeStore,
+) -> None:
+    a = await make_store("A")
+    takes_us = {"B": 5 * PATIENCE_US, "C": 7 * PATIENCE_US}
+    arrives_us = dict.fromkeys(takes_us, 0)
+    under_way: dict[str, Part] = {}
+    for now_us in range(0, 200 * PATIENCE_US, PATIENCE_US):
+        for source in takes_us:
+            part = under_way.get(source) or Part(f"{source}{now_us}", "", "", 9)
+            if part.name and now_us < arrives_us[source]:
+                continue
+            kept = await stage(a, part, source, now_us)
+            assert isinstance(kept, Kept)
+            if kept == Kept(part.snapshot, "p3"):
+                return
+            under_way.pop(source, None)
+            if kept == Kept(part.snapshot, part.name):
+                name = f"p{int(part.name[1:] or 0) + 1}"
+                under_way[source] = Part(part.snapshot, name, part.name, 9)
+                arrives_us[source] = now_us + takes_us[source]
+    pytest.fail("no snapshot has come to its third part")
+
+
 async def test_who_asks_to_go_on_with_a_snapshot_begins_none(make_store: MakeStore) -> None:
     a = await make_store("A")
     assert await stage(a, Part("s1", "", "p2", 9)) == Kept("", ""), "it is not here any more"
