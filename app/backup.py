@@ -39,6 +39,7 @@ _SOURCE: Final = "~restore"
 _ASK_AGAIN_S: Final = 0.2
 _TRIES: Final = 20
 _LOOK_EVERY_S: Final = 1.0
+_ONE_AT_A_TIME: Final = "Another backup of this node is being made. Try again when it is done."
 _OUSTED: Final = "Another snapshot took the place of this backup. Nothing was changed."
 
 
@@ -96,13 +97,15 @@ class Backups:
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The bytes of a backup of this node's state, at a clock that is reached at the end.
 
-        Raises Busy if another backup is being made, RedisUnavailable, and LogTrimmed if so much was
-        written meanwhile that it cannot be finished.
+        Raises Busy if another backup is being made, or was begun while this one was not read for
+        long; RedisUnavailable, and LogTrimmed if so much was written meanwhile that it cannot be
+        finished.
         """
-        if self._is_streaming or not await self._board.hold_lease(BACKUP, _LEASE_MS):
-            raise Busy("Another backup of this node is being made. Try again when it is done.")
+        if self._is_streaming:
+            raise Busy(_ONE_AT_A_TIME)
         self._is_streaming = True
         try:
+            await self._keep_place()
             reader, writer = self._reader(), Writer()
             at = await reader.begin(f"{self._node}-{self._now_us():x}", self._now_us())
             births = await self._births()
@@ -114,14 +117,21 @@ class Backups:
                     continue
                 at, states, cut = found
                 at = replace(at, heard_us=self._now_us())
+                await self._keep_place()
                 await self._board.post_sending(BACKUP, at)  # so that the log is kept for it
-                await self._board.hold_lease(BACKUP, _LEASE_MS)
                 yield writer.part(Part(at.snapshot, "", "", at.total, tuple(states), cut))
             yield writer.end()
         finally:
             self._is_streaming = False
-            await self._board.end_sending(BACKUP)
-            await self._board.release_lease(BACKUP)
+            with suppress(RedisUnavailable, Busy):  # it runs out; or it is another worker's
+                await self._keep_place()
+                await self._board.end_sending(BACKUP)
+                await self._board.release_lease(BACKUP)
+
+    async def _keep_place(self) -> None:
+        """No other worker makes a backup for some time. Raises Busy, RedisUnavailable."""
+        if not await self._board.hold_lease(BACKUP, _LEASE_MS):
+            raise Busy(_ONE_AT_A_TIME)
 
     async def restore(self, stream: AsyncIterator[bytes]) -> Restored:
         """What the backup holds is merged with what is here, and is on its way to the peers.

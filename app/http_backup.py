@@ -89,7 +89,7 @@ class BackupRoutes:
                 log.info("backup given up", reason="it is not read", remote=request.remote)
                 if request.transport is not None:
                     request.transport.abort()
-            except (errors.LogTrimmed, errors.RedisUnavailable, errors.Syncing) as error:
+            except (errors.LogTrimmed, errors.RedisUnavailable, errors.Busy) as error:
                 log.error("backup broken off", reason=str(error))
                 # The client must not take what it has for the whole: no end is sent.
                 if request.transport is not None:

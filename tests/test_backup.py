@@ -13,15 +13,18 @@ import pytest
 from redis import Redis as BlockingRedis
 
 from app import backup as app_backup
+from app.backup import Backups
 from app.backup_file import Reader
-from app.errors import Outcome, RedisUnavailable
+from app.board import Board
+from app.errors import Busy, Outcome, RedisUnavailable
 from app.local_nodes import LocalCluster
-from app.snapshot import Kept, Part
+from app.snapshot import BACKUP, Kept, Part
+from app.snapshot_reading import SnapshotReader
 from app.snapshot_receiving import SnapshotReceiving
 from client import BadInput, Lightcone, NotApplied
 from client.backups import Progress, backup, check, restore
 from tests.clusters import client_of, cut, heal, put_many, status, values
-from tests.conftest import begin_at
+from tests.conftest import MakeStore, Store, begin_at
 from tests.one_node import Client, clock_of, new_node_a, node_a, problem, put
 from tests.processes import until, until_equal_clocks
 from tests.redis_processes import RedisProcess
@@ -277,6 +280,50 @@ async def test_a_backup_that_nobody_reads_is_broken_off_and_another_can_be_made(
                 received += chunk
         writer.close()
         assert len(received) < len(made), "the first one has no end"
+
+
+# --- one at a time --------------------------------------------------------------------------------
+
+
+def backups_of(store: Store, worker: str) -> Backups:
+    def reader() -> SnapshotReader:
+        return SnapshotReader(store.redis, store.keys, store.store, 300)
+
+    board = Board(store.redis, store.keys, store.scripts, worker)
+    nobody: Any = None  # who is asked only where one is put back
+    return Backups(
+        *("A", store.redis, store.keys, board, nobody, store.progress, nobody, nobody, reader),
+        *(store.store.clock, lambda: store.time_us[0], 2**20),
+    )
+
+
+async def test_of_two_backups_at_the_same_time_one_is_made(make_store: MakeStore) -> None:
+    backups = backups_of(await make_store("A"), "a worker")
+    streams = backups.stream(), backups.stream()
+    first, second = await asyncio.gather(*map(anext, streams), return_exceptions=True)
+    assert isinstance(first, bytes) and isinstance(second, Busy)
+    assert [data async for data in streams[0]]
+
+
+async def test_a_backup_whose_place_another_worker_has_taken_is_broken_off(
+    make_store: MakeStore,
+) -> None:
+    """Its client was too slow for the lease, and the log is kept for one backup."""
+    a = await make_store("A")
+    await a.say(*(b"x" * 100 for _ in range(9)))
+    slow, other = backups_of(a, "slow").stream(), backups_of(a, "other").stream()
+    await anext(slow)
+    await a.redis.delete(a.keys.lease(BACKUP))
+    await anext(other)
+    await anext(other)
+    with pytest.raises(Busy):
+        await anext(slow)
+    board = Board(a.redis, a.keys, a.scripts, "a third")
+    assert await board.sending(BACKUP) is not None
+    assert not await board.hold_lease(BACKUP, 60_000)
+    assert [data async for data in other]
+    assert await board.sending(BACKUP) is None
+    assert await board.hold_lease(BACKUP, 60_000)
 
 
 # --- what fails late ------------------------------------------------------------------------------
