@@ -16,6 +16,8 @@ from typing import Any, Final, cast
 
 from aiohttp import ClientConnectionResetError, web
 from aiohttp.http import HttpProcessingError
+from aiohttp.http_exceptions import InvalidURLError
+from aiohttp.web_protocol import _ErrInfo
 
 from app import errors
 from app.log import get_logger
@@ -110,6 +112,18 @@ class _Connection(web.RequestHandler):
             self._may_be_paused = not resume_parser
             super().resume_reading(resume_parser)
 
+    def data_received(self, data: bytes) -> None:
+        """What came is read. A body that stops being one halfway has ended: aiohttp keeps that for
+        a request of its own, behind the one that waits for the rest, and waits for ever."""
+        super().data_received(data)
+        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            bodies = [body for _, body in self._messages]
+            if self._current_request is not None:
+                bodies.append(self._current_request.content)
+            for body in bodies:
+                if not body.is_eof():
+                    body.set_exception(web.RequestPayloadError("what came is no body"))
+
     def log_exception(self, *args: Any, **options: Any) -> None:
         """What somebody sent is no error of ours, and is not repeated; nor is it one that a client
         goes."""
@@ -132,7 +146,10 @@ class _Connection(web.RequestHandler):
         if status >= 500 or request.writer.output_size > 0:
             return super().handle_error(request, status, exc, message)
         # The rest of aiohttp's message quotes what came, which belongs in no log and no answer.
-        said = (message or "").strip().partition("\n")[0].rstrip(":") or "it cannot be parsed"
+        said = (message or "").strip().partition("\n")[0].partition(": ")[0].rstrip(".:")
+        if isinstance(exc, InvalidURLError):  # of which the message is the whole of what came
+            said = "its target cannot be read"
+        said = said or "it cannot be parsed"
         log.debug("no http", remote=request.remote, reason=said)
         refusal = problem(errors.BadHttp(f"This is no HTTP request: {said}. Nothing was done."))
         refusal.force_close()

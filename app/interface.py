@@ -127,7 +127,7 @@ async def _go_on(request: web.BaseRequest) -> None:
 
     Raises BadParameter.
     """
-    if request.headers[hdrs.EXPECT].lower() != "100-continue":
+    if ",".join(request.headers.getall(hdrs.EXPECT)).lower() != "100-continue":
         raise BadParameter("Expect is 100-continue, or left out. Nothing was done.")
     if request.version == HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -55,7 +55,10 @@ async def serving() -> AsyncIterator[Serving]:
     entered, go_on, stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def echo(request: web.BaseRequest) -> web.Response:
-        return web.Response(body=await request.read())
+        try:
+            return web.Response(body=await request.read())
+        except web.RequestPayloadError:
+            return web.Response(status=400, text="no body")
 
     async def slow(_request: web.BaseRequest) -> web.Response:
         entered.set()
@@ -152,11 +155,23 @@ async def test_whoever_has_connected_before_serving_ends_is_answered() -> None:
             writer.close()
 
 
-async def test_what_was_sent_is_not_repeated_in_the_refusal() -> None:
-    async with serving() as server, server.said(ECHO + b"X: a\x01secret\r\n\r\n") as reader:
-        status, _, body = await answer(reader)
-        assert status == 400
-        assert b"secret" not in body
+@pytest.mark.parametrize(
+    "said",
+    [
+        ECHO + b"X: a\x01secret\r\n\r\n",
+        ECHO + b"X: secret" + b"x" * FIELD_MAX_BYTES,
+        b"GET /echo?secret" + b"x" * 10_000,
+        b"GET http://[secret/echo HTTP/1.1\r\nHost: n\r\n\r\n",
+    ],
+    ids=["a control character", "a long field", "a long target", "a target that is none"],
+)
+async def test_what_was_sent_is_not_repeated_in_the_refusal(said: bytes) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with serving() as server, server.said(said) as reader:
+            status, _, body = await answer(reader)
+    assert status == 400
+    assert b"secret" not in body and ".. " not in body.decode()
+    assert "secret" not in str(logs)
 
 
 async def test_a_body_that_breaks_a_rule_halfway_fills_no_log() -> None:
@@ -166,6 +181,28 @@ async def test_a_body_that_breaks_a_rule_halfway_fills_no_log() -> None:
             await reader.read()
     assert [entry["event"] for entry in logs if entry["log_level"] == "debug"]
     assert {entry["log_level"] for entry in logs} == {"debug"}
+
+
+@pytest.mark.parametrize("beyond", [b"xyz\r\n", b"2\r\nhi!"], ids=["no size", "no end"])
+async def test_a_body_that_breaks_a_rule_while_it_is_awaited_is_not_waited_for(
+    beyond: bytes,
+) -> None:
+    head = b"PUT /late HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n"
+    with structlog.testing.capture_logs() as logs:
+        async with serving() as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            try:
+                writer.write(head)
+                async with asyncio.timeout(30):
+                    await server.entered.wait()
+                server.go_on.set()
+                writer.write(beyond)
+                status, _, body = await answer(reader)
+                assert (status, body) == (400, b"no body")
+                assert await reader.read() == b"", "the connection goes on"
+            finally:
+                writer.close()
+    assert {entry["log_level"] for entry in logs} == {"debug"}, "anybody could fill the log"
 
 
 async def test_a_body_comes_as_it_was_sent() -> None:
