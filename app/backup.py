@@ -26,7 +26,6 @@ from app.errors import BadBackup, Busy, ForeignBackup, RedisUnavailable
 from app.identity import Identity, Peers, answered
 from app.incarnation import is_later
 from app.keys import Keys
-from app.progress import Progress
 from app.redis_link import translated
 from app.snapshot import BACKUP, Kept, Part
 from app.snapshot_reading import SnapshotReader
@@ -38,7 +37,6 @@ _SOURCE: Final = "~restore"
 """Who a snapshot comes from that comes from a file. No node can be called so."""
 _ASK_AGAIN_S: Final = 0.2
 _TRIES: Final = 20
-_LOOK_EVERY_S: Final = 1.0
 _ONE_AT_A_TIME: Final = "Another backup of this node is being made. Try again when it is done."
 _OUSTED: Final = "Another snapshot took the place of this backup. Nothing was changed."
 
@@ -72,7 +70,6 @@ class Backups:
         keys: Keys,
         board: Board,
         identity: Identity,
-        progress: Progress,
         asks: Peers,
         receiving: SnapshotReceiving,
         reader: Callable[[], SnapshotReader],
@@ -85,7 +82,6 @@ class Backups:
         self._keys = keys
         self._board = board
         self._identity = identity
-        self._progress = progress
         self._asks = asks
         self._receiving = receiving
         self._reader = reader
@@ -219,17 +215,17 @@ class Backups:
                 return
 
     async def _merged(self, name: str, cut: VectorClock) -> None:
-        """The snapshot of this name is merged: its cut is covered.
+        """The snapshot of this name is merged, and its cut covered.
 
         Raises RedisUnavailable, which leaves open whether it is, or will be.
         """
         try:
-            while await self._progress.reach(cut, _LOOK_EVERY_S, self._clock):
-                now = await self._receiving.state()
-                is_merging = now is not None and now.snapshot == name and now.is_merging
-                # In this order: it ends to be merged in the step in which the clock covers it.
-                if not is_merging and not cut <= await self._clock():
-                    raise RedisUnavailable("it no longer holds the last of the backup")
+            # Not by the cut: a node that has the backup's writes covers that from the start.
+            while (now := await self._receiving.state()) and now.merges == name:
+                await asyncio.sleep(_ASK_AGAIN_S)
+            # In this order: it ends to be merged in the step in which the clock covers it.
+            if not cut <= await self._clock():
+                raise RedisUnavailable("it no longer holds the last of the backup")
         except RedisUnavailable as error:
             raise _left_open(error) from error
 

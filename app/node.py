@@ -210,7 +210,6 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[In
             keys,
             board,
             who,
-            progress,
             links.asks,
             receiving,
             reader,

@@ -20,7 +20,7 @@ from app.errors import Busy, Outcome, RedisUnavailable
 from app.local_nodes import LocalCluster
 from app.snapshot import BACKUP, Kept, Part
 from app.snapshot_reading import SnapshotReader
-from app.snapshot_receiving import SnapshotReceiving
+from app.snapshot_receiving import Receiving, SnapshotReceiving
 from client import BadInput, Lightcone, NotApplied
 from client.backups import Progress, backup, check, restore
 from tests.clusters import client_of, cut, heal, put_many, status, values
@@ -454,6 +454,40 @@ async def test_a_backup_is_in_though_the_answer_to_its_last_part_was_lost(
         assert (response.status, await response.json()) == (200, {"keys": 1, "cut": {"A": 1}})
         assert await (await a.get("/kv/x")).text() == "from the backup"
         assert lost
+
+
+async def test_a_backup_of_what_a_node_has_is_answered_when_it_is_merged_as_well(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cut is covered before; until then the node would refuse who comes after the answer."""
+    early: list[bool] = []
+    asked: list[bool] = []
+    merge, state = SnapshotReceiving._merge, SnapshotReceiving.state
+    async with node_a(empty_url) as a:
+        await put(a, "x", "1")
+        backup = await (await a.get("/backup")).read()
+
+        async def noted(self: SnapshotReceiving) -> Receiving | None:
+            asked.append(True)
+            return await state(self)
+
+        async def late(self: SnapshotReceiving, snapshot: str) -> None:
+            asked.clear()
+
+            async def is_waited_for_or_answered() -> bool:
+                return bool(asked) or restoring.done()
+
+            await until(is_waited_for_or_answered)
+            early.append(restoring.done())
+            await merge(self, snapshot)
+
+        monkeypatch.setattr(SnapshotReceiving, "state", noted)
+        monkeypatch.setattr(SnapshotReceiving, "_merge", late)
+        restoring = asyncio.create_task(restored(a, backup))
+        response = await restoring
+        assert (response.status, early) == (200, [False])
+        assert (await (await a.get("/status")).json())["snapshot"] is None
+        assert (await a.get("/kv/x")).status == 200
 
 
 async def test_that_a_merge_is_broken_off_does_not_mean_that_nothing_was_changed(
