@@ -24,7 +24,7 @@ from app.kv_store import KVStore
 from app.losses import Losses
 from app.lost import Loss
 from app.replies import Reply, json_reply
-from app.vector_clock import Dot, VectorClock
+from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
 from app.write import Put
 
 _MAX_BYTES: Final = 4096
@@ -98,7 +98,9 @@ class LostRoutes:
         context = self.sessions.context(request)
         clock = await self.store.clock()
         found: list[Loss] = []
-        for dot in wanted.beyond(clock).dots():
+        for dot in wanted.dots():
+            if clock[dot.actor] == SEQUENCE_MAX:  # it was declared so before
+                continue
             loss = await self.losses.judge(dot)
             if isinstance(loss, str):
                 raise errors.NotLost(f"of {dot}, {loss}")

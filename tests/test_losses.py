@@ -33,7 +33,7 @@ from client.cli import made
 from client.cli_errors import Code
 from tests.conftest import MakeStore, Store, begin_at
 from tests.model import Node
-from tests.one_node import PEERS, Client, asking
+from tests.one_node import PEERS, Client, asking, clock_of
 from tests.processes import until
 
 CLOCK = VectorClock.parse
@@ -345,6 +345,21 @@ async def test_nothing_is_declared_lost_that_may_be_somewhere(
         assert why in problem["detail"]
         async with client.get("/status") as response:
             assert (await response.json())["clock"] == {"B": 2, "B~x": 1}
+
+
+async def test_nor_is_what_is_applied_here(redis_url: str) -> None:
+    """It would look as if it had been declared lost before."""
+    peers = Peers()
+    async with node_a(redis_url, peers) as client:
+        own, again = history()
+        await receive(client, *own, again)
+        peers.say("B", "B~x:1 B:1")
+        peers.say("C", "B~x:1 B:1")
+        await peers.heard(redis_url)
+        status, problem = await declare(client, "B:2")
+        assert (status, problem["type"]) == (409, "urn:lightcone:not-lost")
+        assert "of B:2, A has it" in problem["detail"]
+        assert await clock_of(client) == {"B": 2, "B~x": 1}
 
 
 async def test_nor_before_what_all_hold_of_its_actor_is_applied_here(redis_url: str) -> None:
