@@ -39,6 +39,7 @@ CODES = """Exit codes:
  7  a file of this machine cannot be used
  70 a mistake of ours
  130 interrupted
+ 141 whoever read the output closed it
 """
 
 _VALUES, _NODES, _CONFLICTS, _BACKUPS = "Keys and values", "Nodes", "Conflicts", "Backups"

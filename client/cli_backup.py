@@ -37,10 +37,12 @@ async def backup(
 
     The first --node is asked. FILE is there only once the backup is whole.
     """
-    if file.exists() and not force:
-        raise BadInput(f"{file} is there already; give --force to replace it. Nothing was changed.")
     node = call.kv.nodes[0]
     try:
+        if file.exists() and not force:
+            raise BadInput(
+                f"{file} is there already; give --force to replace it. Nothing was changed."
+            )
         with Bar(call.screen, f"Backup of {node}") as bar:
             made = await backups.backup(node, file, bar.told)
             bar.told(made)

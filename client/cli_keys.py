@@ -8,9 +8,9 @@ import base64
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any, TextIO
 
 import typer
 from rich.console import Group
@@ -328,16 +328,32 @@ def _given_value(value: str | None, file: Path | None) -> bytes | str:
 
 
 def read_stdin() -> bytes:
-    """All of standard input."""
-    return sys.stdin.buffer.read()
+    """All of standard input. Raises BadInput if it cannot be read."""
+    with opened_stdin() as stdin, _readable("Standard input"):
+        return stdin.read()
+
+
+@contextlib.contextmanager
+def opened_stdin() -> Iterator[IO[bytes]]:
+    """Standard input, which stays open. Raises BadInput if it was closed before we began."""
+    stdin: TextIO | None = sys.stdin  # Python's own types say that it is always there
+    if stdin is None:
+        raise BadInput("Standard input is closed. Nothing was sent.")
+    yield stdin.buffer
 
 
 def read_file(file: Path) -> bytes:
     """What the file holds. Raises BadInput if it cannot be read."""
-    try:
+    with _readable(str(file)):
         return file.read_bytes()
+
+
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise BadInput(f"{file} cannot be read: {error.strerror}. Nothing was sent.") from None
+        raise BadInput(f"{name} cannot be read: {error.strerror}. Nothing was sent.") from None
 
 
 def _write_file(file: Path, value: bytes) -> None:

@@ -5,9 +5,8 @@ does not know: how lines become requests.
 """
 
 import asyncio
-import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -25,6 +24,7 @@ from rich.text import Text
 from client import loading
 from client.cli_command import Call
 from client.cli_errors import LocalTrouble
+from client.cli_keys import opened_stdin
 from client.cli_output import Result, Screen, clean
 from client.errors import LightconeError
 
@@ -64,7 +64,7 @@ async def load(
 
 def _opened(file: Path) -> AbstractContextManager[IO[bytes]]:
     if str(file) == "-":
-        return nullcontext(sys.stdin.buffer)
+        return opened_stdin()
     try:
         return file.open("rb")
     except OSError as error:

@@ -6,9 +6,10 @@ it; the command fails only if none answers. What it does not know: how a status 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -41,12 +42,18 @@ async def status(
         return Result(_document(answers), shown(answers))
     if call.screen.as_json:
         raise BadInput("--watch is for people: --json gives one document. Nothing was sent.")
-    with Live(
-        console=call.screen.out, auto_refresh=False, screen=call.screen.out.is_terminal
-    ) as live:
-        while True:
-            live.update(shown(await asked(call, call.kv.status)), refresh=True)
-            await asyncio.sleep(interval)
+    out = call.screen.out
+    if not out.is_terminal:  # there each table is told, for none takes the place of another
+        return await _again(call, interval, out.print)
+    with Live(console=out, auto_refresh=False, screen=True) as live:
+        return await _again(call, interval, lambda tables: live.update(tables, refresh=True))
+
+
+async def _again(call: Call, interval: float, tell: Callable[[Group], None]) -> NoReturn:
+    """The status is told again and again."""
+    while True:
+        tell(shown(await asked(call, call.kv.status)))
+        await asyncio.sleep(interval)
 
 
 async def pending(call: Call) -> Result:

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from typing import IO, Any
 
 from rich import box
@@ -50,6 +51,8 @@ class Screen:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+        if isinstance(sys.stdout, TextIOWrapper):  # what its encoding lacks is shown as an escape
+            sys.stdout.reconfigure(errors="backslashreplace")
         self.out = _console(sys.stdout)
         self.err = _console(sys.stderr)
 

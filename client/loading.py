@@ -25,7 +25,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from client import checks
-from client.errors import BadInput
+from client.errors import BadInput, LightconeError
 from client.session import Session
 
 BATCH_LINES = 100
@@ -90,7 +90,8 @@ async def load(
     the first line is called in an error.
 
     Raises what `Session.txn` does, and BadInput for a line that is no put; what was under way then
-    has ended, and `tell` has heard how far it came.
+    has ended, and `tell` has heard how far it came. The outcome is that of all lines: `unknown`
+    where some are in, whatever became of the one that failed.
     """
     loading = _Loading(session, tell)
     batches = _batches(lines, first)
@@ -98,6 +99,8 @@ async def load(
         for _ in range(AT_ONCE):
             group.create_task(loading.work(batches))
     if loading.error is not None:
+        if loading.has_put and isinstance(loading.error, LightconeError):
+            loading.error.outcome = "unknown"
         raise loading.error
     return loading.progress
 
@@ -122,6 +125,11 @@ class _Loading:
         self._done: dict[int, _Batch] = {}
         self._last: dict[str, asyncio.Future[None]] = {}
         self._next = 0
+
+    @property
+    def has_put(self) -> bool:
+        """Whether any line is in."""
+        return bool(self.progress.puts or self._done)
 
     async def work(self, batches: Iterator[_Batch]) -> None:
         """One batch after the other is sent, until there is none, or one has failed anywhere."""

@@ -451,6 +451,15 @@ async def test_a_load_that_fails_says_how_to_go_on(run: Run, node: Client, tmp_p
     assert result.exit_code == Code.NOT_APPLIED and "--skip 0" in result.stderr
 
 
+async def test_a_load_that_fails_says_what_became_of_all_its_lines(run: Run, node: Client) -> None:
+    """Of the bad line alone it would be certain that it changed nothing."""
+    good, bad = b'{"key": "x", "value": "1"}\n', b"garbage\n"
+    for lines, outcome in ((good + bad, "unknown"), (b"\n" + bad, "not_applied")):
+        result = await run("load", "-", "--json", *at(node), stdin=lines)
+        error = document(result, Code.BAD_INPUT)["error"]
+        assert (error["outcome"], "Line 2 is no put" in error["detail"]) == (outcome, True)
+
+
 class BreaksOff(io.RawIOBase):
     """A file of which nothing can be read after its beginning, which is there at once."""
 
@@ -500,7 +509,26 @@ async def test_a_load_whose_file_breaks_off_in_what_is_skipped_has_sent_nothing(
     assert "cannot be read any more" in result.stderr
 
 
+@pytest.mark.parametrize("command", [("put", "x", "-"), ("txn", "-")], ids=" ".join)
+async def test_standard_input_that_breaks_off_is_not_sent(
+    run: Run, a: FakeNode, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin = io.BufferedReader(BreaksOff(b"["))
+    monkeypatch.setattr("client.cli_keys.opened_stdin", lambda: nullcontext(stdin))
+    result = await run(*command, *at(a))
+    assert (result.exit_code, a.seen) == (Code.BAD_INPUT, [])
+    assert "Standard input cannot be read: Input/output error. Nothing was sent" in result.stderr
+
+
 # --- backups --------------------------------------------------------------------------------------
+
+
+async def test_a_name_that_no_file_can_have_is_told_as_one(run: Run, a: FakeNode) -> None:
+    """And not as an output, after which the request would be done."""
+    result = await run("backup", "x" * 300, *at(a))
+    assert (result.exit_code, a.seen) == (Code.LOCAL, [])
+    assert "cannot be written: File name too long" in result.stderr
+    assert "is done" not in result.stderr
 
 
 async def test_a_backup_is_made_and_put_back(run: Run, node: Client, tmp_path: Path) -> None:
@@ -690,6 +718,30 @@ async def test_output_that_cannot_be_written_is_told(a: FakeNode) -> None:
     assert a.stored["x"].value == b"1"
 
 
+@pytest.mark.parametrize("command", ["put x -", "txn -", "load -"])
+async def test_standard_input_that_is_closed_is_told(a: FakeNode, command: str) -> None:
+    running = await asyncio.create_subprocess_shell(
+        f"{sys.executable} -m client {command} --node {a.url} <&-",
+        cwd=ROOT,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await running.communicate()
+    assert (running.returncode, a.seen) == (Code.BAD_INPUT, [])
+    assert b"Standard input is closed. Nothing was sent." in err
+
+
+async def test_what_the_output_has_no_characters_for_is_shown_as_an_escape(node: Client) -> None:
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "client", "status", *at(node)),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await running.communicate()
+    assert running.returncode == 0
+    assert b"A \\u2192 B" in out
+
+
 async def test_output_that_nobody_reads_ends_the_command_quietly(a: FakeNode) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -727,6 +779,18 @@ async def test_a_status_is_watched_until_it_is_interrupted(
     out, err = await running.communicate()
     assert (running.returncode, err) == (Code.INTERRUPTED, b"")
     assert a.url in out.decode()
+
+
+async def test_a_status_that_is_watched_through_a_pipe_is_told_each_time(a: FakeNode) -> None:
+    running = await process("status", "--watch", "--interval", "0.1", *at(a))
+    assert running.stdout is not None
+    async with asyncio.timeout(60):
+        for _ in range(3):
+            while (line := await running.stdout.readline()).strip() != b"Nodes":
+                assert line
+    running.send_signal(signal.SIGINT)
+    await running.communicate()
+    assert running.returncode == Code.INTERRUPTED
 
 
 @pytest.mark.timeout(180)
