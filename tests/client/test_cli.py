@@ -756,18 +756,40 @@ async def test_output_that_nobody_reads_ends_the_command_quietly(a: FakeNode) ->
     assert (running.returncode, err) == (Code.CLOSED, b"")
 
 
+ENDS = pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
+)
+
+
+@ENDS
 async def test_an_interrupted_write_says_that_its_outcome_is_unknown(
-    a: FakeNode, until: Callable[..., Awaitable[None]]
+    a: FakeNode, until: Callable[..., Awaitable[None]], number: signal.Signals
 ) -> None:
     holds = Holds(a)
     a.misbehaviours.append(holds)
     running = await process("put", "x", "1", "--timeout", "60", *at(a))
     await until(lambda: len(a.seen) == 1)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     out, err = await running.communicate()
     holds.release()
     assert (running.returncode, out) == (Code.INTERRUPTED, b"")
     assert b"may or may not" in err and b"Traceback" not in err
+
+
+@ENDS
+async def test_an_interrupted_backup_leaves_no_file(
+    a: FakeNode, until: Callable[..., Awaitable[None]], number: signal.Signals, tmp_path: Path
+) -> None:
+    holds = Holds(a)
+    a.misbehaviours.append(holds)
+    running = await process("backup", str(tmp_path / "a.backup"), *at(a))
+    await until(lambda: len(a.seen) == 1)
+    assert os.listdir(tmp_path)
+    running.send_signal(number)
+    await running.communicate()
+    holds.release()
+    assert running.returncode == Code.INTERRUPTED
+    assert os.listdir(tmp_path) == []
 
 
 async def test_a_status_is_watched_until_it_is_interrupted(
