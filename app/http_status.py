@@ -83,6 +83,12 @@ METRICS: Final = Route(
 )
 
 
+def limits(config: Config) -> dict[str, int]:
+    """The settings that limit sizes and counts."""
+    ends = ("_max", "_max_bytes", "_max_writes", "_max_operations")
+    return {name: value for name, value in config.model_dump().items() if name.endswith(ends)}
+
+
 @dataclass(frozen=True, slots=True)
 class StatusRoutes:
     """The routes by which a node is looked over."""
@@ -121,11 +127,7 @@ class StatusRoutes:
             "snapshot": await self._snapshot(),
             "peers": peers,
             "removed": [member.node for member in self.members.all if member.removed],
-            "limits": {
-                name: value
-                for name, value in self.config.model_dump().items()
-                if name.endswith(("_max", "_max_bytes", "_max_writes", "_max_operations"))
-            },
+            "limits": limits(self.config),
         }
         return json_reply(answer)
 

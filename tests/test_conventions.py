@@ -2,16 +2,18 @@
 
 import ast
 import inspect
+import json
 import re
 import tomllib
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
 
-from app import scripts
+from app import scripts, shapes
 from app.config import Config
+from app.http_status import limits
 from app.keys import Keys
 from app.lane_scripts import LaneScripts
 from app.problems import OF_NO_ROUTE, STATUS, kind
@@ -258,6 +260,31 @@ def test_the_problems_of_routes_are_documented_as_they_are_promised() -> None:
         refusals = [answer["$ref"].rpartition("/")[2] for answer in answers if "$ref" in answer]
         promised = {name for refusal in refusals for name in refusal.split(".")}
         assert problems == promised - {"bad-http"}, route
+
+
+@pytest.mark.parametrize(
+    ("page", "path", "shape"),
+    [
+        ("docs/http.md", "/status", shapes.Status),
+        ("docs/http.md", "/pending", shapes.Pending),
+        ("README.md", "/pending", shapes.Pending),
+    ],
+)
+def test_an_example_of_where_a_node_stands_shows_all_there_is(
+    page: str, path: str, shape: type[Any]
+) -> None:
+    found = re.search(
+        rf"^\$ curl \S+{path}\n(.*?)^(?:\$|```)", (ROOT / page).read_text(), re.M | re.S
+    )
+    assert found, "there is an example"
+    shown = json.loads(found[1])
+    assert list(shown) == list(shape.__annotations__)
+    for write in shown.get("writes", []):
+        assert list(write) == list(shapes.PendingWrite.__annotations__)
+    for peer in shown.get("peers", {}).values():
+        assert list(peer) == list(shapes.PeerStatus.__annotations__)
+    if "limits" in shown:
+        assert shown["limits"] == limits(Config(node_id="A"))
 
 
 def test_the_settings_are_documented_as_they_are() -> None:
