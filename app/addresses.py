@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 from app.settings_text import mask
 
 NODE_ID_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+_IN_NO_URL: Final = re.compile(r"""[\s\x00-\x1f\x7f"<>\\^`{|}?#]""")
+"""What a URL of a node has nowhere (RFC 3986). Who takes one apart, or asks there, leaves out some
+of these: so one place would have two URLs."""
 
 
 def is_node_id(text: str) -> bool:
@@ -41,9 +44,10 @@ def peer_url(node: str, url: str) -> str:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        usable = usable and not _IN_NO_URL.search(url)
     except ValueError:  # a port that is no number, a bracket that is not closed
         parts, usable = urlsplit(""), False
-    if not usable or parts.path.strip("/") or parts.query or parts.fragment:
+    if not usable or parts.path.strip("/"):
         raise ValueError(
             f"the URL of `{node}` must be http://host:port or https://host:port, with nothing "
             f"after it: {mask(url)}"
@@ -57,4 +61,5 @@ def peer_url(node: str, url: str) -> str:
             f"the URL of `{node}` must name a host that can be looked up, with 1 to 63 characters "
             f"between its dots: {mask(url)}"
         ) from None
-    return url.rstrip("/")
+    host = parts.netloc if "%" in parts.netloc else parts.netloc.lower()  # but for a zone's name
+    return f"{parts.scheme}://{host}"

@@ -38,7 +38,9 @@ def test_what_is_no_list_of_peers_is_quoted(text: str, problem: str) -> None:
 
 
 def test_a_url_has_one_form() -> None:
-    assert peer_url("B", "http://b:1/") == peer_url("B", "http://b:1") == "http://b:1"
+    for url in ("http://b:1", "http://b:1/", "http://b:1//", "HTTP://B:1"):
+        assert peer_url("B", url) == "http://b:1"
+    assert peer_url("B", "http://[FE80::1%25Eth0]:1") == "http://[FE80::1%25Eth0]:1"
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,22 @@ def test_a_host_is_whatever_can_be_looked_up(url: str) -> None:
     "url",
     ["", "b:1", "ftp://b:1", "http://", "http://b:0", "http://b:x", "http://[b", "http://b:1/x"]
     + ["http://b:1?x", "http://b:1#x", "http://user:hunter2@b:1"]
-    + ["http://b..example:1", "http://.:1", "http://" + "b" * 64, "http://" + "ü" * 60],
+    + [
+        "http://b:1?",
+        "http://b:1#",
+        " http://b:1",
+        "http:// b:1",
+        "http://b\r\nb:1",
+        "http://b\t:1",
+    ]
+    + ["http://b\0:1", "http://b\x7f:1", "http://b\u2028:1", "http://<b>:1", 'http://"b":1']
+    + [
+        "http://a\\b:1",
+        "http://b..example:1",
+        "http://.:1",
+        "http://" + "b" * 64,
+        "http://" + "ü" * 60,
+    ],
 )
 def test_what_is_no_url_of_a_node_is_refused_and_its_password_not_shown(url: str) -> None:
     with pytest.raises(ValueError, match="the URL of `B` must") as caught:
