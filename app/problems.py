@@ -150,7 +150,9 @@ def refusal(error: Exception, method: str, path: str) -> Reply:
 
 def no_such_route(request: web.BaseRequest) -> Reply:
     """What is answered to a request for a path that there is not."""
-    return _of_no_route("not-found", f"{request.method} {request.path}: Not Found.")
+    # As it came: `/kv%2Fx` is none, and would look like `/kv/x`, which is one.
+    path = request.raw_path.partition("?")[0]
+    return _of_no_route("not-found", f"{request.method} {path}: Not Found.")
 
 
 def no_such_method(request: web.BaseRequest, methods: Iterable[str]) -> Reply:

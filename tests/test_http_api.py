@@ -13,7 +13,7 @@ from app import wire
 from app.vector_clock import VectorClock
 from app.wire import Batch
 from tests.model import Node
-from tests.one_node import Logs, clock_of, connect, grave, node_a, problem, put, put_by
+from tests.one_node import Logs, clock_of, connect, grave, node_a, path_of, problem, put, put_by
 from tests.processes import until
 
 GOOD = wire.encode_batch(Batch("B", "A", VectorClock(), (put_by(Node("B"), "lunch", b"x"),)))
@@ -159,6 +159,13 @@ async def test_a_state_that_nobody_foresaw_is_logged_and_told_with_what_became_o
 async def test_an_unknown_route_is_a_problem(redis_url: str, path: str) -> None:
     async with node_a(redis_url) as client:
         await problem(await client.get(path), 404, "not-found")
+
+
+async def test_an_unknown_route_is_shown_as_it_was_asked_for(redis_url: str) -> None:
+    async with node_a(redis_url) as client:
+        response = await client.session.get(path_of(client, "/kv%2Fx?a=b"))
+        said = await problem(response, 404, "not-found")
+        assert said["detail"] == "GET /kv%2Fx: Not Found. Nothing was done."
 
 
 @pytest.mark.parametrize(
