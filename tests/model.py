@@ -11,7 +11,7 @@ from typing import Literal
 
 from app.conditions import Condition
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
-from app.write import Operation, Put, Version, Write, expires_us, winner_first
+from app.write import TIMESTAMP_MAX, Operation, Put, Version, Write, expires_us, winner_first
 
 _ENDS = "\0end/"
 _DONE = "\0done/"
@@ -197,7 +197,7 @@ class Node:
 
     def next_timestamp(self, now_us: int) -> int:
         """The timestamp that a write gets now."""
-        return max(now_us, self.timestamp + 1)
+        return min(max(now_us, self.timestamp + 1), TIMESTAMP_MAX)
 
     def remove_expired(self, now_us: int) -> None:
         """Nothing is stored any more that has expired."""

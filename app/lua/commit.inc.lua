@@ -23,9 +23,11 @@ local function look_at(fields_of, kv_key)
   fields_of[kv_key] = fields_of[kv_key] or redis.call('HKEYS', kv_key)
 end
 
--- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014).
+-- Later than everything in the causal past, whatever the wall clock says (Kulkarni et al. 2014). At
+-- the last of all timestamps, which a clock that is far wrong may bring, time stands still: a later
+-- one would be taken by no peer, and ties are all that is lost.
 local function stamp_after(last, now)
-  return math.max(now, tonumber(last or 0) + 1)
+  return math.min(math.max(now, tonumber(last or 0) + 1), timestamp_max)
 end
 
 -- From one write of an actor to the next only its own entry in the clock changes: these are the

@@ -11,7 +11,7 @@ from app.commits import Committed
 from app.conditions import Condition
 from app.errors import IdempotencyKeyReused, PreconditionFailed, RedisUnavailable
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock
-from app.write import SYSTEM, Delete, Operation, Put
+from app.write import SYSTEM, TIMESTAMP_MAX, Delete, Operation, Put, write_problem
 from tests.commits import commit_one
 from tests.conftest import SERVERS, MakeRedis, MakeStore, Store
 from tests.listeners import listeners
@@ -88,6 +88,25 @@ async def test_a_timestamp_is_later_than_what_came_from_a_node_whose_clock_is_ah
     await a.buffer.receive([b.write([Put("lunch", b"noon?")], 9_000_000)])
     assert (await commit(a)).timestamp == 9_000_001
     assert (await a.store.life()).timestamp == 9_000_001
+
+
+@pytest.mark.parametrize("whose", ["its own", "a peer's"])
+async def test_no_clock_makes_a_node_write_what_its_peers_refuse(
+    make_store: MakeStore, whose: str
+) -> None:
+    """Else it would be acknowledged, and reach nobody; nor would what follows it."""
+    a, b = await make_store("A"), Node("B")
+    if whose == "its own":
+        a.set_time(2**60)
+    else:
+        await a.buffer.receive([b.write([Put("lunch", b"noon?")], TIMESTAMP_MAX)])
+    for value in (b"one?", b"two?"):
+        await commit(a, Put("lunch", value))
+    log = await a.store.log.after("A", 0, 10)
+    assert [(write.timestamp, write_problem(write)) for write in log] == 2 * [(TIMESTAMP_MAX, None)]
+    other = await make_store("C")
+    await other.buffer.receive([*b.applied, *log])
+    assert await fields(other, "lunch") == {b"A:2"}
 
 
 @pytest.mark.parametrize(
