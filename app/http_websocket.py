@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
 import msgspec
-from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, hdrs, web
 
 from app import contract, errors, metrics
 from app.carriers import SignedAnswer, SignedBatch
@@ -70,6 +70,10 @@ class WebSocketRoutes:
 
     async def websocket(self, request: web.BaseRequest) -> web.StreamResponse:
         """Each batch is answered, until the peer or this node ends it."""
+        if (
+            hdrs.SEC_WEBSOCKET_PROTOCOL in request.headers
+        ):  # of which aiohttp would warn the operator
+            raise _no_websocket("no protocol is spoken in it but that of batches")
         socket: _Socket = web.WebSocketResponse(
             compress=False,
             max_msg_size=self._message_max_bytes,
@@ -79,10 +83,7 @@ class WebSocketRoutes:
         try:
             await socket.prepare(request)
         except web.HTTPBadRequest as error:
-            raise errors.NoWebsocket(
-                f"Only a WebSocket begins here: {' '.join((error.text or '').split())[:200]} "
-                "Nothing was done. A single batch goes with POST."
-            ) from None
+            raise _no_websocket(" ".join((error.text or "").split())[:200].rstrip(".")) from None
         try:
             while not self._ends and (message := await self._next(socket)).type is WSMsgType.BINARY:
                 await socket.send_bytes(_encode(await self._answer(message.data)))
@@ -110,6 +111,12 @@ class WebSocketRoutes:
             WEBSOCKET.method, WEBSOCKET.path, answer.status, time.perf_counter() - began
         )
         return answer
+
+
+def _no_websocket(why: str) -> errors.NoWebsocket:
+    return errors.NoWebsocket(
+        f"Only a WebSocket begins here: {why}. Nothing was done. A single batch goes with POST."
+    )
 
 
 def _signed_batch(message: bytes) -> SignedBatch:

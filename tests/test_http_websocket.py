@@ -1,6 +1,7 @@
 """What a node answers over a WebSocket, to other nodes and to whoever says that it is one."""
 
 import asyncio
+import re
 from typing import Any
 
 import msgspec
@@ -156,14 +157,19 @@ async def test_batches_over_websockets_are_counted(redis_url: str) -> None:
         {"Upgrade": "h2c", "Connection": "Upgrade"},
         {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "1"},
         {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
+        {
+            **{"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
+            **{"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": "chat"},
+        },
     ],
 )
 async def test_a_request_that_opens_none_is_told_what_begins_here(
-    redis_url: str, headers: dict[str, str]
+    redis_url: str, headers: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with node_a(redis_url) as client:
         fields = await problem(await client.get("/replicate", headers=headers), 400, "no-websocket")
-        assert "POST" in fields["detail"]
+        assert re.search(r"[^.]\. Nothing was done\. .*POST", fields["detail"])
+    assert not caplog.records, "anybody could fill the log"
 
 
 class Slow:
