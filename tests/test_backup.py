@@ -292,7 +292,7 @@ def backups_of(store: Store, worker: str) -> Backups:
     board = Board(store.redis, store.keys, store.scripts, worker)
     nobody: Any = None  # who is asked only where one is put back
     return Backups(
-        *("A", store.redis, store.keys, board, nobody, store.progress, nobody, nobody, reader),
+        *("A", store.redis, store.keys, board, nobody, nobody, nobody, reader),
         *(store.store.clock, lambda: store.time_us[0], 2**20),
     )
 
