@@ -3,7 +3,7 @@
 Assumes that somebody keeps the `Sending` that it returns, and begins anew where it says that it
 must. Guarantees that what was read up to the cut, where a later reading of a key replaces an
 earlier one, is this node's state at the cut; and that what is read at a time has no more than
-`part_max_bytes` in a part, unless it is a single key.
+`part_max_bytes` in a part, or than was said since to be too much, unless it is a single key.
 
 Keys are found by SCAN, and read as they are. What was written since is read from the logs, and
 those keys once more: now and then while there is more to scan, so that the logs need not go back
@@ -55,7 +55,7 @@ class SnapshotReader:
         self._keys = keys
         self._scripts = SnapshotScripts(redis, keys)
         self._store = store
-        self._part_max_bytes = part_max_bytes
+        self._part_max_bytes = self._room = part_max_bytes
         self._prefix = prefix
         self._left: list[str] = []  # of what was scanned last, what has not been read
         self._next_cursor = 0
@@ -75,8 +75,13 @@ class SnapshotReader:
                 run, entries, total = await pipeline.execute()
         clock = codec.unpack_clock(entries)
         at = Sending(name, (run or b"").decode(), 0, True, clock, "", 0, total, now_us, now_us)
+        self._room = self._part_max_bytes
         self.go_back(at)
         return at
+
+    def read_less(self) -> None:
+        """From now on, up to the end of this snapshot, half as much is read at a time."""
+        self._room = max(1, self._room // 2)
 
     def go_back(self, at: Sending) -> None:
         """What was read after `at` is read again."""
@@ -103,7 +108,7 @@ class SnapshotReader:
         if states or at.scanning:
             return replace(at, sent=at.sent + len(states)), states, None
         with translated():
-            found = await self._scripts.read_cut(at.since, _CUT_WRITES_MAX, self._part_max_bytes)
+            found = await self._scripts.read_cut(at.since, _CUT_WRITES_MAX, self._room)
         if found:
             cut, states = found
             return replace(at, sent=at.sent + len(states)), states, cut
@@ -147,7 +152,7 @@ class SnapshotReader:
         """The keys of the next writes after that clock, each once, and the clock after them. They
         are about as many as keep the log of one part."""
         names: dict[str, None] = {}
-        after, most, room = since, _DELTA_WRITES_MAX, self._part_max_bytes
+        after, most, room = since, _DELTA_WRITES_MAX, self._room
         for actor, last in (await self._store.clock()).beyond(since).items():
             end = await self._store.log.end(actor, last)
             writes = await self._read_log(actor, since[actor], min(most, end - since[actor]), room)
@@ -168,7 +173,7 @@ class SnapshotReader:
     async def _read(self, names: Sequence[str]) -> list[KeyState]:
         """The state of the first of these keys, as many as one part holds, and at least one."""
         states: list[KeyState] = []
-        room = self._part_max_bytes
+        room = self._room
         for start in range(0, len(names), _READ_AT_ONCE):
             chunk = names[start : start + _READ_AT_ONCE]
             with translated():

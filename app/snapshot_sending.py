@@ -3,7 +3,8 @@
 Assumes a peer that keeps each part once and in order, and says which was its last. Guarantees that
 with the last part the peer has this node's state at the cut, however much was written meanwhile;
 and that after a failure it goes on with the part that the peer lacks, in another worker too. A part
-that is too large for the peer is made again, of what its keys hold by then. It begins anew when
+that is too large for the peer is made again, smaller, down to one key, of what that holds by then.
+It begins anew when
 this node's Redis was started again, or its log was cut short meanwhile; and when the last part that
 the peer has is neither the one that it was known to have nor the one that it was being sent. Then
 it is not known what the peer has: it may have merged all of it, lost its disk, or been put back to
@@ -49,8 +50,8 @@ class SnapshotSending:
         """Where it may be, by the last part that it has then. None while nothing is under way."""
         self._part: Part | None = None
         """What it is being sent."""
-        self._too_large = ""
-        """Which keys it has refused last, as they were logged."""
+        self._too_large: list[str] = []
+        """Which key it has refused last, as was logged."""
 
     @property
     def is_under_way(self) -> bool:
@@ -100,13 +101,16 @@ class SnapshotSending:
         return kept.last == part.name and part.cut is not None
 
     def refused(self) -> None:
-        """The peer does not take what it was sent: it is too large. What is too large may be a key
-        with many siblings, which are fewer once somebody has written it again."""
+        """The peer does not take what it was sent: it is too large. One key that is too large may
+        have many siblings, which are fewer once somebody has written it again."""
         if self._part is not None and self._at is not None:
-            keys = listing([state.key for state in self._part.keys], 1)
-            if keys != self._too_large:
-                log.warning("snapshot waits", peer=self._peer, reason=f"too large for it: {keys}")
-            self._too_large = keys
+            keys = [state.key for state in self._part.keys]
+            if len(keys) > 1:
+                self._reader.read_less()
+            elif keys != self._too_large:
+                reason = f"too large for it: {listing(keys)}"
+                log.warning("snapshot waits", peer=self._peer, reason=reason)
+                self._too_large = keys
             del self._places[self._part.name]
             self._part = None
             self._reader.go_back(self._at)

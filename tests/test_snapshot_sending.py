@@ -283,6 +283,31 @@ async def test_a_part_that_is_too_large_for_the_peer_is_made_again(make_store: M
     assert {part.snapshot for part in b.parts} == {b.snapshot}, "nothing was begun anew"
 
 
+async def test_parts_get_smaller_for_a_peer_that_takes_less_than_a_full_one(
+    make_store: MakeStore,
+) -> None:
+    """It was started with less, or a proxy before it takes less."""
+    a, b = await make_store("A"), Receiver()
+    await put(a, *KEYS)
+    sending, takes, refused = sending_of(a, part_max_bytes=1_000), 200, 0
+    while not (b.cut and b.parts[-1].cut):
+        part = await sending.part()
+        assert part is not None
+        if size_of_keys(part) <= takes:
+            if len(b.parts) < 9:
+                await put(a, f"meanwhile-{len(b.parts)}")
+            await sending.take(b.take(part))
+        else:
+            sending.refused()
+            refused += 1
+            assert refused < 9, "the same is sent again and again"
+    await assert_same(a, b)
+    await sending.end()
+    await send_all(sending, b)
+    assert max(map(size_of_keys, b.parts)) > takes, "the next snapshot begins with full ones"
+    await assert_same(a, b)
+
+
 async def test_a_question_stays_as_it_is_though_it_was_refused(make_store: MakeStore) -> None:
     a, b, sending = await half_sent(make_store, 0)
     asked = await sending.part()
