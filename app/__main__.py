@@ -23,8 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.worker is not None:
         return server.run_as_worker(options.worker)
     if options.settings:
-        print(settings_table(Config))
-        return 0
+        return _shown(settings_table(Config))
     try:
         config = config_from_env(options.env_file)
         server.configure_log(config)
@@ -34,6 +33,20 @@ def main(arguments: list[str] | None = None) -> int:
     except StartupError as error:
         print(error, file=sys.stderr)
         return server.EXIT_CANNOT_START
+
+
+def _shown(text: str) -> int:
+    """The text is on stdout, unless that is closed or full; the result is the exit code."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # Nothing more can be said there, not even by Python as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return 0
+        print(f"The settings cannot be shown: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

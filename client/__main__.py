@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 from client.cli import made
+from client.cli_command import unwritten
+from client.cli_output import Screen
 
 
 def main() -> None:
@@ -25,7 +27,10 @@ def main() -> None:
             signal.signal(number, signal.default_int_handler)
     name = Path(sys.argv[0]).name
     is_module = name == "__main__.py"
-    made(completion=not is_module)(prog_name="python -m client" if is_module else name)
+    try:
+        made(completion=not is_module)(prog_name="python -m client" if is_module else name)
+    except OSError as error:  # what a command says is looked after there: this is a help
+        sys.exit(unwritten(error, Screen(as_json=False), "not_applied"))
 
 
 if __name__ == "__main__":

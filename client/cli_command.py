@@ -180,16 +180,21 @@ def _end(
         # What only looks has nothing to tell of its end.
         return screen.fail(interrupted()) if writes else Code.INTERRUPTED
     except OSError as error:
-        # Nothing more can be said there, not even by Python as it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            return Code.CLOSED
-        trouble = LocalTrouble(f"The output cannot be written: {error.strerror}.", "applied")
-        return screen.fail(told(trouble), with_document=False)
+        return unwritten(error, screen, "applied")
     except Exception as error:
         if os.environ.get("LIGHTCONE_DEBUG"):
             raise
         return screen.fail(unexpected(error, writes=writes))
+
+
+def unwritten(error: OSError, screen: Screen, outcome: str) -> Code:
+    """The output cannot be written, and that has been told. Returns the code to end with."""
+    # Nothing more can be said there, not even by Python as it ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return Code.CLOSED
+    trouble = LocalTrouble(f"The output cannot be written: {error.strerror}.", outcome)
+    return screen.fail(told(trouble), with_document=False)
 
 
 async def _carry_out(

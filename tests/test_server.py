@@ -362,6 +362,28 @@ def test_all_settings_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "CLUSTER_SECRET" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("output", "code", "said"), [("closed", 0, ""), ("full", 1, "No space left on device")]
+)
+async def test_settings_that_cannot_be_shown_end_without_a_traceback(
+    output: str, code: int, said: str
+) -> None:
+    if output == "closed":
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open("/dev/full", os.O_WRONLY)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "app", "--settings"),
+        stdout=writer,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(writer)
+    _, err = await process.communicate()
+    assert process.returncode == code
+    assert said in err.decode() and len(err.splitlines()) == bool(said)
+
+
 def test_the_version_can_be_asked(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])

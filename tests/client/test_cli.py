@@ -742,6 +742,16 @@ async def test_what_the_output_has_no_characters_for_is_shown_as_an_escape(node:
     assert b"A \\u2192 B" in out
 
 
+@pytest.mark.parametrize("asked", ["--help", "get --help", "--version"])
+async def test_a_help_that_cannot_be_written_is_told(asked: str) -> None:
+    running = await asyncio.create_subprocess_shell(
+        f"{sys.executable} -m client {asked} > /dev/full", cwd=ROOT, stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await running.communicate()
+    assert running.returncode == Code.LOCAL
+    assert b"No space left" in err and b"Traceback" not in err and b"Exception" not in err
+
+
 async def test_output_that_nobody_reads_ends_the_command_quietly(a: FakeNode) -> None:
     reader, writer = os.pipe()
     os.close(reader)
