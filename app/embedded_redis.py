@@ -283,6 +283,17 @@ def redis_pid(directory: Path) -> int | None:
     return pid
 
 
+def node_pid(directory: Path) -> int | None:
+    """The process id of the node that has `directory`, whoever started it."""
+    try:
+        with (directory / "lock").open() as lock:
+            if _try_lock(lock.fileno()):
+                return None
+            return int(lock.read())
+    except (FileNotFoundError, ValueError):  # just born
+        return None
+
+
 def _lock_holder(directory: Path) -> int | None:
     """The process that runs in `directory` with `redis.lock` open, where the system tells."""
     place = directory.resolve()

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Self
 
-from app.embedded_redis import redis_pid
+from app.embedded_redis import node_pid, redis_pid
 from app.errors import StartupError
 from app.port import take_port
 from app.server import is_ready
@@ -157,8 +157,12 @@ class LocalCluster:
             raise StartupError(f"{node} does not run.")
         return process
 
+    def _is_ours(self, process: asyncio.subprocess.Process, node: str) -> bool:
+        """Whether no other node than this process has the node's data, which refuses it then."""
+        return node_pid(self.data_dir / node) in (None, process.pid)
+
     def _kill(self, process: asyncio.subprocess.Process, node: str) -> None:
-        redis = redis_pid(self.data_dir / node)
+        redis = redis_pid(self.data_dir / node) if self._is_ours(process, node) else None
         # The supervisor first, and with it its workers: so none of them sees Redis go.
         for kill, pid in ((os.killpg, process.pid), (os.kill, redis)):
             if pid is not None:
@@ -209,10 +213,11 @@ class LocalCluster:
                 with contextlib.suppress(ProcessLookupError):
                     process.terminate()
                 await process.wait()
-                # A supervisor that was killed leaves its redis-server behind.
-                if (redis := self.redis_pid(node)) is not None:
-                    os.kill(redis, signal.SIGTERM)
-                await self._until_redis_ended(node)
+                if self._is_ours(process, node):
+                    # A supervisor that was killed leaves its redis-server behind.
+                    if (redis := self.redis_pid(node)) is not None:
+                        os.kill(redis, signal.SIGTERM)
+                    await self._until_redis_ended(node)
         except TimeoutError:
             self._kill(process, node)
             await process.wait()

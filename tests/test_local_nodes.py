@@ -105,6 +105,17 @@ async def test_a_port_that_is_taken_is_told_and_nothing_is_left(tmp_path: Path) 
     assert children_of(os.getpid()) == before
 
 
+async def test_nodes_on_data_that_others_use_are_refused_and_harm_them_not(tmp_path: Path) -> None:
+    async with LocalCluster(tmp_path, nodes=1) as cluster:
+        redis = cluster.redis_pid("A")
+        assert redis
+        with pytest.raises(StartupError, match="is in use by another node"):
+            async with LocalCluster(tmp_path, nodes=1):
+                raise AssertionError("it did start")
+        assert cluster.redis_pid("A") == redis and alive(redis)
+        await put(cluster.urls["A"], "lunch", "noon?")
+
+
 async def test_a_node_that_does_not_start_is_told_with_its_last_lines(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match=r"(?s)Node A ended with code 2 .*PENDING_MAX: must be"):
         async with LocalCluster(tmp_path, nodes=1, env={"PENDING_MAX": "0"}):
