@@ -70,9 +70,8 @@ class WebSocketRoutes:
 
     async def websocket(self, request: web.BaseRequest) -> web.StreamResponse:
         """Each batch is answered, until the peer or this node ends it."""
-        if (
-            hdrs.SEC_WEBSOCKET_PROTOCOL in request.headers
-        ):  # of which aiohttp would warn the operator
+        # Of one, aiohttp would warn the operator.
+        if hdrs.SEC_WEBSOCKET_PROTOCOL in request.headers:
             raise _no_websocket("no protocol is spoken in it but that of batches")
         socket: _Socket = web.WebSocketResponse(
             compress=False,

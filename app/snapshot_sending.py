@@ -4,11 +4,10 @@ Assumes a peer that keeps each part once and in order, and says which was its la
 with the last part the peer has this node's state at the cut, however much was written meanwhile;
 and that after a failure it goes on with the part that the peer lacks, in another worker too. A part
 that is too large for the peer is made again, smaller, down to one key, of what that holds by then.
-It begins anew when
-this node's Redis was started again, or its log was cut short meanwhile; and when the last part that
-the peer has is neither the one that it was known to have nor the one that it was being sent. Then
-it is not known what the peer has: it may have merged all of it, lost its disk, or been put back to
-an older copy, and what it lacks it would take for absent.
+It begins anew when this node's Redis was started again, or its log was cut short meanwhile; and
+when the last part that the peer has is neither the one that it was known to have nor the one that
+it was being sent. Then it is not known what the peer has: it may have merged all of it, lost its
+disk, or been put back to an older copy, and what it lacks it would take for absent.
 
 Does not know how parts travel, nor what a peer does with them.
 """
