@@ -31,6 +31,8 @@ _FAREWELL_S: Final = 2.0
 """How long a node that ends still answers on connections that are open, so that busy clients learn
 with an answer that theirs ends. To close at once would leave some not knowing what became of the
 request that they had just sent. Connections that nobody uses are closed after it."""
+_NO_TIME_S: Final = 0.01
+"""What aiohttp is given where there is none left: it takes 0 for no limit."""
 
 
 async def serve(
@@ -60,19 +62,21 @@ async def serve(
             await loop.create_server(connection, sock=sock, backlog=BACKLOG) for sock in sockets
         ]
         await stop.wait()
+        ends = loop.time() + grace_s
         with suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
+            async with asyncio.timeout_at(ends):
                 await leave_port(sockets)
         for one in accepting:
             one.close()
         end_streams()
         with suppress(TimeoutError):
-            async with asyncio.timeout(min(_FAREWELL_S, grace_s)):
+            async with asyncio.timeout_at(min(loop.time() + _FAREWELL_S, ends)):
                 while server.connections:
                     await asyncio.sleep(0.02)
+        grace_s = ends - loop.time()
     finally:
         server.pre_shutdown()
-        await server.shutdown(grace_s)
+        await server.shutdown(max(_NO_TIME_S, grace_s))
 
 
 def server_of(

@@ -216,6 +216,15 @@ async def test_a_request_in_flight_is_finished(tmp_path: Path) -> None:
         assert await node.process.wait() == 0
 
 
+async def test_a_request_that_never_ends_keeps_no_worker_beyond_its_grace(tmp_path: Path) -> None:
+    async with running(tmp_path, SHUTDOWN_GRACE_MS="2000") as node:
+        writer = await open_put(node)
+        node.process.terminate()
+        assert await node.process.wait() == 0
+        assert "a worker does not end, so it is killed" not in node.events()
+        writer.close()
+
+
 async def test_a_request_that_never_ends_does_not_keep_it(tmp_path: Path) -> None:
     async with running(tmp_path, SHUTDOWN_GRACE_MS="100") as node:
         writer = await open_put(node)
