@@ -37,7 +37,7 @@ BACKUP: Final = Route(
     about="The whole state of this node at one clock, as a stream.\n\n"
     "One without its end is none: the last bytes are a checksum of all.",
     answers=(Answer(200, "A backup.", Content(backup_file.CONTENT_TYPE)),),
-    problems=(errors.Busy, errors.Syncing, errors.RedisUnavailable),
+    problems=(errors.Busy, errors.RedisUnavailable),
 )
 RESTORE: Final = Route(
     name="restore",

@@ -85,7 +85,7 @@ METRICS: Final = Route(
 
 def limits(config: Config) -> dict[str, int]:
     """The settings that limit sizes and counts."""
-    ends = ("_max", "_max_bytes", "_max_writes", "_max_operations")
+    ends = ("_max", "_max_bytes", "_max_entries", "_max_writes", "_max_operations")
     return {name: value for name, value in config.model_dump().items() if name.endswith(ends)}
 
 
