@@ -32,18 +32,20 @@ from app.vector_clock import Dot, VectorClock, node_of
 from tests.simulation import loop, storage
 from tests.simulation.network import LIFE, ConnectionReset, Network
 from tests.simulation.oracle import Answered, FinalReads, Oracle, Violation
-from tests.simulation.plan import (
+from tests.simulation.plan import Plan
+from tests.simulation.record import Event, Record
+from tests.simulation.steps import (
     FINE,
     TTLS_S,
     ClockJump,
     Crash,
+    Declaration,
     DiskLost,
     Disturbance,
     LinkChange,
     MemberChange,
     MergeCrash,
     Pause,
-    Plan,
     PowerCut,
     Request,
     SenderCrash,
@@ -52,7 +54,6 @@ from tests.simulation.plan import (
     Weather,
     WorkerCrash,
 )
-from tests.simulation.record import Event, Record
 from tests.simulation.storage import Life, Storage
 from tests.simulation.watcher import Watcher
 
@@ -280,6 +281,10 @@ class _Simulation:
         for pair in plan.severed:
             self._record.note("trouble", "", f"sever {pair[0]} => {pair[1]}")
             self._network.set_weather(*pair, Weather(cut=True))
+        for pair, bytes_per_s in plan.widths.items():
+            note = f"narrow {pair[0]} => {pair[1]}: {bytes_per_s:g} bytes a second"
+            self._record.note("trouble", "", note)
+            self._network.set_width(*pair, bytes_per_s)
         for node in plan.nodes:
             for index in range(plan.settings.get("workers", 1)):
                 self._loop.create_task(self._start(node, index, 0))
@@ -318,8 +323,8 @@ class _Simulation:
     async def _troubles(self) -> None:
         plan = self._plan
         for step in plan.steps:
-            if isinstance(step, DiskLost) and step.copied_s:
-                self._storages[step.node].copy_later(step.at - step.copied_s)
+            if isinstance(step, DiskLost) and (copied_at_s := step.copied_at_s) is not None:
+                self._storages[step.node].copy_at(copied_at_s)
         for step in plan.steps:
             if not isinstance(step, Request):
                 await self._until(min(step.at, plan.heal_at))
@@ -355,9 +360,11 @@ class _Simulation:
                 for life in self._lives.values():
                     if life.node == node:
                         life.plan_merge_crash(step)
-            case DiskLost(_, node, copied_s, for_s):
+            case DiskLost():
                 if not self._healed:
-                    self._lose_disk(node, copied_s > 0, for_s)
+                    self._lose_disk(step)
+            case Declaration(_, node):
+                await self._declare_what_is_waited_for(node)
             case PowerCut(_, node):
                 if not self._healed:
                     self._storages[node].plan_power_cut(step)
@@ -379,14 +386,16 @@ class _Simulation:
                     redis.end()
                     note("trouble", node, f"redis {node} well")
 
-    def _lose_disk(self, node: str, to_copy: bool, for_s: float) -> None:
-        redis = self._storages[node]
+    def _lose_disk(self, step: DiskLost) -> None:
+        node, redis = step.node, self._storages[step.node]
         for life in [life for life in self._lives.values() if life.node == node]:
-            life.back_after_s = for_s
-            life.die("its disk is lost")
-        redis.lose_disk(to_copy, for_s)
+            if not step.only_redis:
+                life.back_after_s = step.for_s
+                life.die("its disk is lost")
+        redis.lose_disk(step.copied_at_s, step.for_s)
         gone = self._oracle.lost_disk(node, redis.data)
-        how = "old copy" if to_copy else "lost"
+        how = "lost" if step.copied_at_s is None else "old copy"
+        how = f"under its workers {how}" if step.only_redis else how
         self._record.note("trouble", node, f"disk {node} {how}, {gone or 'nothing'} gone")
 
     def _heal(self) -> None:
@@ -533,6 +542,17 @@ class _Simulation:
                 # Where it is waited for; and where alone it may be known whether it is lost.
                 if not await self._declare_lost(node, dot):
                     await self._declare_lost(node_of(dot.actor), dot)
+
+    async def _declare_what_is_waited_for(self, node: str) -> None:
+        """The node is asked to declare lost whatever something waits for there, be it lost or not:
+        it is the node that has to know."""
+        with suppress(ConnectionReset):
+            reply = await self._network.ask(node, self._rng("pending"), "GET", "/pending", {}, b"")
+            if reply.status == 200:
+                waiting = json.loads(reply.body)
+                entries = [*waiting["writes"], *waiting["deferred"]]
+                for dot in dict.fromkeys(dot for one in entries for dot in one["waiting_for"]):
+                    await self._declare_lost(node, Dot.parse(dot))
 
     async def _declare_lost(self, node: str, dot: Dot) -> bool:
         """Whether the node has declared it lost."""

@@ -6,7 +6,8 @@ and a `Stream` what one answers that does not end.
 
 What it assumes and guarantees: bodies are really encoded and handled by the node's own HTTP
 handlers. Of a message each way may be late, lost, repeated, or held back until its sender has given
-up; a cut link lets nothing through. A request that reached a worker is carried on with when its
+up; a cut link lets nothing through, and a narrow one so many bytes a second, in the order in which
+they were sent. A request that reached a worker is carried on with when its
 sender gives up, and ends with the worker that handles it.
 
 What it does not know: what the bodies say.
@@ -32,9 +33,10 @@ from app import wire
 from app.carriers import signed_with
 from app.errors import BadBatch, PeerRefused, PeerTooSlow, PeerUnreachable
 from app.interface import Interface
+from app.patience import Patience
 from app.peers import Bases, Exchange, Signer, raise_for
 from app.wire import Answer, Batch
-from tests.simulation.plan import FINE, Weather
+from tests.simulation.steps import FINE, Weather
 from tests.simulation.storage import Life
 
 BODY_MAX: Final = 2**24
@@ -152,6 +154,9 @@ class Network:
         self._rng_for = rng_for
         self._signer = signer
         self._weather: dict[tuple[str, str], Weather] = {}
+        self._widths: dict[tuple[str, str], float] = {}
+        self._free_at: dict[tuple[str, str], float] = {}
+        """When all that was sent before has left, on links that are narrow."""
         self._rngs: dict[tuple[str, str], random.Random] = {}
         self._serving: dict[str, dict[Life, Interface]] = {}
         self.note: Callable[[str], None] = lambda _text: None
@@ -244,19 +249,25 @@ class Network:
         """From now on what `source` sends to `target` has this weather."""
         self._weather[source, target] = weather
 
+    def set_width(self, source: str, target: str, bytes_per_s: float) -> None:
+        """No more passes from `source` to `target` than that, whatever the weather."""
+        self._widths[source, target] = bytes_per_s
+
     def exchange(self, life: Life, timeout_s: float) -> Exchange:
         """The way of a worker to its peers."""
 
         bases = Bases()
+        patience = Patience(timeout_s, asyncio.get_running_loop().time)
 
         async def exchange(url: str, batch: Batch) -> Answer:
             if not await life.goes_on():
                 raise PeerUnreachable("this process is dead")
             try:
-                async with asyncio.timeout(timeout_s):
-                    answer = await bases.exchange(batch, partial(self._carry, life, batch))
-            except TimeoutError:
-                raise PeerTooSlow(f"no answer within {timeout_s:g} s") from None
+                with patience.waiting(batch) as patience_s:
+                    async with asyncio.timeout(patience_s):
+                        answer = await bases.exchange(batch, partial(self._carry, life, batch))
+            except TimeoutError as error:
+                raise PeerTooSlow(str(error)) from None
             except ConnectionReset as error:
                 raise PeerUnreachable(str(error)) from None
             except BadBatch as error:
@@ -279,17 +290,18 @@ class Network:
             self.note(f"{what} held back")
             self._deliver_later(batch.receiver, body, rng.uniform(0.3, 3))
             await self._never()
-        await self._pass(there, what)
+        await self._pass(there, what, len(body))
         reply = await self._ask(batch.receiver, body)
         if batch.part is not None and batch.part.cut is not None:
             life.has_sent_snapshot()
-        await self._pass(back, f"answer to {what}")
+        await self._pass(back, f"answer to {what}", len(reply.body))
         raise_for(reply.status, reply.body)
         return reply.body
 
-    async def _pass(self, way: tuple[str, str], what: str) -> None:
-        """A message has come through, or else this never ends."""
+    async def _pass(self, way: tuple[str, str], what: str, size: int) -> None:
+        """A message of so many bytes has come through, or else this never ends."""
         rng = self._rng(way)
+        await self._squeeze(way, size)
         if self._is_lost(way):
             # Half the cuts are felt at once, the others only by silence.
             if self._weather[way].cut and rng.random() < 0.5:
@@ -299,6 +311,19 @@ class Network:
         await asyncio.sleep(self._delay_s(way))
         if self._weather.get(way, FINE).cut:
             await self._never()
+
+    async def _squeeze(self, way: tuple[str, str], size: int) -> None:
+        """So many bytes have left, after those that were sent before. What is given up before that
+        takes no more time."""
+        if width := self._widths.get(way):
+            loop = asyncio.get_running_loop()
+            leaves_at = max(self._free_at.get(way, 0.0), loop.time()) + size / width
+            self._free_at[way] = leaves_at
+            try:
+                await asyncio.sleep(leaves_at - loop.time())
+            except asyncio.CancelledError:
+                self._free_at[way] = loop.time()
+                raise
 
     def _is_lost(self, way: tuple[str, str]) -> bool:
         weather = self._weather.get(way, FINE)

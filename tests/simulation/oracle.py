@@ -27,9 +27,9 @@ from app.lost import Loss
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock, node_of
 from app.write import SYSTEM, Delete, Operation, Put, Version, Write, expires_us, microseconds
 from tests import model
-from tests.simulation.plan import Request
 from tests.simulation.promises import Broken, Promises
 from tests.simulation.record import Record
+from tests.simulation.steps import Request
 
 FinalReads = Mapping[str, Sequence[tuple[Dot, str]]]
 """key -> dot and value of each version, winner first."""
@@ -84,6 +84,15 @@ class Twin(model.Node):
             return dot.sequence <= self._ends[dot.actor]
         return is_covered
 
+    @property
+    def applied_clock(self) -> VectorClock:
+        """Its clock, without what is covered since it was declared lost."""
+        clock, ends = self.clock, self._ends
+        return VectorClock(
+            (actor, ends[actor] if sequence == SEQUENCE_MAX else sequence)
+            for actor, sequence in clock.items()
+        )
+
     def forget(self, count: int) -> None:
         """The last writes that were applied, so many, never were, and what was removed is perhaps
         there again."""
@@ -99,6 +108,8 @@ class Seen:
     """What a session has seen, all of it or at one node."""
 
     past: VectorClock = field(default_factory=VectorClock)
+    dots: set[Dot] = field(default_factory=set)
+    """What it was told of or shown itself; the rest of its past these depend on."""
     gone: dict[str, set[Dot]] = field(default_factory=dict)
     """Versions of a key that had been applied where it was read, and were not there any more."""
 
@@ -139,13 +150,32 @@ class Repeated:
 
 
 @dataclass(frozen=True, slots=True)
+class Setback:
+    """A node had applied so much, and then only so much."""
+
+    had: VectorClock
+    kept: VectorClock
+
+
+@dataclass(frozen=True, slots=True)
 class Before:
     """Where a node stood when it was asked for something: what it had applied, what its hybrid
-    logical clock showed, and how often it had lost something."""
+    logical clock showed, and how often it had lost something. It has `lost` since what it had."""
 
     clock: VectorClock
     now_us: int
     losses: int
+    lost: VectorClock = field(default_factory=VectorClock)
+
+    def after(self, setbacks: Sequence[Setback]) -> "Before":
+        """The same, when these came while it was asked: the answer may be of before or after."""
+        if not setbacks:
+            return self
+        clock, lost = self.clock, self.lost
+        for one in setbacks:
+            clock = VectorClock((a, min(s, one.kept[a])) for a, s in clock.items())
+            lost = lost.merge(one.had)
+        return replace(self, clock=clock, now_us=0, lost=lost)
 
 
 class Oracle:
@@ -183,7 +213,7 @@ class Oracle:
         self._latest_us = latest_us
         self._removed: set[tuple[Dot, str]] = set()
         """By write and key: what some node has removed since it had expired there."""
-        self._losses = dict.fromkeys(nodes, 0)
+        self._setbacks: dict[str, list[Setback]] = {node: [] for node in nodes}
         self._gone: set[Dot] = set()
         """What was lost with a disk, and what no node had then. It may have been on its way."""
         self._stuck: set[Dot] = set()
@@ -234,7 +264,10 @@ class Oracle:
                 lacks = write.dependencies.beyond(twin.clock)
                 raise Violation("G1", f"{node} applied {write.dot} before {lacks.entries_text()}")
         with _violations():
-            self.promises.look(node, twin, data, fresh)
+            renamed = self.promises.look(node, twin, data, fresh)
+        for dot, name in renamed.items():
+            text = f"     {node} does {dot} under another name, {name}"
+            self._record.note("renamed", node, text, str(name), f"{dot} is {name}")
         about = fresh if not merged else twin.applied
         keys = {o.key for write in about for o in write.operations}
         self._check_state(twin, data, keys | self._note_removed(twin, data, keys))
@@ -317,14 +350,14 @@ class Oracle:
         Raises Violation.
         """
         twin = self.twins[node]
-        kept = codec.unpack_clock(_fields(data, b"clock"))
+        had, kept = twin.clock, codec.unpack_clock(_fields(data, b"clock"))
         lost = [write for write in twin.applied if not kept.covers(write.dot)]
         for write in lost:
             came_home = self._had[node].covers(write.dot)
             if node_of(write.dot.actor) == node and not came_home:
                 self._forget(node, write.dot)
         twin.forget(len(lost))
-        self._losses[node] += 1
+        self._setbacks[node].append(Setback(had, kept))
         self._firsts[node].clear()
         self._note_waiting(node, data)
         with _violations():
@@ -343,9 +376,10 @@ class Oracle:
         kept = codec.unpack_clock(_fields(data, b"clock"))
         twin = self.twins[node]
         lost = [write.dot for write in twin.applied if not kept.covers(write.dot)]
+        self._note_gaps(node)
         self._had[node] = self._had[node].merge(twin.clock)
+        self._setbacks[node].append(Setback(twin.clock, kept))
         twin.forget(len(lost))
-        self._losses[node] += 1
         self._firsts[node].clear()
         self._note_waiting(node, data)
         lost += self.promises.lost_disk(node, self.twins.values(), data)
@@ -355,6 +389,28 @@ class Oracle:
         for at in [at for at in self._seen if at[1] == node]:
             del self._seen[at]  # without a context nobody is promised anything beyond this
         return VectorClock(gone)
+
+    def _note_gaps(self, node: str) -> None:
+        """What others hold of the node's writes beyond a gap that one of them can fill."""
+        held = {name: self._held(name) for name in self.twins if name != node}
+        for name, twin in self.twins.items():
+            for actor, _ in sorted(self._waiting[name]) if name != node else ():
+                lacks = held[name].next_dot(actor)
+                has_more = not self._is_waiting(name, lacks) and not twin.has(lacks)
+                fillable = any(one.covers(lacks) for one in held.values())
+                if node_of(actor) == node and has_more and fillable:
+                    self._record.note("trouble", name, f"gap at {name}: others have {lacks}")
+
+    def _held(self, node: str) -> VectorClock:
+        """What is applied or waits at the node, of each actor up to the first gap."""
+        held = self.twins[node].clock
+        for actor in {actor for actor, _ in self._waiting[node]}:
+            while self._is_waiting(node, held.next_dot(actor)):
+                held = held.with_dot(held.next_dot(actor))
+        return held
+
+    def _is_waiting(self, node: str, dot: Dot) -> bool:
+        return (dot.actor, str(dot.sequence).encode()) in self._waiting[node]
 
     def _overtook(self, gone: Sequence[Dot]) -> set[Dot]:
         """What follows these, and is applied nowhere: it waits for them in vain, wherever it is."""
@@ -370,9 +426,8 @@ class Oracle:
         return dot in self._gone and not self._has_somebody(dot)
 
     def _has_somebody(self, dot: Dot) -> bool:
-        waits = (dot.actor, str(dot.sequence).encode())
         return any(
-            twin.has(dot) or (waits in self._waiting[node] and dot not in self._stuck)
+            twin.has(dot) or (self._is_waiting(node, dot) and dot not in self._stuck)
             for node, twin in self.twins.items()
         )
 
@@ -394,8 +449,7 @@ class Oracle:
         if dot in self.told:
             raise Violation("G3", f"{dot} was told to a watcher, and lost in a power cut of {node}")
         for other, twin in self.twins.items():
-            waits = (dot.actor, str(dot.sequence).encode()) in self._waiting[other]
-            if other != node and (waits or twin.clock.covers(dot)):
+            if other != node and (self._is_waiting(other, dot) or twin.clock.covers(dot)):
                 raise Violation("G4", f"{dot} is at {other}, and {node}, which lost it, reuses it")
         del self.writes[dot], self._pasts[dot]
 
@@ -496,7 +550,7 @@ class Oracle:
     def before(self, node: str, wall_us: int) -> Before:
         """Where the node stands, whose wall clock shows `wall_us`."""
         twin = self.twins[node]
-        return Before(twin.clock, max(wall_us, twin.timestamp), self._losses[node])
+        return Before(twin.applied_clock, max(wall_us, twin.timestamp), len(self._setbacks[node]))
 
     def answered(self, answer: Answered, asked: Before) -> None:
         """What the client was told is what it may be told.
@@ -505,8 +559,7 @@ class Oracle:
         it says, unless something was lost. Raises Violation.
         """
         request = answer.request
-        if self._losses[request.node] != asked.losses:
-            asked = replace(asked, now_us=0)
+        asked = asked.after(self._setbacks[request.node][asked.losses :])
         if answer.lost:
             self._check_lost(answer)
         if request.kind in ("put", "delete", "puts"):
@@ -517,6 +570,8 @@ class Oracle:
                 self._check_read(one, asked)
         elif answer.outcome == "ok":
             self._check_read(answer, asked)
+        if asked.lost and not answer.carries:  # it may tell of what was lost since
+            self._seen.pop((request.session, request.node), None)
 
     def _expires_us(self, write: Write, key: str) -> int:
         """When what the write put at the key expires; 0 for never."""
@@ -531,7 +586,27 @@ class Oracle:
     def _seen_by(self, answer: Answered) -> Seen:
         """Without a context, a session is promised something only at one node."""
         at = "" if answer.carries else answer.request.node
-        return self._seen.setdefault((answer.request.session, at), Seen())
+        seen = self._seen.setdefault((answer.request.session, at), Seen())
+        self._give_up(seen, self.twins[answer.request.node])
+        return seen
+
+    def _give_up(self, seen: Seen, twin: Twin) -> None:
+        """What was declared lost is covered where that is applied: who has seen it is served as if
+        it had not, nor what it was in the past of that alone."""
+        given_up = {dot for dot in seen.dots if self._is_given_up(dot, twin.name)}
+        if given_up:
+            seen.dots -= given_up
+            seen.past = VectorClock()
+            for dot in seen.dots:
+                past = self._pasts.get(self.promises.done.get(dot, dot), VectorClock())
+                seen.past = seen.past.merge(past).with_dot(dot)
+            seen.gone.clear()  # what it had replaced is back
+
+    def _is_given_up(self, dot: Dot, node: str) -> bool:
+        """Whether it is covered there, and was applied under no name."""
+        twin = self.twins[node]
+        names = {dot, *self.promises.once.get(dot, ())}
+        return twin.clock.covers(dot) and not any(map(twin.has, names))
 
     def _check_lost(self, answer: Answered) -> None:
         """What a session is told is lost was lost with a disk, and nobody has it.
@@ -543,8 +618,11 @@ class Oracle:
         self.check_losses(who, answer.lost)
         seen = self._seen_by(answer)
         seen.past = answer.context
+        seen.dots = {dot for dot in seen.dots if answer.context.covers(dot)}
         for dot in answer.context.dots():
-            seen.past = seen.past.merge(self._pasts.get(dot, VectorClock()))
+            name = self.promises.done.get(dot, dot)
+            if not self.is_gone(name):  # else what it followed need not be there any more either
+                seen.past = seen.past.merge(self._pasts.get(name, VectorClock()))
         seen.gone.clear()  # what the lost writes had replaced is back
 
     def check_losses(self, who: str, losses: Sequence[Loss]) -> None:
@@ -572,13 +650,13 @@ class Oracle:
         if request.repeats and self._is_known(who, answer, asked):
             return
         if answer.outcome == "accepted":
-            self._check_promise(who, answer)
+            self._check_promise(who, answer, asked)
             return
         if answer.outcome != "ok" or not answer.dots:
             return
         [dot] = answer.dots
         write = self.writes.get(dot)
-        if write is None or not self.twins[request.node].clock.covers(dot):
+        if write is None or not self._had_since(asked, request.node).covers(dot):
             raise Violation("G3", f"{who}: {dot} was acknowledged and is not in Redis")
         if dot in self._acknowledged:
             raise Violation("G4", f"{who}: {dot} was acknowledged before, for another request")
@@ -590,6 +668,7 @@ class Oracle:
             raise Violation("G7", f"{who}: {dot} does not follow {lacks}, which its session saw")
         self._acknowledged[dot] = request
         seen.past = seen.past.merge(self._pasts[dot])
+        seen.dots.add(dot)
 
     def _is_known(self, who: str, answer: Answered, asked: Before) -> bool:
         """Whether the client was told of this write before, for the same request."""
@@ -602,11 +681,15 @@ class Oracle:
             return False
         if dot in (known, self.promises.done.get(known)):
             return True
-        if self._losses[answer.request.node] == repeated.losses:
+        if len(self._setbacks[answer.request.node]) == repeated.losses:
             raise Violation("G2", f"{who}: done as {known}, and asked for again as {dot}, too")
         return False
 
-    def _check_promise(self, who: str, answer: Answered) -> None:
+    def _had_since(self, asked: Before, node: str) -> VectorClock:
+        """What the node has had at some time since it was asked."""
+        return self.twins[node].clock.merge(asked.lost)
+
+    def _check_promise(self, who: str, answer: Answered, asked: Before) -> None:
         """What is accepted is kept, and will be done after what its session has seen."""
         [dot] = answer.dots
         seen, write = self._seen_by(answer), self.writes.get(dot)
@@ -616,13 +699,15 @@ class Oracle:
             self.promises.made_to(answer.request, dot, seen.past)
         name = self.promises.done.get(dot, dot)
         waits = dot in self.promises.waits.get(answer.request.node, ())
-        if not waits and name not in self.writes and not self._clients_only:
+        is_here = waits or name in self.writes or len(asked.lost) > 0
+        if not is_here and not self._clients_only:
             raise Violation("G3", f"{who}: {dot} was accepted and is not in Redis")
         if write is not None and not _says(write, answer.request):
             raise Violation("G4", f"{who}: {dot} was accepted, and it is {write.operations}")
         if write is not None and not seen.past <= write.dependencies:
             raise Violation("G7", f"{who}: {dot} does not follow what its session saw")
         seen.past = seen.past.with_dot(dot)
+        seen.dots.add(dot)
 
     def _check_cut(self, answer: Answered) -> None:
         """All keys are shown as they are where just what the cut covers has been applied: so of no
@@ -634,7 +719,13 @@ class Oracle:
             raise Violation("G7", f"{who}: served without {lacks}, which it saw")
         for one in answer.reads:
             key = one.request.key
-            about = [w for w in self.writes.values() if _about(w, key) and answer.cut.covers(w.dot)]
+            about = [
+                write
+                for write in self.writes.values()
+                if _about(write, key)
+                and answer.cut.covers(write.dot)
+                and not self._is_given_up(write.dot, request.node)
+            ]
             expected = {
                 w.dot
                 for w in about
@@ -667,11 +758,11 @@ class Oracle:
             if answer.winner != best:
                 raise Violation("G5", f"{who}: {answer.winner} won, and {best} is later")
         # What its session saw, its causes included, is here; or else what replaced it is.
-        here = self.twins[request.node].clock
+        here = self._had_since(asked, request.node)
         if not seen.past <= here and not self._clients_only:
             raise Violation("G7", f"{who}: served without {seen.past.beyond(here)}, which it saw")
         for other in about:
-            if not seen.past.covers(other.dot):
+            if not seen.past.covers(other.dot) or self._is_given_up(other.dot, request.node):
                 continue
             for dot in sorted(versions):
                 if other.dependencies.covers(dot):
@@ -692,6 +783,7 @@ class Oracle:
         }
         for dot in answer.dots:
             seen.past = seen.past.merge(self._pasts[dot])
+        seen.dots.update(answer.dots)
 
     def _check_context(
         self,
@@ -775,7 +867,7 @@ class Oracle:
         again = {
             request.value
             for request, repeated in self._repeated.items()
-            if self._losses[request.node] != repeated.losses
+            if len(self._setbacks[request.node]) != repeated.losses
         }
         for write in living:
             for operation in write.operations:

@@ -10,194 +10,52 @@ What it does not know: how any of it is carried out, nor what should come of it.
 
 Where the idea is from: the workload matters more than the faults. Few keys, sessions that stay at
 one node, and one slow link find a missing dependency check at once; a storm of faults on healthy
-links does not.
+links does not. What even so is met too seldom has scenes (scenes.py).
 """
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, permutations
-from typing import Final, Literal
+from typing import Final
 
-Kind = Literal["put", "get", "siblings", "delete", "puts", "gets"]
-"""The last two are transactions: the value is put on all keys, or all are read at one instant."""
-TroubleKind = Literal["slow", "full", "readonly", "loading", "down", "flaky", "restart"]
-CrashWhen = Literal["before", "after", "late"]
+from tests.simulation import scenes
+from tests.simulation.steps import (
+    FINE,
+    LONG_S,
+    TTLS_S,
+    ClockJump,
+    Crash,
+    DiskLost,
+    Kind,
+    LinkChange,
+    MemberChange,
+    MergeCrash,
+    Pause,
+    PowerCut,
+    Request,
+    SenderCrash,
+    Session,
+    Step,
+    Trouble,
+    TroubleKind,
+    Weather,
+)
 
 PROFILES: Final = (
     *("calm", "storm", "crash", "partition", "storage", "skew", "limits", "power", "disk", "trim"),
-    *("members", "mix"),
+    *("members", "mix", "lanes", "gaps", "setbacks", "narrow"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Weather:
-    """How one direction of a link is: milliseconds, and probabilities of what befalls a message.
-
-    `late` messages are held back and arrive long after the sender has given up on them.
-    """
-
-    delay_ms: float = 2.0
-    jitter_ms: float = 1.0
-    loss: float = 0.0
-    repeat: float = 0.0
-    late: float = 0.0
-    cut: bool = False
-
-
-FINE: Final = Weather()
-TTLS_S: Final = (0.02, 0.2, 0.2, 1.0, 3.0)
-LONG_S: Final = 10_000_000.0
-"""Longer than a simulation, however much clocks are wrong in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A session asks a node for something, at `at` or when its request before has ended."""
-
-    at: float
-    session: str
-    node: str
-    kind: Kind
-    key: str
-    value: str = ""
-    wait_s: float = 1.0
-    others: tuple[str, ...] = ()
-    """The further keys of a transaction."""
-    ttl_s: float = 0.0
-    """How long what it puts lives; 0 for ever."""
-    defers: bool = False
-    """Whether it prefers that its write is done later, where the node lacks what it has seen."""
-    repeats: bool = False
-    """Whether it is asked once more, whatever came of it, with the same Idempotency-Key."""
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """All that it asks about."""
-        return (self.key, *self.others)
-
-
-@dataclass(frozen=True, slots=True)
-class LinkChange:
-    """From now on what `source` sends to `target` has this weather."""
-
-    at: float
-    source: str
-    target: str
-    weather: Weather
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """A node stands still for a while, as with SIGSTOP."""
-
-    at: float
-    node: str
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Crash:
-    """A worker is killed at its n-th command to Redis from now on, and another starts later.
-
-    `before` the command left, `after` its effect, or `late`: the command is on its way to Redis,
-    and takes effect when its sender is dead.
-    """
-
-    at: float
-    node: str
-    worker: int
-    commands: int
-    when: CrashWhen
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class SenderCrash:
-    """A worker is killed when the last part of a snapshot has arrived that it is the next to send,
-    before it hears of that, and another starts later. Rare moments would not be hit otherwise."""
-
-    at: float
-    node: str
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class MergeCrash:
-    """A worker is killed when its Redis has carried out the n-th step of a merge from now on,
-    before it hears of that, and another starts later. The merge waits meanwhile, half done."""
-
-    at: float
-    node: str
-    steps: int
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """A node's Redis is unwell for a while."""
-
-    at: float
-    node: str
-    kind: TroubleKind
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class PowerCut:
-    """A node loses its power soon after its Redis has logged the n-th write from now on.
-
-    Its workers and its Redis end, and what Redis had not synced may be lost. It comes back later.
-    """
-
-    at: float
-    node: str
-    writes: int
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class DiskLost:
-    """A node's processes end, and it comes back without its data; or, if `copied_s` is not 0, with
-    a copy of it that was made so long before, and that nobody has used for long."""
-
-    at: float
-    node: str
-    copied_s: float
-    for_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class ClockJump:
-    """A node's wall clock jumps."""
-
-    at: float
-    node: str
-    by_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class MemberChange:
-    """A node is asked to add another one to the cluster, or to remove it."""
-
-    at: float
-    node: str
-    verb: Literal["add", "remove"]
-    member: str
-
-
-WorkerCrash = Crash | SenderCrash | MergeCrash
-Disturbance = (
-    LinkChange | Pause | WorkerCrash | Trouble | PowerCut | DiskLost | ClockJump | MemberChange
-)
-Step = Request | Disturbance
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One client. With `carries` it sends the causal context it has, on whichever node it asks."""
-
-    name: str
-    carries: bool
+_BY_CHANCE: Final = PROFILES[:-4]
+"""Of which a mix has some."""
+_SCENES: Final = {
+    "lanes": (scenes.put_back_with_lanes,),
+    "gaps": (scenes.lost_beyond_a_gap,),
+    "setbacks": (
+        *(scenes.put_back_under_requests,) * 2,
+        scenes.put_back_after_repeats,
+    ),
+}
+"""What those profiles are about that are nothing but a scene."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +79,8 @@ class Plan:
     """Whether there is a watcher, which changes its node all the time."""
     signs: bool = False
     """Whether the cluster has a secret, so that every context is known to be its own."""
+    widths: dict[tuple[str, str], float] = field(default_factory=dict)
+    """How many bytes pass in a second on links that are narrow, also when all is healed."""
 
     @property
     def has_expiry(self) -> bool:
@@ -240,22 +100,24 @@ def plan_for(seed: int, profile: str | None = None) -> Plan:
     profile = profile or PROFILES[seed % len(PROFILES)]
     # By chance of its own: all else is as it would be without.
     watches = random.Random(f"watcher {seed}").random() < 0.4
-    return replace(_Planner(rng, profile).plan(seed), watches=watches)
+    planner = _Planner(seed, rng, profile)
+    return planner.with_scenes(replace(planner.plan(), watches=watches))
 
 
 class _Planner:
-    def __init__(self, rng: random.Random, profile: str) -> None:
+    def __init__(self, seed: int, rng: random.Random, profile: str) -> None:
+        self._seed = seed
         self._rng = rng
         self._profile = profile
         self._has = {
             name: profile in (name, "mix") and (profile != "mix" or rng.random() < 0.6)
-            for name in PROFILES
+            for name in _BY_CHANCE
         }
         self._nodes = tuple("ABCDE"[: rng.choice((2, 3, 3, 3, 3, 3, 4, 5))])
         self._length = rng.uniform(0.6, 1.6)
 
-    def plan(self, seed: int) -> Plan:
-        rng, nodes = self._rng, self._nodes
+    def plan(self) -> Plan:
+        seed, rng, nodes = self._seed, self._rng, self._nodes
         often = self._has["crash"] or self._has["power"] or self._has["trim"]
         workers = 2 if rng.random() < (0.6 if often else 0.2) else 1
         settings = self._settings(workers)
@@ -315,6 +177,40 @@ class _Planner:
             round(self._length + 0.5, 3),
             joins,
             signs=signs,
+        )
+
+    # --- scenes ----------------------------------------------------------------------------------
+
+    def with_scenes(self, plan: Plan) -> Plan:
+        """The plan, and scenes that go on in it. Chance of their own: the rest is the same."""
+        rng = random.Random(f"scenes {plan.seed}")
+        made: list[scenes.Scene] = []
+        if rng.random() < 0.2:
+            made.append(scenes.scene(scenes.crowd, rng, plan.nodes, "c"))
+        if self._profile == "disk" and rng.random() < 0.3:
+            others = tuple(step for step in plan.steps if not isinstance(step, DiskLost))
+            plan = replace(plan, steps=others)
+            made.append(scenes.scene(scenes.lost_before_it_was_heard, rng, plan.nodes, "u"))
+        if self._profile == "trim" and rng.random() < 0.3:
+            made.append(scenes.scene(scenes.failing_now_and_then, rng, plan.nodes, "f"))
+        if self._profile in _SCENES:
+            made.append(scenes.scene(rng.choice(_SCENES[self._profile]), rng, plan.nodes, "l"))
+            settings = plan.settings | _quick(rng)
+            if any(isinstance(s, DiskLost) and s.for_s == 0 for s in made[-1].steps):
+                # No run has ended: only who knew what is lost can miss it.
+                settings["workers"] = 1
+            plan = replace(plan, settings=settings)
+        if self._profile == "narrow":
+            plan = replace(plan, widths=_narrow(rng, plan.nodes))
+            made.append(scenes.scene(scenes.backlog, rng, plan.nodes, "n"))
+        if not made:
+            return plan
+        steps = [*plan.steps, *(step for one in made for step in one.steps)]
+        return replace(
+            plan,
+            sessions=(*plan.sessions, *(session for one in made for session in one.sessions)),
+            steps=tuple(sorted(steps, key=lambda step: step.at)),
+            heal_at=round(max(plan.heal_at, *(one.ends_at for one in made)), 3),
         )
 
     # --- the cluster -----------------------------------------------------------------------------
@@ -495,6 +391,8 @@ class _Planner:
         kinds: tuple[TroubleKind, ...]
         kinds = ("slow", "full", "readonly", "loading", "down", "restart", *("flaky",) * 4)
         mostly = rng.choice(kinds)
+        if self._profile == "storage":  # in turn: a few seeds know them all
+            mostly = (*kinds, "flaky")[self._seed % (len(kinds) + 1)]
         if rng.random() < 0.6:  # at every node and nearly all the time: rare moments are hit
             return [Trouble(0.1, node, mostly, round(self._length, 3)) for node in self._nodes]
         return [
@@ -550,6 +448,28 @@ class _Planner:
             Pause(self._at(), rng.choice(self._nodes), self._for_s() * 2)
             for _ in range(rng.randint(1, 3))
         ]
+
+
+def _quick(rng: random.Random) -> dict[str, int]:
+    """Settings with which much is known soon, so that much is done before all is healed."""
+    return {
+        "workers": rng.choice((1, 1, 2)),
+        "heartbeat_ms": rng.choice((100, 250)),
+        "relay_after_ms": rng.choice((100, 300)),
+        "sweep_ms": rng.choice((150, 400)),
+        "retry_max_ms": 100,
+        "trim_ms": rng.choice((100, 1000)),
+        "batch_max_writes": rng.choice((1, 100)),
+    }
+
+
+def _narrow(rng: random.Random, nodes: tuple[str, ...]) -> dict[tuple[str, str], float]:
+    """One node is reached, or reaches the others, on narrow links."""
+    width, alone = rng.choice((1000, 2000, 4000)), rng.choice(nodes)
+    others = [node for node in nodes if node != alone]
+    ways = [(alone, other) for other in others], [(other, alone) for other in others]
+    chosen = rng.choice(([*ways[0]], [*ways[1]], [*ways[0], *ways[1]]))
+    return dict.fromkeys(chosen, float(width))
 
 
 def _less_connected(

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from app import codec
 from app.vector_clock import Dot, VectorClock, node_of
 from app.write import Write
-from tests.simulation.plan import Request
+from tests.simulation.steps import Request
 
 _STEM = b"deferred:"
 
@@ -54,6 +54,8 @@ class Promises:
     waits: dict[str, dict[Dot, codec.Deferred]] = field(default_factory=dict)
     former: set[Dot] = field(default_factory=set)
     """What waited when its lane had ended."""
+    once: dict[Dot, set[Dot]] = field(default_factory=dict)
+    """All names under which it was ever done: one may come home when it waits again."""
 
     def made_to(self, request: Request, dot: Dot, past: VectorClock) -> None:
         """The client was told so. Raises Broken."""
@@ -63,8 +65,10 @@ class Promises:
 
     def look(
         self, node: str, holder: Holder, data: Mapping[bytes, Any], fresh: Sequence[Write]
-    ) -> None:
-        """The node holds this now, and has just applied the `fresh` writes. Raises Broken."""
+    ) -> dict[Dot, Dot]:
+        """The node holds this now, and has just applied the `fresh` writes. What it has done under
+        another name, and that name. Raises Broken."""
+        renamed: dict[Dot, Dot] = {}
         before, now = self.waits.get(node, {}), _waiting(data)
         for dot in now.keys() - before.keys():
             if holder.has(dot):
@@ -74,11 +78,14 @@ class Promises:
                 raise Broken("G4", f"{dot} was given to two writes by {node}")
         for dot in sorted(before.keys() - now.keys()):
             if not holder.has(dot):
-                self.done[dot] = self._done_as(node, before[dot], fresh)
+                renamed[dot] = self._done_as(node, holder, before[dot], fresh)
+                self.once.setdefault(dot, set()).add(renamed[dot])
+        self.done |= renamed
         for write in fresh:
             if write.dot in before:
                 self._check(write.dot, before[write.dot], write)
         self._note(node, data, now)
+        return renamed
 
     def check_birth(self, node: str, write: Write) -> None:
         """The node has made this write in a lane, and it was waiting there. Raises Broken."""
@@ -125,12 +132,17 @@ class Promises:
         actor = (data[b"meta"].get(b"actor") or b"").decode() if b"meta" in data else ""
         self.former |= {dot for dot in now if dot.actor != f"{actor}+"}
 
-    def _done_as(self, node: str, waited: codec.Deferred, fresh: Sequence[Write]) -> Dot:
-        """Under which name it was done."""
+    def _done_as(
+        self, node: str, holder: Holder, waited: codec.Deferred, fresh: Sequence[Write]
+    ) -> Dot:
+        """Under which name it was done, now or before a loss."""
         for write in fresh:
             if write.operations == waited.operations and waited.dot in self.former:
                 self._check(waited.dot, waited, write)
                 return write.dot
+        for name in sorted(self.once.get(waited.dot, ())):
+            if holder.has(name):
+                return name
         raise Broken("G8", f"{waited.dot} was accepted by {node}, and is gone")
 
     def _check(self, dot: Dot, waited: codec.Deferred, write: Write) -> None:
@@ -143,7 +155,7 @@ class Promises:
         for need in needs:
             beyond = need.beyond(write.dependencies).dots()
             # What was done under another name is there under that.
-            here = {d for d in beyond if d in self.done and write.dependencies.covers(self.done[d])}
+            here = {d for d in beyond if any(map(write.dependencies.covers, self.once.get(d, ())))}
             lacks = [d for d in beyond if d.actor != dot.actor and d not in here]
             if lacks:
                 raise Broken("G1", f"{write.dot} was accepted after {lacks[0]}, and done before it")

@@ -14,7 +14,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 EventKind = Literal[
-    "client", "watch", "own", "applied", "merged", "expired", "waits", "trouble", "wire", "wrong"
+    "client",
+    "watch",
+    "own",
+    "applied",
+    "merged",
+    "renamed",
+    "expired",
+    "waits",
+    "trouble",
+    "wire",
+    "wrong",
 ]
 
 

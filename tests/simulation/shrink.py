@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from tests.simulation.cluster import Result, simulate
-from tests.simulation.plan import FINE, Plan, Request, Step
+from tests.simulation.plan import Plan
+from tests.simulation.steps import FINE, Request, Step
 
 TRIES_MAX = 300
 

@@ -43,7 +43,7 @@ from app.node import Connect
 from app.redis_connections import Admits
 from app.scripts import source
 from tests.compiled_lua import compile_once
-from tests.simulation.plan import Crash, MergeCrash, PowerCut, SenderCrash, TroubleKind
+from tests.simulation.steps import Crash, MergeCrash, PowerCut, SenderCrash, TroubleKind
 
 GROWS: Final = {"xadd", "hset", "set", "sadd", "zadd", "rpush", "hincrby"}
 """Commands of ours that a full Redis refuses; one that frees memory it carries out."""
@@ -55,6 +55,8 @@ CHANGES: Final = WRITES | {"evalsha", "eval"}
 """Commands of workers that may change something."""
 SLOW_SYNC: Final = (1, 20, 80)
 """How many times as long a sync takes on a disk whose power is about to fail."""
+LATE_S: Final = 0.3
+"""How long on the way is what is published by a Redis that is `late`."""
 _MERGES: Final = [b"EVALSHA", hashlib.sha1(source("merge_keys").encode()).hexdigest().encode()]
 """How the command begins that takes a merge one step further."""
 _FULL: Final = "OOM command not allowed when used memory > 'maxmemory'."
@@ -160,7 +162,7 @@ class Storage:
         self._cut: PowerCut | None = None
         self._writes_left = 0
         self._states: list[dict[bytes, Any]] = []
-        self._old_copy: dict[bytes, Any] = {}
+        self._copies: dict[float, dict[bytes, Any]] = {}
         # As after a first start: whether a node has written before is not asked in each story.
         heard = [text.encode() for peer in peers for text in (peer, first_birth(peer))]
         self.execute(
@@ -237,7 +239,10 @@ class Storage:
         del self._states[:-1]
         held, self._held = self._held, []
         for socket, message in held:
-            socket.say(message)
+            if self.trouble == "late" and socket.listens:
+                asyncio.get_running_loop().call_later(LATE_S, socket.say, message)
+            else:
+                socket.say(message)
         self._synced.set()
 
     def plan_power_cut(self, cut: PowerCut) -> None:
@@ -265,22 +270,25 @@ class Storage:
         self.on_power_cut(cut)
         asyncio.get_running_loop().call_later(cut.for_s, self._get_power)
 
-    def copy_later(self, at_s: float) -> None:
+    def copy_at(self, at_s: float) -> None:
         """A copy of what Redis holds is made then, for `lose_disk`."""
 
         def copy() -> None:
-            self._old_copy = self._copy()
+            self._copies[at_s] = self._copy()
 
-        asyncio.get_running_loop().call_later(at_s, copy)
+        asyncio.get_running_loop().call_at(at_s, copy)
 
-    def lose_disk(self, to_copy: bool, for_s: float) -> None:
-        """Redis has ended, and comes back with nothing, or with the copy that was made."""
-        self._cut, self._has_power = None, False
-        self._hang_up()
-        self._put_back(self._old_copy if to_copy else {})
-        if to_copy:  # as if it were a copy of long ago
+    def lose_disk(self, copied_at_s: float | None, for_s: float) -> None:
+        """Redis has ended, and comes back with nothing, or with the copy that was made then; or, if
+        that takes no time, it goes on so, and nobody's connection ends."""
+        self._cut = None
+        if for_s:
+            self._has_power = False
+            self._hang_up()
+            asyncio.get_running_loop().call_later(for_s, self._get_power)
+        self._put_back({} if copied_at_s is None else deepcopy(self._copies[copied_at_s]))
+        if copied_at_s is not None:  # as if it were a copy of long ago
             self.server.dbs[0][b"meta"].value[b"alive"] = b"1"
-        asyncio.get_running_loop().call_later(for_s, self._get_power)
 
     def _get_power(self) -> None:
         self._has_power = True
@@ -339,6 +347,11 @@ class _Socket(AsyncFakeSocket):
 
     def put_response(self, msg: Any) -> None:
         self.storage.say_when_synced(self, msg)
+
+    @property
+    def listens(self) -> bool:
+        """Whether the client is told what is published."""
+        return self._pubsub > 0
 
     def say(self, message: Any) -> None:
         """The client has the message."""
