@@ -1,8 +1,10 @@
 # `make` lists what there is. Everything runs in .venv, which is made on first use.
 
 python := .venv/bin/python
-# As many tests at a time as there are processors, but each may start several nodes.
-pytest := $(python) -m pytest -n auto --maxprocesses 4 --dist worksteal
+# One test more at a time than there are processors, for those that start nodes wait for them much
+# of the time. Not more than four, for each may start several.
+at_once := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+pytest := $(python) -m pytest -n $(at_once) --maxprocesses 4 --dist worksteal
 ARGS ?=
 SEEDS ?= 1000
 MINUTES ?= 5
