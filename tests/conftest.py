@@ -1,5 +1,6 @@
 """What several tests need: a Redis, of two kinds, and nodes' stores on top of it."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -40,6 +41,17 @@ DATABASES = 16
 # Nodes under test speak no TLS. To read the system's certificates, as aiohttp does when it is
 # imported, is a tenth of what it takes to start a process, and most tests start several.
 os.environ.setdefault("SSL_CERT_FILE", os.devnull)
+
+
+@pytest.fixture(autouse=True)
+def restore_logging() -> Iterator[None]:
+    """How a test has the process log is forgotten after it."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @contextmanager

@@ -239,7 +239,7 @@ async def test_trouble_is_told_and_leaves_no_trace(
         other.kill()
 
 
-@pytest.mark.parametrize("name", ["down", "loading", "out of memory", "hangs"])
+@pytest.mark.parametrize("name", ["down", "hangs"])
 async def test_a_worker_that_begins_in_trouble_tells_it(
     tmp_path: Path, http: aiohttp.ClientSession, redis: RedisProcess, name: str
 ) -> None:
