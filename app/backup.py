@@ -221,7 +221,9 @@ class Backups:
         """
         try:
             # Not by the cut: a node that has the backup's writes covers that from the start.
-            while (now := await self._receiving.state()) and now.merges == name:
+            while (
+                (now := await self._receiving.state()) and now.is_merging and now.snapshot == name
+            ):
                 await asyncio.sleep(_ASK_AGAIN_S)
             # In this order: it ends to be merged in the step in which the clock covers it.
             if not cut <= await self._clock():

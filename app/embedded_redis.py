@@ -265,12 +265,8 @@ class EmbeddedRedis:
 
 def redis_pid(directory: Path) -> int | None:
     """The process id of the redis-server that runs in `directory`, whoever started it."""
-    try:
-        with (directory / "redis.lock").open() as lock:
-            if _try_lock(lock.fileno()):
-                return None  # nobody holds it, so a pid file would be stale
-    except FileNotFoundError:
-        return None
+    if not _is_locked(directory / "redis.lock"):
+        return None  # a pid file would be stale
     try:
         pid = int((directory / "redis.pid").read_text())
     except (FileNotFoundError, ValueError):
@@ -285,13 +281,21 @@ def redis_pid(directory: Path) -> int | None:
 
 def node_pid(directory: Path) -> int | None:
     """The process id of the node that has `directory`, whoever started it."""
-    try:
-        with (directory / "lock").open() as lock:
-            if _try_lock(lock.fileno()):
-                return None
-            return int(lock.read())
-    except (FileNotFoundError, ValueError):  # just born
+    if not _is_locked(directory / "lock"):
         return None
+    try:
+        return int((directory / "lock").read_text())
+    except ValueError:  # just born
+        return None
+
+
+def _is_locked(file: Path) -> bool:
+    """Whether a process that is alive has it locked."""
+    try:
+        with file.open() as lock:
+            return not _try_lock(lock.fileno())
+    except FileNotFoundError:
+        return False
 
 
 def _lock_holder(directory: Path) -> int | None:

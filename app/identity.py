@@ -165,7 +165,10 @@ class Identity:
             self.doubt()
 
     async def keep(self, learn_members: LearnMembers, peers: Peers) -> None:
-        """It is settled who writes, and settled again whenever there is reason to, for ever."""
+        """It is settled who writes, and settled again whenever there is reason to, for ever.
+
+        Raises StartupError if the first Redis is not this node's; InvariantError.
+        """
         while True:
             self._doubted.clear()
             try:
@@ -244,12 +247,18 @@ class Identity:
         self._gave_way = self._gave_way or bool(later)
 
     async def _look(self) -> tuple[str, str, Remembered]:
-        """The run of Redis that is on, the birth of its data, and what it holds."""
+        """The run of Redis that is on, the birth of its data, and what it holds.
+
+        Raises RedisUnavailable; StartupError if it has never been this node's, as far as this
+        worker knows.
+        """
         with translated():
             run = await run_of(self._redis)
         try:
             meta = await claim(self._scripts, self._node, self._birth)
         except StartupError as error:
+            if not self._run:
+                raise
             raise RedisUnavailable(NOT_OURS) from error
         with translated():
             # In this order: what leaves the lanes meanwhile is in the clock that is read after it.

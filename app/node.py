@@ -10,7 +10,7 @@ import os
 import random
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
@@ -18,7 +18,7 @@ from typing import Final, Protocol
 import aiohttp
 from redis.asyncio import Redis
 
-from app import http_server, identity, redis_link, redis_url
+from app import http_server, redis_link, redis_url
 from app.backup import Backups
 from app.board import SETTINGS, Board
 from app.buffer import PendingBuffer
@@ -27,7 +27,6 @@ from app.claim import new_birth, wall_clock_us
 from app.config import Config
 from app.context import Contexts
 from app.deferred import DeferredWrites
-from app.errors import RedisUnavailable
 from app.existence import Existence
 from app.expiry import remove_expired
 from app.former_lanes import FormerLanes
@@ -99,9 +98,6 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[In
         scripts = Scripts(redis, keys)
         progress = Progress()
         board = Board(redis, keys, scripts, name)
-        birth = new_birth(now_us(), world.rng)
-        with suppress(RedisUnavailable):  # `who` sees to it, and says so until Redis is back
-            await identity.claim(scripts, config.node_id, birth)
         members = Members(config, redis, keys, scripts)
         replicas = Replicas(board, lambda: members.others)
         who = Identity(
@@ -111,7 +107,7 @@ async def worker(config: Config, world: World | None = None) -> AsyncIterator[In
             scripts,
             progress,
             now_us,
-            birth,
+            new_birth(now_us(), world.rng),
             durable=config.fsync == "always",
             fails_over=redis_url.behind_sentinels(config.redis_url) is not None,
             first_start_wait_s=config.first_start_wait_ms / 1000,

@@ -55,11 +55,6 @@ class Receiving:
     is_merging: bool
     begun_us: int
 
-    @property
-    def merges(self) -> str | None:
-        """The snapshot, if it is being merged."""
-        return self.snapshot if self.is_merging else None
-
 
 class SnapshotReceiving:
     """What peers send of their state, of one node."""

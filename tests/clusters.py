@@ -7,6 +7,8 @@ What it does not know: what the tests are about.
 
 import asyncio
 import itertools
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -51,6 +53,15 @@ async def values(kv: Lightcone, url: str, keys: list[str]) -> list[str | None]:
 
 
 # --- looking --------------------------------------------------------------------------------------
+
+
+async def kill_workers(cluster: LocalCluster, node: str) -> None:
+    """All workers of the node were killed, and another one is there."""
+    killed = cluster.worker_pids(node)
+    assert killed, "nothing was killed"
+    for worker in killed:
+        os.kill(worker, signal.SIGKILL)
+    await until(lambda: set(cluster.worker_pids(node)) - set(killed))
 
 
 async def status(http: aiohttp.ClientSession, url: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from app.buffer import PendingBuffer
 from app.errors import InvariantError, NotReady, PeerUnreachable, RedisUnavailable, StartupError
 from app.identity import Ask, Identity
 from app.keys import Keys
+from app.links import end
 from app.progress import Progress
 from app.redis_link import run_of
 from app.scripts import Scripts
@@ -118,9 +119,7 @@ class Worker:
         try:
             yield self
         finally:
-            while not task.done():
-                task.cancel()
-                await asyncio.wait([task], timeout=0.1)
+            await end([task])
 
     async def writes_as(self, condition: Callable[[str], bool] = bool) -> str:
         """The name, once it is one that will do."""
@@ -167,9 +166,7 @@ async def test_a_new_node_asks_those_too_of_whom_its_peers_tell(
         joining = "A:7 B:3" if those["C"] is not silence and name == "A~" else "B:3"
         assert await worker.redis.hget("meta", "joining") == joining.encode()
     finally:
-        while not keeping.done():
-            keeping.cancel()
-            await asyncio.wait([keeping], timeout=0.1)
+        await end([keeping])
 
 
 @real_redis_only
@@ -196,9 +193,7 @@ async def test_the_members_are_learned_from_a_redis_before_anybody_is_asked_or_s
         assert worker.identity.actor.startswith("A~"), "B was not asked"
         assert tries == 3
     finally:
-        while not keeping.done():
-            keeping.cancel()
-            await asyncio.wait([keeping], timeout=0.1)
+        await end([keeping])
 
 
 @real_redis_only

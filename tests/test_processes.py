@@ -17,7 +17,7 @@ import pytest
 from app.local_nodes import LocalCluster, free_ports
 from app.write import Put
 from client import Lightcone, Unreachable
-from tests.clusters import contents_of, status, under_load
+from tests.clusters import contents_of, kill_workers, status, under_load
 from tests.contents import sequence_of, writes_of
 from tests.processes import WHOLE_LOGS, until
 
@@ -67,10 +67,7 @@ async def test_kill_9_of_every_worker_under_load_loses_and_repeats_nothing(
     async with LocalCluster(tmp_path, env={"WORKERS": "2", **WHOLE_LOGS}) as cluster:
         async with under_load(cluster, http) as load:
             for _, node in zip(range(KILLS), itertools.cycle(cluster.names), strict=False):
-                for worker in (workers := cluster.worker_pids(node)):
-                    os.kill(worker, signal.SIGKILL)
-                assert workers, "nothing was killed"
-                await until(lambda n=node, w=workers: set(cluster.worker_pids(n)) - set(w))  # type: ignore[misc]
+                await kill_workers(cluster, node)
                 await load.progress(1)
 
         for key, value in load.acknowledged.values():

@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import re
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from redis.exceptions import ResponseError
 
 from app.errors import StartupError
 from app.write import Put
-from tests.clusters import status
+from tests.clusters import kill_workers, status
 from tests.contents import sequence_of, unequal, writes_of
 from tests.processes import until, until_equal_clocks
 from tests.redis_processes import NodesWithRedis, RedisProcess
@@ -248,9 +247,7 @@ async def test_a_worker_that_begins_in_trouble_tells_it(
         a = Writers("a", nodes.urls["A"], http)
         await a.write()
         await asyncio.to_thread(trouble.make, redis)
-        for worker in (killed := nodes.worker_pids("A")):
-            os.kill(worker, signal.SIGKILL)
-        await until(lambda: set(nodes.worker_pids("A")) - set(killed))
+        await kill_workers(nodes, "A")
         await assert_told(http, a, trouble)
         begun = nodes.worker_pids("A")
         await asyncio.to_thread(trouble.heal, redis)

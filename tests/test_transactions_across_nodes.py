@@ -4,7 +4,6 @@ are bad and whose workers are killed."""
 import asyncio
 import itertools
 import os
-import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from app.local_nodes import LocalCluster
 from client import Lightcone
+from tests.clusters import kill_workers
 from tests.contents import redis_contents, writes_of
 from tests.processes import until
 
@@ -171,9 +171,7 @@ async def test_a_request_that_is_repeated_is_one_write_though_workers_are_killed
             for _ in range(KILLS):
                 goal = len(acknowledged) + 20
                 await until(lambda goal=goal: len(acknowledged) >= goal)  # type: ignore[misc]
-                for worker in (workers := cluster.worker_pids("A")):
-                    os.kill(worker, signal.SIGKILL)
-                await until(lambda w=workers: set(cluster.worker_pids("A")) - set(w))  # type: ignore[misc]
+                await kill_workers(cluster, "A")
             over.set()
 
         async with asyncio.TaskGroup() as group:
