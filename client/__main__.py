@@ -1,14 +1,10 @@
 """`python -m client`, or `lightcone` where the package is installed: the command line.
 
-Who ends it, or closes its terminal, interrupts it as Ctrl-C does: nothing half done is left behind,
-and what became of a write is said.
-
 Completion is a matter of shells, which complete programs by their name. So only `lightcone` has the
 options that install it.
 """
 
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -22,9 +18,6 @@ def main() -> None:
     # A stream that was closed before we began is none for Python; nobody is there to read it.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # not what nohup has it ignore
-            signal.signal(number, signal.default_int_handler)
     name = Path(sys.argv[0]).name
     is_module = name == "__main__.py"
     try:

@@ -5,7 +5,9 @@ it with a `Call`: the open client and the screen.
 
 What it assumes and guarantees: the coroutine returns its `Result` or raises an error of the client;
 then the session is kept first, and the result shown after it. Whatever happens, the process ends
-with a `Code`, and never with a traceback (but with LIGHTCONE_DEBUG=1).
+with a `Code`, and never with a traceback (but with LIGHTCONE_DEBUG=1). Who ends it, or closes its
+terminal, interrupts it as Ctrl-C does: nothing half done is left behind, and what became of a write
+is said.
 
 What it does not know: what the commands do.
 
@@ -16,7 +18,9 @@ options that would else be written out in every command.
 import asyncio
 import inspect
 import os
+import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +180,7 @@ def _end(
         return code if trouble is None else screen.fail(told(trouble), with_document=False)
     except (LightconeError, LocalTrouble) as error:
         return screen.fail(told(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         # What only looks has nothing to tell of its end.
         return screen.fail(interrupted()) if writes else Code.INTERRUPTED
     except OSError as error:
@@ -201,6 +205,7 @@ async def _carry_out(
     run: Callable[..., Awaitable[Result]], options: _Options, own: dict[str, Any], screen: Screen
 ) -> tuple[Result, LocalTrouble | None]:
     """The result, and what hindered the session from being kept."""
+    _be_interruptible()
     if options.is_of_two_sessions:
         raise BadInput("Give --session or --session-file, not both. Nothing was sent.")
     file = options.file()
@@ -220,3 +225,14 @@ async def _carry_out(
                 except LocalTrouble as error:
                     trouble = error
         return result, trouble
+
+
+def _be_interruptible() -> None:
+    """Who ends the process cancels this task, as asyncio has a Ctrl-C do."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # signals are of the other one
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # not what nohup has it ignore
+            loop.add_signal_handler(number, task.cancel)

@@ -7,10 +7,9 @@ or not at all. What it does not know: how results and failures are shown.
 import base64
 import contextlib
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from rich.console import Group
@@ -19,6 +18,7 @@ from rich.text import Text
 from client.answers import Deleted, Version, Written
 from client.cli_command import Call
 from client.cli_errors import Code, LocalTrouble
+from client.cli_input import everything
 from client.cli_output import Result, clean, moment, row, size, table
 from client.errors import BadInput
 from client.files import replaced
@@ -154,7 +154,7 @@ async def put(
 
     A VALUE that begins with - comes after --, as in: put -- temperature -5
     """
-    given = _given_value(value, file)
+    given = await _given_value(value, file)
     written = await call.kv.put(
         key,
         given,
@@ -309,15 +309,15 @@ def _absent(call: Call, key: str) -> Result:
     return Result(document, note=f"{key} has no value.", code=Code.NO)
 
 
-def _given_value(value: str | None, file: Path | None) -> bytes | str:
+async def _given_value(value: str | None, file: Path | None) -> bytes | str:
     if (value is None) == (file is None):
         raise BadInput(
             "Give a VALUE, or - for stdin, or --file FILE: one of them. Nothing was sent."
         )
-    if value == "-" or (file is not None and str(file) == "-"):
-        return read_stdin()
+    if value == "-":
+        return await everything(Path("-"))
     if file is not None:
-        return read_file(file)
+        return await everything(file)
     assert value is not None
     try:
         value.encode()
@@ -325,35 +325,6 @@ def _given_value(value: str | None, file: Path | None) -> bytes | str:
         # What is no UTF-8 on a command line comes as it was typed.
         return os.fsencode(value)
     return value
-
-
-def read_stdin() -> bytes:
-    """All of standard input. Raises BadInput if it cannot be read."""
-    with opened_stdin() as stdin, _readable("Standard input"):
-        return stdin.read()
-
-
-@contextlib.contextmanager
-def opened_stdin() -> Iterator[IO[bytes]]:
-    """Standard input, which stays open. Raises BadInput if it was closed before we began."""
-    stdin: TextIO | None = sys.stdin  # Python's own types say that it is always there
-    if stdin is None:
-        raise BadInput("Standard input is closed. Nothing was sent.")
-    yield stdin.buffer
-
-
-def read_file(file: Path) -> bytes:
-    """What the file holds. Raises BadInput if it cannot be read."""
-    with _readable(str(file)):
-        return file.read_bytes()
-
-
-@contextlib.contextmanager
-def _readable(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BadInput(f"{name} cannot be read: {error.strerror}. Nothing was sent.") from None
 
 
 def _write_file(file: Path, value: bytes) -> None:

@@ -5,10 +5,9 @@ does not know: how lines become requests.
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
 import typer
 from rich.progress import (
@@ -21,10 +20,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from client import loading
+from client import cli_input, loading
 from client.cli_command import Call
 from client.cli_errors import LocalTrouble
-from client.cli_keys import opened_stdin
 from client.cli_output import Result, Screen, clean
 from client.errors import LightconeError
 
@@ -45,38 +43,31 @@ async def load(
     several lines about a key the last one holds. A load that has failed says how many lines are in;
     go on with --skip.
     """
-    with _opened(file) as opened, _Bar(call.screen, file) as bar:
-        lines = _read(opened)
-        try:
-            for _ in range(skip):
-                bar.leave_out(len(next(lines, b"")))
-            done = await loading.load(call.kv, lines, bar.told, first=skip + 1)
-        except (LightconeError, LocalTrouble, asyncio.CancelledError):
-            call.screen.note(
-                f"The first {skip + bar.lines} lines are in, and perhaps some after them: go on "
-                f"with --skip {skip + bar.lines}."
-            )
-            raise
+    async with cli_input.lines(file) as lines:
+        with _Bar(call.screen, file) as bar:
+            try:
+                left = _without(lines, skip, bar.leave_out)
+                done = await loading.load(call.kv, left, bar.told, first=skip + 1)
+            except (LightconeError, LocalTrouble, asyncio.CancelledError):
+                call.screen.note(
+                    f"The first {skip + bar.lines} lines are in, and perhaps some after them: go "
+                    f"on with --skip {skip + bar.lines}."
+                )
+                raise
     document = {"lines": skip + done.lines, "puts": done.puts, "context": call.kv.context}
     shown = f"{done.puts} puts are done: {clean(str(file))} to line {skip + done.lines}."
     return Result(document, Text(shown))
 
 
-def _opened(file: Path) -> AbstractContextManager[IO[bytes]]:
-    if str(file) == "-":
-        return opened_stdin()
-    try:
-        return file.open("rb")
-    except OSError as error:
-        raise LocalTrouble(f"{file} cannot be read: {error.strerror}. Nothing was sent.") from None
-
-
-def _read(lines: IO[bytes]) -> Iterator[bytes]:
-    try:
-        yield from lines
-    except OSError as error:
-        detail = f"The file cannot be read any more: {error.strerror}."
-        raise LocalTrouble(detail, "unknown") from None  # what was read before is in, or not
+async def _without(
+    lines: AsyncIterator[list[bytes]], first: int, leave_out: Callable[[int], None]
+) -> AsyncIterator[list[bytes]]:
+    """The lines without so many of the first, whose sizes are told."""
+    async for together in lines:
+        for line in together[:first]:
+            leave_out(len(line))
+        yield together[first:]
+        first -= min(first, len(together))
 
 
 class _Bar:

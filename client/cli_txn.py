@@ -16,6 +16,7 @@ from rich.text import Text
 
 from client.answers import Transacted
 from client.cli_command import Call
+from client.cli_input import everything
 from client.cli_keys import (
     Deferred,
     IdempotencyKey,
@@ -23,8 +24,6 @@ from client.cli_keys import (
     described,
     later,
     preview,
-    read_file,
-    read_stdin,
 )
 from client.cli_output import Result, clean, moment, row, table
 from client.errors import BadInput
@@ -53,7 +52,7 @@ async def txn(
     {"put": KEY, "value": TEXT} (or "base64"; and "content_type", "ttl") or {"delete": KEY}, and may
     have "if": an ETag, "*" for some value, null for none. A get shows what was there before.
     """
-    ops = parsed(read_stdin() if str(file) == "-" else read_file(file))
+    ops = parsed(await everything(file))
     transaction = call.kv.txn(replicas=replicas, idempotency_key=idempotency_key, deferred=deferred)
     for position, op in enumerate(ops):
         _add(transaction, op, f"ops[{position}]")

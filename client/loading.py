@@ -15,9 +15,8 @@ Where the idea is from: Redis' mass insertion, and the bulk loaders of databases
 """
 
 import asyncio
-import itertools
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -81,23 +80,24 @@ def _no_put(number: int, why: str) -> BadInput:
 
 async def load(
     session: Session,
-    lines: Iterable[bytes],
+    lines: AsyncIterable[Sequence[bytes]],
     tell: Callable[[Progress], None] = lambda _: None,
     *,
     first: int = 1,
 ) -> Progress:
-    """All lines are in, at the nodes of the session; `tell` hears how far it is. `first` is what
-    the first line is called in an error.
+    """All lines are in, at the nodes of the session; `tell` hears how far it is.
 
-    Raises what `Session.txn` does, and BadInput for a line that is no put; what was under way then
-    has ended, and `tell` has heard how far it came. The outcome is that of all lines: `unknown`
-    where some are in, whatever became of the one that failed.
+    They come as many together as there are; none at all says that there are no more for now, so
+    that those before need not wait. `first` is what the first line is called in an error.
+
+    Raises what `Session.txn` does, what is raised where the lines are from, and BadInput for a line
+    that is no put; what was under way then has ended, and `tell` has heard how far it came. The
+    outcome is that of all lines: `unknown` where some are in, whatever became of the one that
+    failed.
     """
     loading = _Loading(session, tell)
-    batches = _batches(lines, first)
     async with asyncio.TaskGroup() as group:
-        for _ in range(AT_ONCE):
-            group.create_task(loading.work(batches))
+        loading.begin(group, _batches(lines, first))
     if loading.error is not None:
         if loading.has_put and isinstance(loading.error, LightconeError):
             loading.error.outcome = "unknown"
@@ -125,20 +125,37 @@ class _Loading:
         self._done: dict[int, _Batch] = {}
         self._last: dict[str, asyncio.Future[None]] = {}
         self._next = 0
+        self._places = asyncio.Semaphore(AT_ONCE)
 
     @property
     def has_put(self) -> bool:
         """Whether any line is in."""
         return bool(self.progress.puts or self._done)
 
-    async def work(self, batches: Iterator[_Batch]) -> None:
-        """One batch after the other is sent, until there is none, or one has failed anywhere."""
+    def begin(self, group: asyncio.TaskGroup, batches: AsyncIterator[_Batch]) -> None:
+        """Tasks of the group send one batch after the other, until there is none, or one has
+        failed."""
+        self._reading = group.create_task(self._read(group, batches))
+
+    async def _read(self, group: asyncio.TaskGroup, batches: AsyncIterator[_Batch]) -> None:
         try:
-            while self.error is None and (batch := next(batches, None)) is not None:
-                if await self._in_turn(batch):
-                    self._note(batch)
+            async for batch in batches:
+                await self._places.acquire()
+                group.create_task(self._work(batch))
+        except Exception as error:
+            for _ in range(AT_ONCE):
+                await self._places.acquire()  # what came before is sent all the same
+            self.error = self.error or error
+
+    async def _work(self, batch: _Batch) -> None:
+        try:
+            if await self._in_turn(batch):
+                self._note(batch)
         except Exception as error:
             self.error = self.error or error
+            self._reading.cancel()  # it may wait for the next lines, for as long as these like
+        finally:
+            self._places.release()
 
     async def _in_turn(self, batch: _Batch) -> bool:
         """The batch is sent after all earlier ones that are about a key of it. Whether it was: not
@@ -180,24 +197,49 @@ class _Loading:
         self._tell(self.progress)
 
 
-def _batches(lines: Iterable[bytes], first: int) -> Iterator[_Batch]:
-    """The lines in batches. Raises BadInput, when what came before the bad line has been given."""
-    numbers = itertools.count()
-    puts: list[Line] = []
-    count = size = 0
-    bad: BadInput | None = None
-    for number, text in enumerate(lines, first):
-        try:
-            line = read(text, number)
-        except BadInput as error:
-            bad = error
-            break
-        count, size = count + 1, size + len(text)
-        puts += [] if line is None else [line]
-        if len(puts) == BATCH_LINES or size >= BATCH_BYTES:
-            yield _Batch(next(numbers), tuple(puts), count, size)
-            puts, count, size = [], 0, 0
-    if count:
-        yield _Batch(next(numbers), tuple(puts), count, size)
-    if bad is not None:
-        raise bad
+async def _batches(lines: AsyncIterable[Sequence[bytes]], first: int) -> AsyncIterator[_Batch]:
+    """The lines in batches: full ones, and what there is at a pause. Raises BadInput, when what
+    came before the bad line has been given."""
+    batch = _Gathering()
+    number = first
+    async for together in lines:
+        for text in together:
+            try:
+                line = read(text, number)
+            except BadInput:
+                if batch.lines:
+                    yield batch.ended()
+                raise
+            number += 1
+            batch.add(line, len(text))
+            if batch.is_full:
+                yield batch.ended()
+        if batch.lines and not together:
+            yield batch.ended()
+    if batch.lines:
+        yield batch.ended()
+
+
+class _Gathering:
+    """The lines that will be a batch."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self._number = 0
+        self._bytes = 0
+        self._puts: list[Line] = []
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._puts) == BATCH_LINES or self._bytes >= BATCH_BYTES
+
+    def add(self, line: Line | None, size: int) -> None:
+        self.lines, self._bytes = self.lines + 1, self._bytes + size
+        self._puts += [] if line is None else [line]
+
+    def ended(self) -> _Batch:
+        """The batch; the lines that are added from now on are the next one's."""
+        batch = _Batch(self._number, tuple(self._puts), self.lines, self._bytes)
+        self._number += 1
+        self.lines, self._bytes, self._puts = 0, 0, []
+        return batch

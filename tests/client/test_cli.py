@@ -26,7 +26,7 @@ from app.local_nodes import LocalCluster
 from app.vector_clock import VectorClock
 from app.wire import Batch
 from app.write import Put
-from client import cli_load
+from client import cli_input
 from client.cli import made
 from client.cli_errors import Code
 from client.cli_output import Result as Said
@@ -479,8 +479,7 @@ class BreaksOff(io.RawIOBase):
 
 def loads(monkeypatch: pytest.MonkeyPatch, beginning: bytes) -> None:
     """The file that is loaded breaks off after that."""
-    file = io.BufferedReader(BreaksOff(beginning))
-    monkeypatch.setattr(cli_load, "_opened", lambda _: nullcontext(file))
+    monkeypatch.setattr(cli_input, "_opened", lambda _: nullcontext(BreaksOff(beginning)))
 
 
 @pytest.mark.parametrize("skip", [0, 20])
@@ -513,8 +512,7 @@ async def test_a_load_whose_file_breaks_off_in_what_is_skipped_has_sent_nothing(
 async def test_standard_input_that_breaks_off_is_not_sent(
     run: Run, a: FakeNode, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stdin = io.BufferedReader(BreaksOff(b"["))
-    monkeypatch.setattr("client.cli_keys.opened_stdin", lambda: nullcontext(stdin))
+    monkeypatch.setattr(cli_input, "_opened", lambda _: nullcontext(BreaksOff(b"[")))
     result = await run(*command, *at(a))
     assert (result.exit_code, a.seen) == (Code.BAD_INPUT, [])
     assert "Standard input cannot be read: Input/output error. Nothing was sent" in result.stderr
@@ -695,11 +693,13 @@ def interruptible() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-async def process(*arguments: str) -> asyncio.subprocess.Process:
+async def process(
+    *arguments: str, stdin: int = asyncio.subprocess.DEVNULL
+) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "client", *arguments),
         cwd=ROOT,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=stdin,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={name: value for name, value in os.environ.items() if name != "COLUMNS"},
@@ -784,6 +784,81 @@ async def test_an_interrupted_write_says_that_its_outcome_is_unknown(
     holds.release()
     assert (running.returncode, out) == (Code.INTERRUPTED, b"")
     assert b"may or may not" in err and b"Traceback" not in err
+
+
+INTERRUPTED_AMID_ITS_OWN = """
+import asyncio, os, typer
+from client.cli_command import Call, command
+from client.cli_output import Result
+
+async def run(call: Call) -> Result:
+    async def other() -> None:
+        os.kill(os.getpid(), NUMBER)
+    task = asyncio.create_task(other())
+    await asyncio.Event().wait()
+
+typer.run(command(run, writes=True))
+"""
+
+
+@ENDS
+async def test_an_interruption_ends_no_task_but_the_commands(number: signal.Signals) -> None:
+    """It comes in a step of another one, which would have to tell of what it knows nothing of."""
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", INTERRUPTED_AMID_ITS_OWN.replace("NUMBER", str(int(number)))),
+        cwd=ROOT,
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=interruptible,
+    )
+    _, err = await running.communicate()
+    assert running.returncode == Code.INTERRUPTED
+    assert b"may or may not" in err and b"Traceback" not in err
+
+
+@ENDS
+@pytest.mark.parametrize("command", ["put x -", "txn -", "load -"])
+async def test_a_command_that_waits_for_its_input_can_be_interrupted(
+    a: FakeNode,
+    until: Callable[..., Awaitable[None]],
+    command: str,
+    number: signal.Signals,
+) -> None:
+    running = await process(*command.split(), *at(a), stdin=asyncio.subprocess.PIPE)
+    await until(lambda: len(os.listdir(f"/proc/{running.pid}/task")) > 1)  # one of them reads
+    running.send_signal(number)
+    assert running.stderr is not None
+    async with asyncio.timeout(20):
+        err = await running.stderr.read()
+        assert await running.wait() == Code.INTERRUPTED
+    assert b"may or may not" in err and b"Traceback" not in err and b"Fatal" not in err
+    assert a.seen == []
+
+
+async def test_a_load_sends_what_it_has_while_it_waits_for_more(node: Client) -> None:
+    running = await process("load", "-", *at(node), stdin=asyncio.subprocess.PIPE)
+    assert running.stdin is not None
+    async with client.Lightcone([str(node.make_url("/"))]) as kv, asyncio.timeout(20):
+        for first in (0, 150):
+            lines = [f'{{"key": "k{n}", "value": "x"}}\n' for n in range(first, first + 150)]
+            running.stdin.write("".join(lines).encode())
+            while await kv.get(f"k{first + 149}") is None:
+                await asyncio.sleep(0.01)
+    out, err = await running.communicate(b"")
+    assert (running.returncode, err) == (0, b"")
+    assert out == b"300 puts are done: - to line 300.\n"
+
+
+async def test_input_that_another_program_has_set_not_to_wait_is_waited_for(a: FakeNode) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    running = await process("put", "x", "-", *at(a), stdin=reader)
+    os.close(reader)
+    os.write(writer, b"no")
+    os.write(writer, b"on?")
+    os.close(writer)
+    _, err = await running.communicate()
+    assert (running.returncode, err) == (0, b"")
+    assert a.stored["x"].value == b"noon?"
 
 
 @ENDS

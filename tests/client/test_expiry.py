@@ -12,6 +12,7 @@ from client import BadInput, Change, Cut, KeyState, Lightcone, blocking
 from client.loading import load, read
 from tests.checker.history import BadHistory, read_history
 from tests.client.test_cli import Run, run  # noqa: F401 (a fixture)
+from tests.client.test_loading import given
 from tests.one_node import Client, node_a
 from tests.test_expiry import BEGIN_US, Clock
 
@@ -108,7 +109,8 @@ async def test_a_watcher_is_told_when_and_not_that(kv: Lightcone, clock: Clock) 
 
 
 async def test_lines_of_a_file_may_expire(kv: Lightcone) -> None:
-    await load(kv, [b'{"key": "lunch", "value": "x", "ttl": 60}', b'{"key": "tea", "value": "y"}'])
+    lunch_line = b'{"key": "lunch", "value": "x", "ttl": 60}'
+    await load(kv, given(lunch_line, b'{"key": "tea", "value": "y"}'))
     lunch, tea = await kv.get("lunch"), await kv.get("tea")
     assert lunch and lunch.expires == TO_THE_SECOND
     assert tea and tea.expires is None

@@ -1,6 +1,8 @@
 """Files of puts: all of a file is in, in its order, or it is said how far it came."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 
@@ -13,6 +15,11 @@ def line(key: str, value: str) -> bytes:
     return json.dumps({"key": key, "value": value}).encode() + b"\n"
 
 
+async def given(*lines: bytes) -> AsyncIterator[Sequence[bytes]]:
+    """The lines, as a file has them: all at once."""
+    yield lines
+
+
 async def value_of(kv: Lightcone, key: str) -> str | None:
     version = await kv.get(key)
     return None if version is None else version.text
@@ -21,7 +28,7 @@ async def value_of(kv: Lightcone, key: str) -> str | None:
 async def test_all_lines_are_in_and_the_session_has_seen_them(kv: Lightcone) -> None:
     lines = [line(f"key-{n}", f"{n}") for n in range(3 * BATCH_LINES + 7)]
     told: list[Progress] = []
-    done = await load(kv, [*lines, b"\n"], told.append)
+    done = await load(kv, given(*lines, b"\n"), told.append)
     assert done == Progress(len(lines) + 1, sum(map(len, lines)) + 1, len(lines)) == told[-1]
     assert [one.lines for one in told] == sorted(one.lines for one in told)
     assert [key async for key in kv.list()] == sorted(f"key-{n}" for n in range(len(lines)))
@@ -31,7 +38,7 @@ async def test_all_lines_are_in_and_the_session_has_seen_them(kv: Lightcone) -> 
 
 async def test_of_several_lines_about_a_key_the_last_one_holds(kv: Lightcone) -> None:
     lines = [line(f"key-{n % 7}", f"{n}") for n in range(20 * BATCH_LINES)]
-    await load(kv, lines)
+    await load(kv, given(*lines))
     for n in range(7):
         last = max(m for m in range(len(lines)) if m % 7 == n)
         assert await value_of(kv, f"key-{n}") == f"{last}"
@@ -39,14 +46,14 @@ async def test_of_several_lines_about_a_key_the_last_one_holds(kv: Lightcone) ->
 
 
 async def test_bytes_and_types_come_as_they_are(kv: Lightcone) -> None:
-    await load(kv, [b'{"key": "x", "base64": "/wA=", "content_type": "image/x"}'])
+    await load(kv, given(b'{"key": "x", "base64": "/wA=", "content_type": "image/x"}'))
     version = await kv.get("x")
     assert version and (version.value, version.content_type) == (b"\xff\0", "image/x")
 
 
 async def test_an_empty_file_is_loaded_at_once(kv: Lightcone) -> None:
-    assert await load(kv, []) == Progress()
-    assert await load(kv, [b"\n", b" "]) == Progress(2, 2, 0)
+    assert await load(kv, given()) == Progress()
+    assert await load(kv, given(b"\n", b" ")) == Progress(2, 2, 0)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +82,7 @@ async def test_a_bad_line_ends_the_load_and_what_is_before_it_is_in(kv: Lightcon
     told: list[Progress] = []
     lines = [line(f"key-{n}", "x") for n in range(BATCH_LINES + 1)]
     with pytest.raises(BadInput, match=f"Line {len(lines) + 1} is no put"):
-        await load(kv, [*lines, b"garbage\n", line("later", "x")], told.append)
+        await load(kv, given(*lines, b"garbage\n", line("later", "x")), told.append)
     assert told[-1].lines == len(lines)
     assert await value_of(kv, f"key-{BATCH_LINES}") == "x"
     assert await value_of(kv, "later") is None
@@ -84,7 +91,7 @@ async def test_a_bad_line_ends_the_load_and_what_is_before_it_is_in(kv: Lightcon
 async def test_what_a_node_refuses_ends_the_load(kv: Lightcone) -> None:
     lines = [line("ok", "x"), *(line("ok", "y") for _ in range(BATCH_LINES)), line("\0x", "x")]
     with pytest.raises(BadInput, match="key"):
-        await load(kv, lines)
+        await load(kv, given(*lines))
     assert await value_of(kv, "ok") == "y", "the first batch was in before"
 
 
@@ -93,5 +100,43 @@ async def test_without_a_node_nothing_is_in(a: FakeNode) -> None:
     async with Lightcone([a.url], timeout_s=2) as kv:
         await a.stop()
         with pytest.raises(LightconeError):
-            await load(kv, [line("x", "1")], told.append)
+            await load(kv, given(line("x", "1")), told.append)
     assert not told
+
+
+async def test_what_has_come_does_not_wait_for_lines_that_are_slow(
+    kv: Lightcone, until: Callable[..., Awaitable[None]]
+) -> None:
+    told = [Progress()]
+
+    async def slow() -> AsyncIterator[Sequence[bytes]]:
+        for n in range(3):
+            yield [line(f"{n}", "x"), line(f"{n}", "y")]
+            assert told[-1].lines == 2 * n, "there may be more of them at once"
+            yield []
+            await until(lambda lines=2 * n + 2: told[-1].lines == lines)
+
+    assert (await load(kv, slow(), told.append)).puts == 6
+    assert [await value_of(kv, f"{n}") for n in range(3)] == ["y"] * 3
+
+
+async def test_what_fails_ends_a_load_that_waits_for_lines(kv: Lightcone) -> None:
+    async def endless() -> AsyncIterator[Sequence[bytes]]:
+        yield [line("\0x", "refused")]
+        yield []
+        await asyncio.Event().wait()
+
+    with pytest.raises(BadInput, match="key"):
+        await load(kv, endless())
+
+
+async def test_where_lines_end_in_an_error_what_was_under_way_has_ended(kv: Lightcone) -> None:
+    async def broken() -> AsyncIterator[Sequence[bytes]]:
+        yield [line(f"{n}", "x") for n in range(3 * BATCH_LINES)]
+        raise OSError("worn out")
+
+    told: list[Progress] = []
+    with pytest.raises(OSError, match="worn out"):
+        await load(kv, broken(), told.append)
+    assert told[-1].puts == 3 * BATCH_LINES
+    assert await value_of(kv, f"{3 * BATCH_LINES - 1}") == "x"
