@@ -35,6 +35,7 @@ _UNSUPPORTED: Final = (hdrs.IF_UNMODIFIED_SINCE, hdrs.CONTENT_RANGE)
 _CONDITIONAL: Final = (hdrs.IF_MATCH, hdrs.IF_NONE_MATCH, *_UNSUPPORTED)
 _IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 _PREFER: Final = istr("Prefer")
+_SITE: Final = istr("Sec-Fetch-Site")
 _ENCODINGS: Final = ((hdrs.CONTENT_ENCODING, "identity"), (hdrs.TRANSFER_ENCODING, "chunked"))
 """Headers that say how a body is encoded, and what leaves it as it is."""
 _NO_PARAMETERS: Final[Mapping[str, str]] = {}
@@ -253,6 +254,24 @@ def ttl_us(request: web.BaseRequest) -> int:
     if problem := ttl_problem(seconds):
         raise errors.BadParameter(f"?ttl= {problem}, not {text[:40]!r}. Nothing was written.")
     return microseconds(seconds)
+
+
+def own_origin(request: web.BaseRequest) -> None:
+    """No page of another site asks, in the browser of somebody who reaches this node.
+
+    Raises CrossOrigin. What tells of such a page: Fetch Metadata, and in older browsers, or where
+    neither site is `https`, that the origin is another host than what is asked (RFC 6454).
+    """
+    headers = request.headers
+    site, origin = headers.get(_SITE), headers.get(hdrs.ORIGIN)
+    if site is None and origin is not None:
+        own = headers.get(hdrs.HOST, "").lower()
+        site = "same-origin" if origin.lower().partition("://")[2] == own else "cross-site"
+    if site not in (None, "same-origin", "none"):
+        raise errors.CrossOrigin(
+            f"A page of another site ({origin or 'unnamed'!s:.80}) asks, in a browser. Nothing was "
+            "done. A program leaves out Origin and Sec-Fetch-Site; a proxy leaves Host as it is."
+        )
 
 
 def encoding(request: web.BaseRequest) -> str:

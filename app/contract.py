@@ -88,6 +88,8 @@ class Route:
 
 #: Of every request: what came is not HTTP, or has something in its query that is not declared.
 EVERYWHERE: Final[Problems] = (errors.BadHttp, errors.BadParameter)
+#: Of what a browser sends for a page of any site without asking first: POST, and WebSockets.
+FOR_PAGES: Final[Problems] = (errors.CrossOrigin,)
 IN_SESSION: Final[Problems] = (
     *(errors.BadContext, errors.ForeignContext, errors.TooLarge),
     *(errors.NotCaughtUp, errors.Lost, errors.RedisUnavailable),

@@ -25,6 +25,7 @@
         ├── UnsupportedEncoding  a body that is compressed
         ├── UnsupportedHeader    a header that asks for what this version does not have
         ├── BadSignature         an inter-node call without the cluster's secret
+        ├── CrossOrigin          asked for by a page of another site, in somebody's browser
         ├── UnknownPeer          a sender that is no member
         ├── SameNodeId           a sender that has our own NODE_ID
         ├── Misdirected          a batch meant for another node
@@ -160,6 +161,10 @@ class UnsupportedHeader(RequestError):
 
 class BadSignature(RequestError):
     """The inter-node call does not prove knowledge of the cluster's secret."""
+
+
+class CrossOrigin(RequestError):
+    """A browser asks on behalf of a page of another site."""
 
 
 class UnknownPeer(RequestError):

@@ -89,6 +89,8 @@ class Interface:
         else:
             method, path = request.method, resource.path
             try:
+                if method == "POST":  # others a browser asks leave for first
+                    checks.own_origin(request)
                 if hdrs.EXPECT in request.headers:
                     await _go_on(request)
                 if request.rel_url.raw_query_string:

@@ -37,6 +37,7 @@ STATUS: Final[dict[type[RequestError], int]] = {
     errors.BadHttp: 400,
     errors.NoWebsocket: 400,
     errors.BadSignature: 401,
+    errors.CrossOrigin: 403,
     errors.UnknownPeer: 403,
     errors.NoSuchKey: 404,
     errors.NoSuchMember: 404,

@@ -15,6 +15,7 @@ from app.wire import Batch
 from tests.model import Node
 from tests.one_node import Logs, clock_of, connect, grave, node_a, path_of, problem, put, put_by
 from tests.processes import until
+from tools import contract_page
 
 GOOD = wire.encode_batch(Batch("B", "A", VectorClock(), (put_by(Node("B"), "lunch", b"x"),)))
 
@@ -219,3 +220,53 @@ async def test_a_client_that_goes_away_within_its_body_changes_nothing(
             assert await clock_of(client) == {}
         assert (await (await client.get("/pending")).json())["total"] == 0
     assert grave(logs) == []
+
+
+# --- pages of other sites -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "browser",
+    [
+        {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "https://other.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "null"},
+    ],
+    ids=str,
+)
+async def test_a_page_of_another_site_changes_nothing(
+    redis_url: str, browser: dict[str, str]
+) -> None:
+    served = contract_page.interface().served()
+    async with node_a(redis_url) as client:
+        posts = [path for method, path in served if method == "POST"]
+        assert set(posts) >= {"/txn", "/restore", "/members", "/lost", "/replicate"}
+        for path in posts:
+            body = GOOD if path == "/replicate" else b'{"ops": [{"put": "lunch", "value": "x"}]}'
+            response = await client.post(path, data=body, headers=browser)
+            refused = await problem(response, 403, "cross-origin")
+            assert browser.get("Origin", "unnamed") in refused["detail"]
+        response = await client.get("/replicate", headers=browser)
+        await problem(response, 403, "cross-origin")
+        assert await clock_of(client) == {}
+
+
+@pytest.mark.parametrize("browser", [{"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}])
+async def test_a_page_of_its_own_may_ask(redis_url: str, browser: dict[str, str]) -> None:
+    async with node_a(redis_url) as client:
+        origin = str(client.make_url("/")).rstrip("/")
+        for headers in (browser, {**browser, "Origin": "https://a.example"}, {"Origin": origin}):
+            done = await client.post("/txn", json={"ops": [{"get": "x"}]}, headers=headers)
+            assert done.status == 200
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "POST"])
+async def test_no_browser_is_given_leave_for_another_site(redis_url: str, method: str) -> None:
+    async with node_a(redis_url) as client:
+        asking = {"Origin": "https://evil.example", "Access-Control-Request-Method": method}
+        response = await client.options("/kv/lunch", headers=asking)
+        await problem(response, 405, "method-not-allowed")
+        assert not [name for name in response.headers if name.startswith("Access-Control")]
