@@ -14,12 +14,13 @@ import asyncio
 import json
 import os
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from app.local_nodes import free_ports
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = {"A": 1, "B": 2, "C": 3}
@@ -83,7 +84,7 @@ class ComposeCluster:
     def __init__(self) -> None:
         self.project = f"lightcone-test-{os.getpid()}"
         self.image = "lightcone:test"
-        ports = _free_ports(len(NUMBERS))
+        ports = free_ports(len(NUMBERS))
         self.urls = {
             node: f"http://127.0.0.1:{port}" for node, port in zip(NUMBERS, ports, strict=True)
         }
@@ -202,11 +203,3 @@ class ComposeCluster:
                 await self.connect(f"node{number}")
         for number in NUMBERS.values():
             await self.until_healthy(f"node{number}")
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
