@@ -8,8 +8,8 @@ once, whatever it waits for.
 
 What it does not know: what is read.
 
-Where the idea is from: the thread that other programs have for this. Nobody waits for ours: those
-of asyncio's executor are waited for at the end, so a command would not end before its input does.
+Where the idea is from: `asyncio.to_thread`, whose threads are waited for at the end, so that a
+command would not end before its input does. Nobody waits for ours.
 """
 
 import asyncio
