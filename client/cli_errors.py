@@ -21,6 +21,7 @@ from typing import Any
 from client.errors import (
     BadInput,
     LightconeError,
+    Lost,
     NotApplied,
     NotCaughtUp,
     OutcomeUnknown,
@@ -127,6 +128,13 @@ def _advice(error: LightconeError) -> tuple[str, Code]:
             return (
                 "Watch with --state, to miss nothing that is there now; or go on without the "
                 f"writes between with --since '{error.go_on}'.",
+                Code.BAD_INPUT,
+            )
+        case Lost():
+            return (
+                f"Do what has to be done about the loss. To go on without those writes, put "
+                f"{error.context} in place of what the session's file holds, or after --since; to "
+                "begin anew, take the file away.",
                 Code.BAD_INPUT,
             )
         case OutcomeUnknown():

@@ -31,7 +31,7 @@ from client.cli import made
 from client.cli_errors import Code
 from client.cli_output import Result as Said
 from client.cli_output import Screen, clean
-from tests.client.fake_node import FakeNode, Holds, answers, breaks_off, refuses
+from tests.client.fake_node import FakeNode, Holds, answers, breaks_off, loses, refuses
 from tests.model import Node
 from tests.one_node import Client, Logs
 
@@ -595,6 +595,22 @@ async def test_a_node_that_is_not_there_changes_nothing(run: Run) -> None:
     assert result.exit_code == Code.NOT_APPLIED
     assert "Nothing was changed" in result.stderr and "--node" in result.stderr
     assert (await run("status", "--node", NOWHERE, "--timeout", "0.5")).exit_code == 3
+
+
+async def test_who_has_seen_what_is_lost_is_told_how_to_go_on(
+    run: Run, a: FakeNode, tmp_path: Path
+) -> None:
+    session = tmp_path / "session"
+    session.write_text("lc1;A:5,lc1;C:9")
+    put = ("put", "x", "1", *at(a), "--session-file", str(session))
+    a.misbehaviours.append(loses("C", 7))
+    result = await run(*put)
+    assert result.exit_code == Code.BAD_INPUT
+    assert "Nothing was changed" in result.stderr and "put lc1;A:5;C:7 in" in result.stderr
+    assert "x" not in a.stored
+    session.write_text("lc1;A:5;C:7")
+    a.clock = {"A": 5, "C": 7}
+    assert (await run(*put)).exit_code == 0
 
 
 BAD = [
