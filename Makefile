@@ -12,7 +12,7 @@ NODES ?= 3
 TIMES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check coverage fuzz simulate mutate chaos bench bench-recovery bench-link bench-growth bench-bulk bench-lag bench-workers bench-memory bench-instructions profile format docs lock clean
+.PHONY: help setup run demo test check coverage fuzz simulate mutate chaos bench bench-recovery bench-link bench-growth bench-bulk bench-lag bench-workers bench-memory bench-instructions bench-work profile format docs lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
