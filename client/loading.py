@@ -29,7 +29,7 @@ from client.session import Session
 
 BATCH_LINES = 100
 BATCH_BYTES = 500_000
-"""Of values. A node takes a transaction of a mebibyte, unless it was told otherwise."""
+"""Of lines. A node takes a transaction of four mebibytes, unless it was told otherwise."""
 AT_ONCE = 8
 """Batches that are under way together."""
 
