@@ -51,7 +51,7 @@ EXPLAIN: Final = Route(
                 {
                     "key": "menu",
                     "winner": "A:1",
-                    "why": "A:1 is the only version.",
+                    "why": "A:1 is the only version: every other one was superseded.",
                     "versions": [
                         {
                             "dot": "A:1",
