@@ -73,9 +73,11 @@ def made(*, completion: bool) -> typer.Typer:
     )
     app.add_typer(_members(), name="members", rich_help_panel=_NODES)
     app.add_typer(_faults(), name="fault", rich_help_panel=_NODES)
-    app.command("backup", rich_help_panel=_BACKUPS)(command(backup, in_session=False))
+    app.command("backup", rich_help_panel=_BACKUPS)(
+        command(backup, in_session=False, is_timed=False)
+    )
     app.command("restore", rich_help_panel=_BACKUPS)(
-        command(restore, in_session=False, writes=True)
+        command(restore, in_session=False, writes=True, is_timed=False)
     )
     return app
 

@@ -135,16 +135,21 @@ class _Options:
 
 
 def command(
-    run: Callable[..., Awaitable[Result]], *, in_session: bool = True, writes: bool = False
+    run: Callable[..., Awaitable[Result]],
+    *,
+    in_session: bool = True,
+    writes: bool = False,
+    is_timed: bool = True,
 ) -> Callable[..., None]:
     """What typer is to call for this command.
 
     `in_session` says that it has part in a session, `writes` that what became of it is unknown when
-    it is interrupted.
+    it is interrupted; without `is_timed` it takes as long as it takes.
     """
     own = list(inspect.signature(run).parameters.values())[1:]
     shared: list[tuple[str, Any, Any]] = [("node", Node, None), ("as_json", AsJson, False)]
-    shared.append(("timeout", Timeout, TIMEOUT_S if in_session else NODE_TIMEOUT_S))
+    if is_timed:
+        shared.append(("timeout", Timeout, TIMEOUT_S if in_session else NODE_TIMEOUT_S))
     if in_session:
         shared += [("session", SessionName, None), ("session_file", SessionPath, None)]
         shared.append(("wait", Wait, PATIENCE_S))

@@ -12,15 +12,16 @@ from rich.text import Text
 
 from client.cli_command import Call
 from client.cli_keys import Key, page, taken
-from client.cli_output import Result, clean, clock, moment, row, table
-from client.shapes import ExplainedVersion, ExplainedWrite, Explanation
+from client.cli_output import Result, clean, clock, duration, moment, row, table
+from client.shapes import DeferredAbout, ExplainedVersion, ExplainedWrite, Explanation
 
 
 async def explain(call: Call, key: Key) -> Result:
     """Tell why KEY holds what it holds.
 
     Which versions there are, who wrote them and after what, which writes took the place of which,
-    which are concurrent, and why the winner wins. As far as the logs of a node tell.
+    which are concurrent, and why the winner wins; and what the node has deferred of it. As far as
+    its logs tell.
     """
     explanation = await call.kv.explain(key)
     return Result({**explanation, "context": call.kv.context}, _explained(explanation))
@@ -58,6 +59,8 @@ def _explained(explanation: Explanation) -> Group:
     parts: list[RenderableType] = [head.append(clean(explanation["why"]), style="not bold")]
     if explanation["versions"]:
         parts += [Text(""), _versions(explanation["versions"], winner)]
+    if explanation["deferred"]:
+        parts += [Text(""), _deferred(explanation["deferred"])]
     if explanation["history"]:
         parts += [Text(""), _history(explanation["history"])]
     searched = ", ".join(
@@ -117,6 +120,14 @@ def _history(history: list[ExplainedWrite]) -> RenderableType:
             _dots(one["superseded_by"]),
             Text(clean(_dots(one["concurrent_with"])), style="yellow"),
         )
+    return made
+
+
+def _deferred(deferred: list[DeferredAbout]) -> RenderableType:
+    made = table("dot", "does", "waits for", "since#", title="Deferred, in order")
+    for one in deferred:
+        waits_for = Text(clean(" ".join(one["waiting_for"])), style="yellow")
+        row(made, one["dot"], one["does"], waits_for, duration(one["waiting_s"]))
     return made
 
 

@@ -277,6 +277,22 @@ async def test_a_conflict_is_listed_explained_and_settled(run: Run, node: Client
     assert "has no value" in (await run("explain", "nothing", *at(node))).stdout
 
 
+async def test_an_explanation_shows_what_is_deferred(
+    run: Run, node: Client, tmp_path: Path
+) -> None:
+    b, session = Node("B"), tmp_path / "session"
+    _, late = (b.write([Put(key, b"x")], 1) for key in ("first", "second"))
+    batch = wire.encode_batch(Batch("B", "A", VectorClock(), (late,)))
+    assert (await node.post("/replicate", data=batch)).status == 200
+    session.write_text("lc1;B:2")
+    put = ("put", "menu", "soup", "--deferred", "--session-file", str(session))
+    assert (await run(*put, *at(node))).exit_code == 0
+    shown = (await run("explain", "menu", *at(node))).stdout
+    assert shown.startswith("menu has no value. ")
+    [line] = [cells(line) for line in shown.splitlines() if line.startswith("A+:1")]
+    assert line[:3] == ["A+:1", "put", "B:2"]
+
+
 # --- nodes ----------------------------------------------------------------------------------------
 
 
@@ -634,6 +650,7 @@ BAD = [
     *(["put", "x", "1", "--ttl", "0"], ["put", "x", "1", "--ttl", "x"], ["del", "x", "--ttl", "1"]),
     *(["status", "x"], ["status", "--watch", "--json"], ["pending", "--session", "x"]),
     *(["ready", "--timeout", "0"], ["backup"], ["restore", "/nonexistent"], ["nonsense"]),
+    *(["backup", "x", "--timeout", "1"], ["restore", "x", "--timeout", "1"]),
     *(["fault", "set", "A", "B"], ["fault", "set", "A"], ["fault", "heal"], ["fault", "heal", "A"]),
     *(["fault", "set", "A", "B", "--drop", "2"], ["fault", "heal", "A", "B", "--all"]),
     *(["declare-lost"], ["declare-lost", "A:1", "--session", "x"]),
