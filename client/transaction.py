@@ -3,8 +3,9 @@
 What it is: `Transaction`, which `Session.txn` makes.
 
 What it assumes and guarantees: nothing is sent before `commit`, which the end of an `async with`
-block does unless an error ends it. Then everything is done, or nothing; all reads and conditions
-are of one instant at one node, and show what was there before the transaction's own writes.
+block does unless an error ends it, or it was called there. Then everything is done, or nothing; all
+reads and conditions are of one instant at one node, and show what was there before the
+transaction's own writes.
 
 What it does not know: how a request travels.
 
@@ -36,6 +37,7 @@ class Transaction:
     def __init__(self, send: Callable[[Ops], Awaitable[Transacted]]) -> None:
         self._send = send
         self._ops: Ops = []
+        self._was_sent = False
         self._result: Transacted | None = None
 
     def get(
@@ -97,6 +99,7 @@ class Transaction:
         Raises BadInput, PreconditionFailed, NotApplied, ReplicasMissing, OutcomeUnknown.
         """
         if self._result is None:
+            self._was_sent = True
             self._result = await self._send(self._ops)
         return self._result
 
@@ -116,5 +119,7 @@ class Transaction:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
+        # One that was sent in the block and failed may have taken effect: to repeat it is for the
+        # caller to decide.
+        if error is None and not self._was_sent:
             await self.commit()

@@ -149,6 +149,20 @@ async def test_a_transaction_whose_block_fails_is_not_sent(kv: Lightcone) -> Non
         _ = txn.result
 
 
+async def test_a_transaction_that_was_sent_in_its_block_is_not_sent_again_at_its_end(
+    a: FakeNode,
+) -> None:
+    a.misbehaviours.append(breaks_off)
+    async with Lightcone([a.url]) as kv:
+        async with kv.txn() as txn:
+            txn.put("lunch", "noon?")
+            with pytest.raises(OutcomeUnknown):
+                await txn.commit()
+        with pytest.raises(BadInput, match="not committed"):
+            _ = txn.result
+    assert [seen.path for seen in a.seen] == ["/txn?wait=1.000"]
+
+
 async def test_a_transaction_that_fails_a_condition_names_the_keys(kv: Lightcone) -> None:
     await kv.put("a", "1")
     with pytest.raises(PreconditionFailed) as refusal:
