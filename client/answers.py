@@ -3,9 +3,9 @@
 What it is: `Written`, `Version` and others, which are about keys, and the functions that turn an
 `Answer` into one of them, or into one of the shapes of what a node says of itself.
 
-What it assumes and guarantees: an answer that lacks something raises LookupError, TypeError or
-ValueError here, and never passes as half a value. What a node says of itself is handed on as it
-came.
+What it assumes and guarantees: an answer that lacks something, or has something else in its place,
+raises one of STRANGE here, and never passes as half a value. What a node says of itself is handed
+on as it came.
 
 What it does not know: how an answer came, and what to do when it is not understood.
 
@@ -26,6 +26,9 @@ from client.shapes import Conflict, Explanation, Fault, Member, Pending, Status
 #: The status of an answer to a write that the node will do.
 ACCEPTED = 202
 
+#: What is raised where an answer is read that no node gives.
+STRANGE = (AttributeError, LookupError, OverflowError, TypeError, ValueError)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -38,10 +41,7 @@ class Answer:
 
     def json(self) -> dict[str, Any]:
         """The body as a JSON object. Raises ValueError when it is none."""
-        read = json.loads(self.body)
-        if not isinstance(read, dict):
-            raise ValueError("not a JSON object")
-        return read
+        return json_object(self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,17 @@ class Declared:
     clock: Mapping[str, int]
     node: str
     context: str
+
+
+def json_object(text: bytes | str) -> dict[str, Any]:
+    """The JSON object in a text. Raises ValueError when it is none."""
+    try:
+        read = json.loads(text)
+    except RecursionError:
+        raise ValueError("JSON that is nested too deep") from None
+    if not isinstance(read, dict):
+        raise ValueError("not a JSON object")
+    return read
 
 
 def text_of(value: bytes, content_type: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 import aiohttp
 from yarl import URL
 
-from client.answers import Answer
+from client.answers import STRANGE, Answer
 from client.context import HEADER
 from client.errors import (
     BadInput,
@@ -111,7 +111,7 @@ class Transport:
             if request.in_session and HEADER not in answer.headers:
                 raise LookupError(HEADER)
             return answer, request.read(answer)
-        except (LookupError, TypeError, ValueError) as error:
+        except STRANGE as error:
             raise _failure(
                 request,
                 f"{node} answered {answer.status}, but not as a Lightcone node does ({error!r})",

@@ -12,7 +12,6 @@ Where the idea is from: `EventSource` of the HTML standard.
 """
 
 import asyncio
-import json
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from client import answers
-from client.answers import Answer, Version
+from client.answers import STRANGE, Answer, Version
 from client.context import Context
 from client.errors import LightconeError, Lost, NotApplied, NotCaughtUp, TooFarBack, Unreachable
 from client.failover import PAUSE_MAX_S, PAUSE_MIN_S, Route
@@ -157,7 +156,7 @@ class Watcher:
         stream = self._route.stream(request, node, carried, self._patience_s)
         try:
             async with aclosing(stream):
-                async for event in _events(stream):
+                async for event in _events(stream, node):
                     if event.kind == "end":
                         error = _why(request, event, node)
                         self._route.failed(node, error)
@@ -216,20 +215,24 @@ class _Event:
     id: str
 
     def read(self) -> dict[str, Any]:
-        read = json.loads(self.data)
-        if not isinstance(read, dict):
-            raise ValueError("not a JSON object")
-        return read
+        return answers.json_object(self.data)
 
 
-async def _events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[_Event, None]:
-    """The events in what a node streams; also those without data that only tell an id."""
+async def _events(chunks: AsyncIterator[bytes], node: str) -> AsyncGenerator[_Event, None]:
+    """The events in what a node streams; also those without data that only tell an id.
+
+    Raises Unreachable for what is no text.
+    """
     rest = b""
     async for chunk in chunks:
         *blocks, rest = (rest + chunk).split(b"\n\n")
         for block in blocks:
             fields = {"event": "", "data": "", "id": ""}
-            for line in block.decode().split("\n"):
+            try:
+                lines = block.decode().split("\n")
+            except UnicodeDecodeError as error:
+                raise _strange(node, error) from error
+            for line in lines:
                 name, _, value = line.partition(":")
                 fields[name] = value.removeprefix(" ")
             yield _Event(fields["event"], fields["data"], fields["id"])
@@ -240,7 +243,7 @@ def _why(request: Request[None], event: _Event, node: str) -> LightconeError:
     try:
         problem = event.read()
         return refusal(request, Answer(node, int(problem["status"]), {}, b""), problem)
-    except (LookupError, TypeError, ValueError) as error:
+    except STRANGE as error:
         return _strange(node, error)
 
 
@@ -276,7 +279,7 @@ def _read(event: _Event, node: str) -> Watched | None:
                 )
             case _:
                 return None
-    except (LookupError, TypeError, ValueError) as error:
+    except STRANGE as error:
         raise _strange(node, error) from error
 
 

@@ -199,6 +199,12 @@ async def test_ready_is_whether_anybody_serves(a: FakeNode, b: FakeNode) -> None
         answers(302, Location="/elsewhere"),
         answers(200, "hello"),
         answers(200, "{}", **{"Causal-Context": "lc1;A:1"}),
+        answers(200, '{"key": "x", "dot": "A:1", "clock": []}', **{"Causal-Context": "lc1;A:1"}),
+        answers(
+            200, '{"key": "x", "dot": "A:1", "clock": {"A": 1e999}}', **{"Causal-Context": "lc1;"}
+        ),
+        answers(200, "[" * 100_000, **{"Causal-Context": "lc1;A:1"}),
+        answers(503, "[" * 100_000),
         refuses("internal", 500, outcome="unknown"),
         refuses("too-slow", 408, outcome="unknown"),
     ],

@@ -56,14 +56,14 @@ def end(kind: str, status: int, at: str = "", **more: object) -> str:
     return event("end", at, outcome="not_applied", detail=kind, **fields)
 
 
-def streams(*texts: str, holds: bool = False) -> Misbehaviour:
+def streams(*texts: str | bytes, holds: bool = False) -> Misbehaviour:
     """The node streams this, in pieces as they are; then it breaks off, or says no more."""
 
     async def misbehave(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         for text in texts:
-            await response.write(text.encode())
+            await response.write(text.encode() if isinstance(text, str) else text)
             await asyncio.sleep(0)
         while holds and request.transport is not None:
             await asyncio.sleep(0.01)
@@ -244,6 +244,9 @@ async def test_what_no_node_says_is_not_handed_on(a: FakeNode) -> None:
         event("write", "lc1;A:1", dot="A:1"),
         "event: write\ndata: [1]\n\n",
         "event: end\ndata: what?\n\n",
+        b'event: write\ndata: "\xff"\n\n',
+        "event: cut\ndata: " + "[" * 100_000 + "\n\n",
+        write("A:1", "lc1;A:1").replace('"timestamp": 1', '"timestamp": 1e999'),
     ):
         a.misbehaviours.clear()
         a.misbehaviours += [streams(strange)] * 100
