@@ -34,6 +34,11 @@ _TOKEN_BYTES = 1024
 HEADER = "Causal-Context"
 
 
+def is_context(text: str) -> bool:
+    """Whether this can be what somebody has seen: another request can carry it."""
+    return bool(text) and text.isascii() and text.isprintable()
+
+
 class Context:
     """The tokens of one session, which only ever come to cover more."""
 
@@ -42,7 +47,7 @@ class Context:
 
         Raises BadInput when it cannot be one.
         """
-        if not (printed.isascii() and printed.isprintable()):
+        if printed and not is_context(printed):
             raise BadInput(
                 "A context is printable ASCII, as `session.context` gave it; nothing was sent."
             )

@@ -23,7 +23,7 @@ import aiohttp
 from yarl import URL
 
 from client.answers import STRANGE, Answer
-from client.context import HEADER
+from client.context import HEADER, is_context
 from client.errors import (
     BadInput,
     LightconeError,
@@ -108,7 +108,7 @@ class Transport:
         if not _is_served(answer):
             raise _refusal(request, answer)
         try:
-            if request.in_session and HEADER not in answer.headers:
+            if request.in_session and not is_context(answer.headers.get(HEADER, "")):
                 raise LookupError(HEADER)
             return answer, request.read(answer)
         except STRANGE as error:
@@ -235,7 +235,8 @@ def _problem(answer: Answer) -> Mapping[str, Any]:
 def _refusal(request: Request[Any], answer: Answer) -> LightconeError:
     """The error that says what the node said, with the context that came with it."""
     error = refusal(request, answer, _problem(answer))
-    error.context = answer.headers.get(HEADER, "")
+    context = answer.headers.get(HEADER, "")
+    error.context = context if is_context(context) else ""
     return error
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from client import answers
 from client.answers import STRANGE, Answer, Version
-from client.context import Context
+from client.context import Context, is_context
 from client.errors import LightconeError, Lost, NotApplied, NotCaughtUp, TooFarBack, Unreachable
 from client.failover import PAUSE_MAX_S, PAUSE_MIN_S, Route
 from client.transport import Request, refusal
@@ -257,6 +257,8 @@ def _read(event: _Event, node: str) -> Watched | None:
     Raises Unreachable for what no node says.
     """
     try:
+        if event.id and not is_context(event.id):
+            raise ValueError("an id that is no context")
         match event.kind:
             case "begin":
                 return Begin()

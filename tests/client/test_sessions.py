@@ -7,7 +7,7 @@ import pytest
 
 from client import BadInput, Lightcone, Lost, LostWrites, NotCaughtUp
 from client.context import UNDER_WAY_MAX, Context
-from tests.client.fake_node import FakeNode, Holds, joined, loses
+from tests.client.fake_node import FakeNode, Holds, answers, joined, loses
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
@@ -126,6 +126,24 @@ async def test_a_refusal_changes_nothing_that_was_seen(a: FakeNode, b: FakeNode)
         await kv.put("lunch", "noon?")
         with pytest.raises(NotCaughtUp):
             await kv.at(b.url).put("dinner", "seven?")
+        assert kv.context == "lc1;A:1"
+
+
+@pytest.mark.parametrize("token", ["", "lc1;é:1", "lc1;A:1\tx"])
+async def test_an_answer_that_says_nothing_of_what_was_seen_is_none(
+    a: FakeNode, b: FakeNode, token: str
+) -> None:
+    async with Lightcone([a.url, b.url]) as kv:
+        await kv.put("lunch", "noon?")
+        await b.learn(a)
+        headers = {"ETag": '"A:1"', "Siblings": "1", "Dot": "A:1", "Causal-Context": token}
+        a.misbehaviours.append(answers(200, "noon?", **headers))
+        version = await kv.get("lunch")
+        assert version is not None and version.node == b.url
+        assert kv.context == "lc1;A:1"
+        b.misbehaviours.append(answers(412, "{}", **{"Causal-Context": token}))
+        with pytest.raises(BadInput):
+            await kv.at(b.url).put("lunch", "one?")
         assert kv.context == "lc1;A:1"
 
 

@@ -245,6 +245,7 @@ async def test_what_no_node_says_is_not_handed_on(a: FakeNode) -> None:
         "event: write\ndata: [1]\n\n",
         "event: end\ndata: what?\n\n",
         b'event: write\ndata: "\xff"\n\n',
+        event("cut", "lc1;é:1", clock={}),
         "event: cut\ndata: " + "[" * 100_000 + "\n\n",
         write("A:1", "lc1;A:1").replace('"timestamp": 1', '"timestamp": 1e999'),
     ):
