@@ -10,7 +10,8 @@ What it does not know: what is in a backup, but for its frame.
 """
 
 import hashlib
-import json
+import os
+import stat
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
@@ -20,6 +21,7 @@ from typing import Any
 
 import aiohttp
 
+from client.answers import STRANGE, json_object
 from client.errors import BadInput, NotApplied, OutcomeUnknown
 from client.files import replaced
 
@@ -64,25 +66,34 @@ async def restore(node: str, file: Path, told: Told = lambda _: None) -> Restore
     """What the backup holds is merged with what the node at this URL has, and goes to its peers.
 
     Raises BadInput if the file is no whole backup, NotApplied if the node refuses, and
-    OutcomeUnknown if its answer was lost.
+    OutcomeUnknown if its answer was lost, or is not a node's.
     """
     whole = check(file)
-    headers = {"Content-Length": str(whole.bytes)}
     try:
         async with (
             _http() as http,
-            http.post(f"{node}/restore", data=_sent(file, whole, told), headers=headers) as answer,
+            http.post(
+                f"{node}/restore",
+                data=_sent(file, whole, told),
+                headers={"Content-Length": str(whole.bytes)},
+                allow_redirects=False,
+            ) as answer,
         ):
-            body = await _json(answer)
+            said = await _said(answer)
             if answer.status == 200:
-                return Restored(int(body["keys"]), {a: int(n) for a, n in body["cut"].items()})
-    except aiohttp.ClientConnectorError as error:
+                return Restored(int(said["keys"]), {a: int(n) for a, n in said["cut"].items()})
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         raise NotApplied(f"{node} cannot be reached: {error}") from error
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise OutcomeUnknown(f"the answer of {node} was lost: {error!r}") from error
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except STRANGE as error:
         raise OutcomeUnknown(f"{node} answered, but not as a node does: {error!r}") from error
-    raise _refused(node, answer.status, body)
+    refusal = _refusal(node, answer, said)
+    # A proxy says nothing of the outcome, and the node behind it may be at work yet.
+    otherwise = "not_applied" if 400 <= answer.status < 500 else "unknown"
+    if said.get("outcome", otherwise) == "not_applied":
+        raise NotApplied(refusal)
+    raise OutcomeUnknown(refusal)
 
 
 def check(file: Path) -> Progress:
@@ -92,6 +103,8 @@ def check(file: Path) -> Progress:
     """
     try:
         with file.open("rb") as data:
+            if not stat.S_ISREG(os.fstat(data.fileno()).st_mode):
+                raise BadInput(f"{file} cannot be used: it is read twice, so give it as a file")
             return _Frames().read_all(data, file)
     except OSError as error:
         raise BadInput(f"{file} cannot be read: {error.strerror}") from error
@@ -122,7 +135,7 @@ class _Frames:
             if end < 0 or not self._rest.startswith(b"lightcone-backup "):
                 raise ValueError("it is no backup")
             self._has_header = True
-            self.total = int(json.loads(self._rest[:end].split(b" ", 2)[2])["total"])
+            self.total = _total(bytes(self._rest[:end]))
             self._take(end + 1)
         while len(self._rest) >= _FRAME.size:
             length, keys = _FRAME.unpack_from(self._rest)
@@ -138,7 +151,7 @@ class _Frames:
         try:
             while chunk := data.read(_CHUNK_BYTES):
                 self.feed(chunk)
-        except (LookupError, ValueError) as error:
+        except ValueError as error:
             raise BadInput(f"{file} cannot be used: {error}") from None
         if not self.is_whole:
             raise BadInput(f"{file} is not a whole backup: it was cut short")
@@ -156,13 +169,21 @@ class _Frames:
         del self._rest[:count]
 
 
+def _total(header: bytes) -> int:
+    """The number of keys in the first line of a backup. Raises ValueError if it names none."""
+    try:
+        return int(json_object(header.split(b" ", 2)[2])["total"])
+    except STRANGE as error:
+        raise ValueError(f"its first line is none of a backup ({error!r})") from None
+
+
 async def _download(node: str, out: Any, told: Told) -> Progress:
     frames = _Frames()
     async with aclosing(_received(node)) as chunks:
         async for chunk in chunks:
             try:
                 frames.feed(chunk)
-            except (LookupError, ValueError) as error:
+            except ValueError as error:
                 raise NotApplied(f"the backup of {node} cannot be used: {error}") from error
             out.write(chunk)
             told(Progress(frames.bytes, frames.keys, frames.total))
@@ -175,9 +196,9 @@ async def _received(node: str) -> AsyncGenerator[bytes, None]:
     """What the node sends. What fails here is the node or the way to it: not the disk here, which
     is written between the chunks."""
     try:
-        async with _http() as http, http.get(f"{node}/backup") as answer:
+        async with _http() as http, http.get(f"{node}/backup", allow_redirects=False) as answer:
             if answer.status != 200:
-                raise _refused(node, answer.status, await _json(answer))
+                raise NotApplied(_refusal(node, answer, await _said(answer)))
             async for chunk in answer.content.iter_any():
                 yield chunk
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
@@ -191,6 +212,8 @@ async def _sent(file: Path, whole: Progress, told: Told) -> AsyncIterator[bytes]
             yield chunk
             sent += len(chunk)
             told(Progress(sent, whole.keys * sent // whole.bytes, whole.keys))
+    if sent < whole.bytes:  # or the node would wait for the rest
+        raise OSError(f"{file} has become shorter")
 
 
 def _http() -> aiohttp.ClientSession:
@@ -198,11 +221,13 @@ def _http() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(timeout=timeout)
 
 
-async def _json(answer: aiohttp.ClientResponse) -> dict[str, Any]:
-    body: dict[str, Any] = await answer.json(content_type=None)
-    return body
+async def _said(answer: aiohttp.ClientResponse) -> dict[str, Any]:
+    """What the answer says; nothing, if it is no node's."""
+    try:
+        return json_object(await answer.read())
+    except ValueError:
+        return {}
 
 
-def _refused(node: str, status: int, body: dict[str, Any]) -> NotApplied | OutcomeUnknown:
-    text = f"{node} answered {status}: {body.get('detail', body)}"
-    return OutcomeUnknown(text) if body.get("outcome") == "unknown" else NotApplied(text)
+def _refusal(node: str, answer: aiohttp.ClientResponse, said: dict[str, Any]) -> str:
+    return f"{node} answered {answer.status}: {said.get('detail') or said or 'no reason given'}"

@@ -31,7 +31,15 @@ from client.cli import made
 from client.cli_errors import Code
 from client.cli_output import Result as Said
 from client.cli_output import Screen, clean
-from tests.client.fake_node import FakeNode, Holds, answers, breaks_off, loses, refuses
+from tests.client.fake_node import (
+    FakeNode,
+    Holds,
+    Misbehaviour,
+    answers,
+    breaks_off,
+    loses,
+    refuses,
+)
 from tests.model import Node
 from tests.one_node import Client, Logs
 
@@ -583,14 +591,48 @@ async def test_that_a_disk_is_full_is_not_taken_for_a_trouble_of_the_node(
     assert "a.backup cannot be written: No space left on device" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (answers(502, "<html>"), Code.UNKNOWN),
+        (answers(502), Code.UNKNOWN),
+        (answers(504, '{"message": "too slow"}'), Code.UNKNOWN),
+        (answers(200, '{"keys": 1e999, "cut": {}}'), Code.UNKNOWN),
+        (answers(302, Location="/status"), Code.UNKNOWN),
+        (answers(404, "<html>"), Code.NOT_APPLIED),
+        (refuses("syncing", 503, outcome="not_applied"), Code.NOT_APPLIED),
+    ],
+)
 async def test_what_answers_a_restore_may_be_no_node(
+    run: Run, node: Client, a: FakeNode, tmp_path: Path, answer: Misbehaviour, code: Code
+) -> None:
+    file, other = tmp_path / "a.backup", tmp_path / "other.backup"
+    await run("backup", str(file), *at(node))
+    a.misbehaviours += [answer, answer]
+    result = await run("restore", str(file), *at(a))
+    assert result.exit_code == code
+    assert ("may or may not" in result.stderr) == (code == Code.UNKNOWN)
+    assert (await run("backup", str(other), *at(a))).exit_code == Code.NOT_APPLIED
+    assert [seen.path for seen in a.seen] == ["/restore", "/backup"] and not other.exists()
+
+
+async def test_what_cannot_be_put_back_is_not_sent(
     run: Run, node: Client, a: FakeNode, tmp_path: Path
 ) -> None:
-    file = tmp_path / "a.backup"
+    file, pipe = tmp_path / "a.backup", tmp_path / "pipe"
     await run("backup", str(file), *at(node))
-    a.misbehaviours.append(answers(502, "<html>"))
-    result = await run("restore", str(file), *at(a))
-    assert result.exit_code == Code.UNKNOWN and "may or may not" in result.stderr
+    whole = file.read_bytes()
+    for total in (b"null", b"1e999", b"[" * 50_000):
+        file.write_bytes(re.sub(rb'"total": ?\d+', b'"total":' + total, whole, count=1))
+        result = await run("restore", str(file), *at(a))
+        assert result.exit_code == Code.BAD_INPUT and "its first line" in result.stderr
+    # It is looked through before it is sent, and would be read to its end then.
+    os.mkfifo(pipe)
+    writing = asyncio.create_task(asyncio.to_thread(pipe.write_bytes, whole))
+    result = await run("restore", str(pipe), *at(a))
+    assert result.exit_code == Code.BAD_INPUT and "read twice" in result.stderr
+    await asyncio.gather(writing, return_exceptions=True)
+    assert a.seen == []
 
 
 # --- failures -------------------------------------------------------------------------------------
