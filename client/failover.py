@@ -98,11 +98,12 @@ class Route:
         finally:
             context.end()
 
-    async def any_serves(self, request: Request[Any]) -> bool:
+    async def any_serves(self, request: Request[Any], *, timeout_s: float) -> bool:
         """Whether any of the nodes serves the request at once."""
+        budget_s = min(READ_TRY_S, timeout_s / len(self.nodes))
         for node in self.nodes:
             with contextlib.suppress(LightconeError):
-                await self._transport.send(request, node, budget_s=READ_TRY_S)
+                await self._transport.send(request, node, budget_s=budget_s)
                 return True
         return False
 

@@ -46,7 +46,7 @@ class Operating(Asking):
     async def ready(self, node: str | None = None) -> bool:
         """Whether this node, or else any node of the session, says that it can serve."""
         request = _question("ready", "/readyz", answers.nothing)
-        return await self._asked(node).any_serves(request)
+        return await self._asked(node).any_serves(request, timeout_s=self._timeout_s)
 
     async def members(self, *, patience_s: float | None = None) -> Sequence[Member]:
         """The nodes of the cluster, those included that were removed, as one node knows them that

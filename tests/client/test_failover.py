@@ -191,6 +191,17 @@ async def test_ready_is_whether_anybody_serves(a: FakeNode, b: FakeNode) -> None
         assert not await kv.ready(b.url)
 
 
+async def test_who_asks_whether_nodes_are_ready_keeps_the_deadline(
+    a: FakeNode, b: FakeNode
+) -> None:
+    held = Holds(a)
+    a.misbehaviours += [held, held]
+    async with Lightcone([a.url, b.url], timeout_s=0.4) as kv, asyncio.timeout(1):
+        assert not await kv.ready(a.url)
+        assert await kv.ready()
+    held.release()
+
+
 @pytest.mark.parametrize(
     "misbehaviour",
     [
