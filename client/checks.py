@@ -77,15 +77,35 @@ def content_type(given: str | None) -> str | None:
     return given
 
 
+def prefix(given: str) -> str:
+    """What keys begin with. Raises BadInput when none can."""
+    try:
+        given.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise BadInput(f"A prefix is text of UTF-8, not {given!r}; nothing was sent.") from None
+    return given
+
+
 def conditions(if_match: str | None, if_none_match: str | None) -> dict[str, str]:
-    """The headers that say what the key must hold before it is written."""
+    """The headers that say what the key must hold before it is written. Raises BadInput for what
+    no header can say, or no node looks at."""
+    if if_none_match not in (None, "*"):
+        raise BadInput(f'if_none_match is "*" or nothing, not {if_none_match!r}; nothing was sent.')
     given = {"If-Match": if_match, "If-None-Match": if_none_match}
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: _in_header(name, text) for name, text in given.items() if text is not None}
 
 
 def idempotency(key: str | None) -> dict[str, str]:
-    """The header that names a request which may be sent again."""
-    return {} if key is None else {"Idempotency-Key": key}
+    """The header that names a request which may be sent again. Raises BadInput when it is none."""
+    if key is None:
+        return {}
+    name = "Idempotency-Key"
+    # Blanks around it would be left out on its way: it would be the key of another request.
+    if not 1 <= len(_in_header(name, key)) <= 255 or key != key.strip():
+        raise BadInput(
+            f"{name} has 1 to 255 characters, with no blanks around them; nothing was sent."
+        )
+    return {name: key}
 
 
 def deferral(wanted: bool, **others: object) -> dict[str, str]:
@@ -138,7 +158,16 @@ def _checked_seconds(name: str, seconds: float, least: float, most: float) -> fl
     return seconds
 
 
+def _in_header(name: str, text: object) -> str:
+    if not (isinstance(text, str) and text.isascii() and text.isprintable()):
+        raise BadInput(f"{name} is printable ASCII, not {text!r}; nothing was sent.")
+    return text
+
+
 def _quoted(part: str) -> str:
-    quoted = quote(part, safe="")
+    try:
+        quoted = quote(part, safe="")
+    except UnicodeEncodeError:
+        raise BadInput(f"{part!r} is not UTF-8; nothing was sent.") from None
     # `quote` leaves dots alone, and these two are not names in a path.
     return quoted.replace(".", "%2E") if part in (".", "..") else quoted

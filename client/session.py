@@ -323,7 +323,7 @@ class Session(Operating):
         watcher = Watcher(
             self._route,
             self._context,
-            prefix=prefix,
+            prefix=checks.prefix(prefix),
             since=str(Context(since)),
             timeout_s=self._timeout_s if timeout_s is None else timeout_s,
             patience_s=self._patience_s if patience_s is None else patience_s,
@@ -340,7 +340,7 @@ class Session(Operating):
     ) -> AsyncIterator[Result]:
         cursor: str | None = ""
         while cursor is not None:
-            query = {"prefix": prefix, "limit": str(page), "cursor": cursor}
+            query = {"prefix": checks.prefix(prefix), "limit": str(page), "cursor": cursor}
             request = Request(
                 name=f"list {prefix!r}", method="GET", path=path, query=query, read=read
             )

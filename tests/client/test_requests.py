@@ -109,6 +109,38 @@ async def test_a_content_type_that_is_none_is_refused_unsent(
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        *({"idempotency_key": key} for key in ("", " x", "a\nb", "é", "k" * 256, "\udcff")),
+        *({"if_match": etag} for etag in ('"A:1"\r\nX: y', "\udcff", 1)),
+        {"if_none_match": '"A:1"'},
+    ],
+)
+async def test_what_no_header_can_say_is_refused_unsent(
+    a: FakeNode, options: dict[str, Any]
+) -> None:
+    async with Lightcone([a.url]) as kv:
+        for write in (kv.put("key", "x", **options), kv.delete("key", **options)):
+            with pytest.raises(BadInput, match="nothing was sent"):
+                await write
+    assert a.seen == []
+
+
+async def test_a_name_that_is_no_text_of_utf_8_is_not_sent_without_the_rest(a: FakeNode) -> None:
+    """What a command is given comes with surrogates for what is none."""
+    async with Lightcone([a.url]) as kv:
+        for listing in (kv.list("a\udcff"), kv.conflicts("a\udcff")):
+            with pytest.raises(BadInput, match="nothing was sent"):
+                await anext(aiter(listing))
+        with pytest.raises(BadInput, match="nothing was sent"):
+            kv.watch("a\udcff")
+        for change in (kv.remove_member("a\udcff"), kv.heal(a.url, "a\udcff")):
+            with pytest.raises(BadInput, match="nothing was sent"):
+                await change
+    assert a.seen == []
+
+
+@pytest.mark.parametrize(
     "nodes",
     [
         [],
