@@ -153,7 +153,16 @@ async def test_a_name_that_is_no_text_of_utf_8_is_not_sent_without_the_rest(a: F
         ["http://a:99999"],
         ["http://a?x=1"],
         ["http://a#x"],
+        ["http://a?"],
+        ["http://a#"],
+        ["http://a..b"],
+        ["http://" + "a" * 64],
+        ["http://a b"],
+        ["http://a:\n80"],
+        ["http://a\\b"],
+        ["http://a/b c"],
         ["http://user:secret@a"],
+        ["http://user:secret@a:b"],
         ["http://a\n"],
     ],
 )
@@ -166,6 +175,13 @@ def test_what_is_not_a_list_of_addresses_is_refused(nodes: Any) -> None:
 def test_an_address_has_one_form_and_counts_once() -> None:
     kv = Lightcone(["http://127.0.0.1:8001/", "http://127.0.0.1:8001"])
     assert kv.nodes == ("http://127.0.0.1:8001",)
+    others = (
+        "http://[::1]:8001",
+        "https://node.example./lightcone",
+        "http://a_b",
+        "http://1.2.3.4",
+    )
+    assert Lightcone(others).nodes == others
 
 
 @pytest.mark.parametrize("seconds", [-1, 31, float("nan")])
