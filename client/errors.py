@@ -28,7 +28,7 @@ Where the idea is from: Maelstrom's definite and indefinite errors; the tree at 
 habit. It mirrors the tree of the nodes, which this package does not import.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,8 +71,7 @@ class PreconditionFailed(LightconeError):
     @property
     def keys(self) -> Mapping[str, str | None]:
         """The ETag of each key that does not hold what was wanted."""
-        listed = self.problem.get("keys")
-        return {str(one["key"]): one["etag"] for one in listed} if isinstance(listed, list) else {}
+        return {str(one["key"]): one["etag"] for one in _entries(self, "keys", "key", "etag")}
 
 
 class Lost(LightconeError):
@@ -88,8 +87,7 @@ class Lost(LightconeError):
 
     @property
     def writes(self) -> "Sequence[LostWrites]":
-        listed = self.problem.get("lost")
-        return tuple(LostWrites(**one) for one in listed) if isinstance(listed, list) else ()
+        return tuple(LostWrites(**one) for one in _entries(self, "lost", *_SPAN))
 
 
 class ReplicasMissing(LightconeError):
@@ -106,7 +104,8 @@ class ReplicasMissing(LightconeError):
 
     @property
     def nodes(self) -> Sequence[str]:
-        return tuple(map(str, self.problem.get("nodes", ())))
+        nodes = self.problem.get("nodes")
+        return tuple(map(str, nodes)) if isinstance(nodes, list) else ()
 
 
 class TooFarBack(LightconeError):
@@ -118,8 +117,7 @@ class TooFarBack(LightconeError):
 
     @property
     def missed(self) -> "Sequence[MissedWrites]":
-        listed = self.problem.get("missed")
-        return tuple(MissedWrites(**one) for one in listed) if isinstance(listed, list) else ()
+        return tuple(MissedWrites(**one) for one in _entries(self, "missed", *_SPAN))
 
     @property
     def go_on(self) -> str:
@@ -180,6 +178,18 @@ class Missing:
 def problem_kind(problem: Mapping[str, Any]) -> str:
     """The last part of the problem's type: `urn:lightcone:bad-key` is `bad-key`."""
     return str(problem.get("type", "")).rpartition(":")[2]
+
+
+#: The fields of `LostWrites` and `MissedWrites`.
+_SPAN = ("actor", "after", "through")
+
+
+def _entries(error: LightconeError, name: str, *fields: str) -> Iterator[dict[str, Any]]:
+    """The fields of each entry that the problem lists under this name; not of what has others."""
+    listed = error.problem.get(name)
+    for one in listed if isinstance(listed, list) else ():
+        if isinstance(one, dict) and one.keys() >= set(fields):
+            yield {field: one[field] for field in fields}
 
 
 def _missing(listed: object) -> tuple[Missing, ...]:

@@ -648,6 +648,21 @@ async def test_a_write_with_an_unknown_outcome_says_so(run: Run, a: FakeNode) ->
     assert (said["error"]["outcome"], said["error"]["problem"]["status"]) == ("unknown", 500)
 
 
+@pytest.mark.parametrize("listed", [None, "x", [7], [{"other": 1}]])
+async def test_a_problem_that_lists_what_nobody_understands_is_told_all_the_same(
+    run: Run, a: FakeNode, listed: object
+) -> None:
+    for kind, outcome, name, code in (
+        ("precondition-failed", "not_applied", "keys", Code.PRECONDITION_FAILED),
+        ("replicas-missing", "applied", "nodes", Code.REPLICAS_MISSING),
+        ("too-far-back", "not_applied", "missed", Code.BAD_INPUT),
+        ("lost", "not_applied", "lost", Code.BAD_INPUT),
+    ):
+        a.misbehaviours.append(refuses(kind, 410, outcome=outcome, **{name: listed}))
+        result = await run("put", "x", "1", *at(a))
+        assert result.exit_code == code and "what to do" in result.stderr
+
+
 async def test_a_node_that_is_not_there_changes_nothing(run: Run) -> None:
     result = await run("put", "x", "1", "--node", NOWHERE, "--timeout", "0.5")
     assert result.exit_code == Code.NOT_APPLIED
