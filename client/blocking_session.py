@@ -16,6 +16,7 @@ import asyncio
 import functools
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -35,13 +36,21 @@ class _Loop:
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="lightcone", daemon=True
         )
+        # Taken again where what is cleared away meanwhile gives work, too.
+        self._giving = threading.RLock()
+        self._takes = True
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.run(self._end_all())
+        with self._giving:
+            ended = self._given(self._end_all())
+            self._takes = False  # nor would what is given from now on ever be done
+        if ended is None:
+            return
+        ended.result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -52,11 +61,14 @@ class _Loop:
         async def wait() -> R:
             return await awaitable
 
-        if self._loop.is_closed():
+        future = self._given(wait())
+        if future is None:
             if asyncio.iscoroutine(awaitable):
                 awaitable.close()
-            raise RuntimeError("not open: use it inside `with blocking(Lightcone([...])) as kv:`")
-        future = asyncio.run_coroutine_threadsafe(wait(), self._loop)
+            raise RuntimeError(
+                "not open: use it inside `with blocking(Lightcone([...])) as kv:`, in the process "
+                "that began it"
+            )
         try:
             return future.result()
         except BaseException:  # also Ctrl-C: the request may not go on behind the caller
@@ -68,10 +80,16 @@ class _Loop:
 
         So it may be asked for wherever things are cleared away, which may be in the loop's thread.
         """
-        if self._loop.is_closed():
-            work.close()
-        else:
-            asyncio.run_coroutine_threadsafe(work, self._loop)
+        self._given(work)
+
+    def _given(self, work: Coroutine[Any, Any, R]) -> Future[R] | None:
+        """The work, which the loop will do; None, if it does nothing any more."""
+        if self._thread.is_alive():  # which it is not in a process that was forked from its own
+            with self._giving:
+                if self._takes:
+                    return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        return None
 
     async def _end_all(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}

@@ -186,6 +186,48 @@ async def test_nothing_of_it_is_left_after_its_block(node: str, tmp_path: Path) 
     await asyncio.to_thread(closes, node, tmp_path / "none" / "file")
 
 
+@pytest.mark.timeout(30)
+def test_who_comes_while_it_ends_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    with blocking(Lightcone(["http://127.0.0.1:1"])) as kv:
+        thread = kv._loop._thread
+        join = thread.join
+
+        def refused() -> None:
+            with pytest.raises(RuntimeError, match="not open"):
+                kv.get("lunch")
+
+        def joins() -> None:
+            refused()
+            join()
+            refused()
+
+        monkeypatch.setattr(thread, "join", joins)
+
+
+FORKED = """
+import os
+from client import Lightcone, blocking
+with blocking(Lightcone(["http://127.0.0.1:1"])) as kv:
+    child = os.fork()
+    if child:
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    try:
+        kv.get("lunch")
+    except RuntimeError as error:
+        os._exit("in the process" in str(error))
+"""
+
+
+async def test_a_process_that_was_forked_is_told_that_it_has_none() -> None:
+    running = await asyncio.create_subprocess_exec(sys.executable, "-c", FORKED, cwd=ROOT)
+    try:
+        assert await asyncio.wait_for(running.wait(), 20) == 1
+    finally:
+        if running.returncode is None:
+            running.kill()
+            await running.wait()
+
+
 INTERRUPTED = """
 import sys
 from client import Lightcone, blocking
