@@ -43,6 +43,40 @@ def test_a_private_file_is_for_its_owner_and_another_for_whom_the_umask_lets(
         os.umask(before)
 
 
+def test_a_file_that_is_replaced_stays_as_readable_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    file.chmod(0o600)
+    with replaced(file) as out:
+        out.write(b"new")
+    assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"new", 0o600)
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    link, file = tmp_path / "link", tmp_path / "elsewhere" / "file"
+    file.parent.mkdir()
+    link.symlink_to(file)
+    for text in (b"new", b"newer"):
+        with replaced(link) as out:
+            out.write(text)
+        assert link.is_symlink() and file.read_bytes() == text
+    assert os.listdir(file.parent) == ["file"]
+
+
+def test_what_is_no_file_is_written_to(tmp_path: Path) -> None:
+    """Who is root would else have a file for /dev/null."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with replaced(pipe) as out:
+            out.write(b"new")
+        assert pipe.is_fifo() and os.read(reading, 9) == b"new"
+    finally:
+        os.close(reading)
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
 def test_where_no_file_can_be_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
     with pytest.raises(OSError), replaced(tmp_path / "file"):
