@@ -187,6 +187,11 @@ class Route:
                 return await self._try(request, node, context, wait_s, budget_s)
             except OutcomeUnknown as error:
                 unknown = unknown or error
+            except (BadInput, PreconditionFailed) as error:
+                # Repeated again, it is refused again; what was sent before may have been done.
+                if unknown is None:
+                    raise
+                raise unknown from error
             except (NotApplied, Lost) as error:
                 if unknown is None:
                     raise

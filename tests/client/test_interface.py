@@ -19,7 +19,7 @@ from client import (
 )
 from tests.checker.check import check
 from tests.checker.history import Read, Seen, Write, read_history
-from tests.client.fake_node import FakeNode, breaks_off, refuses
+from tests.client.fake_node import FakeNode, Holds, Misbehaviour, answers, breaks_off, refuses
 from tests.model import Node
 from tests.one_node import Client
 
@@ -212,6 +212,23 @@ async def test_a_write_with_an_idempotency_key_is_repeated_at_its_node_until_it_
     assert written.dot == "A:1"
     assert [seen.idempotency_key for seen in a.seen] == ["once"] * 4
     assert b.seen == []
+
+
+@pytest.mark.parametrize(
+    "refusal", [answers(429), refuses("precondition-failed", 412, outcome="not_applied", keys=[])]
+)
+async def test_what_refuses_the_repetition_says_nothing_of_what_was_sent_before(
+    a: FakeNode, b: FakeNode, refusal: Misbehaviour
+) -> None:
+    held = Holds(a)
+    a.misbehaviours += [held, refusal]
+    async with Lightcone([a.url, b.url], patience_s=0) as kv:
+        with pytest.raises(OutcomeUnknown):
+            await kv.put("lunch", "noon?", idempotency_key="once")
+        held.release()
+        written = await kv.get("lunch")
+        assert written is not None and written.text == "noon?"
+    assert [seen.method for seen in a.seen] == ["PUT", "PUT", "GET"] and b.seen == []
 
 
 async def test_a_write_with_an_idempotency_key_goes_to_another_node_only_if_it_certainly_may(
