@@ -214,7 +214,6 @@ async def _carry_out(
     if options.is_of_two_sessions:
         raise BadInput("Give --session or --session-file, not both. Nothing was sent.")
     file = options.file()
-    trouble: LocalTrouble | None = None
     async with Lightcone(
         options.nodes if options.node else NODES,
         context="" if file is None else file.context,
@@ -223,13 +222,22 @@ async def _carry_out(
     ) as kv:
         try:
             result = await run(Call(kv, screen), **own)
-        finally:
-            if file is not None:
-                try:
-                    file.keep(kv.context)
-                except LocalTrouble as error:
-                    trouble = error
-        return result, trouble
+        except BaseException:
+            # What ends the command is told, with its code; this is told before it.
+            if (trouble := _kept(file, kv)) is not None:
+                screen.note(str(trouble))
+            raise
+        return result, _kept(file, kv)
+
+
+def _kept(file: SessionFile | None, kv: Lightcone) -> LocalTrouble | None:
+    """What hindered the session from being kept."""
+    try:
+        if file is not None:
+            file.keep(kv.context)
+    except LocalTrouble as trouble:
+        return trouble
+    return None
 
 
 def _be_interruptible() -> None:

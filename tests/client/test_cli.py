@@ -436,6 +436,22 @@ async def test_a_session_that_cannot_be_kept_is_said_after_the_result(
     assert "The request itself is done" in result.stderr
 
 
+async def test_a_session_that_cannot_be_kept_is_said_before_what_failed(
+    run: Run, a: FakeNode, tmp_path: Path
+) -> None:
+    file = tmp_path / "session"
+
+    async def take_away(request: Any) -> Any:
+        file.mkdir()
+        held = {"dot": "A:1", "nodes": ["A"], "outcome": "applied"}
+        return await refuses("replicas-missing", 504, **held)(request)
+
+    a.misbehaviours.append(take_away)
+    result = await run("put", "x", "1", "--replicas", "2", "--session-file", str(file), *at(a))
+    assert result.exit_code == Code.REPLICAS_MISSING
+    assert result.stderr.index("it lacks the last request") < result.stderr.index("is held by A")
+
+
 @pytest.mark.parametrize("held", [b"\xff", b"one\ntwo"])
 async def test_a_file_that_is_no_session_is_refused(
     run: Run, a: FakeNode, tmp_path: Path, held: bytes
