@@ -178,6 +178,7 @@ def _end(
 ) -> Code:
     """The command has run, and has been told of. Returns the code to end with."""
     screen = Screen(as_json=options.as_json)
+    result: Result | None = None
     try:
         result, trouble = asyncio.run(_carry_out(run, options, own, screen))
         code = screen.show(result)
@@ -188,9 +189,10 @@ def _end(
     except (KeyboardInterrupt, asyncio.CancelledError):
         # What only looks has nothing to tell of its end.
         return screen.fail(interrupted()) if writes else Code.INTERRUPTED
-    except OSError as error:
-        return unwritten(error, screen, "applied")
     except Exception as error:
+        # What only looks may tell of it as it goes on.
+        if isinstance(error, OSError) and not (writes and result is None):
+            return unwritten(error, screen, "applied")
         if os.environ.get("LIGHTCONE_DEBUG"):
             raise
         return screen.fail(unexpected(error, writes=writes))

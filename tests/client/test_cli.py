@@ -758,6 +758,18 @@ async def test_what_nobody_expects_is_told_without_a_traceback(
     assert isinstance(result.exception, ZeroDivisionError)
 
 
+async def test_what_the_system_refuses_before_a_write_is_done_is_not_told_as_done(
+    run: Run, a: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("client.lightcone.Lightcone.__aenter__", refuse)
+    result = await run("put", "x", "1", *at(a))
+    assert result.exit_code == Code.INTERNAL and "Too many open files" in result.stderr
+    assert "may or may not" in result.stderr and "is done" not in result.stderr
+
+
 async def test_nodes_may_come_from_the_environment(run: Run, a: FakeNode) -> None:
     both = f"X={NOWHERE}, A={a.url}"
     assert (await run("put", "x", "1", LIGHTCONE_NODES=both)).exit_code == 0
