@@ -72,7 +72,7 @@ def parsed(data: bytes) -> list[dict[str, Any]]:
     """The operations that the JSON lists. Raises BadInput."""
     try:
         said = json.loads(data)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise BadInput(f"The transaction is not JSON: {error}. Nothing was sent.") from None
     if isinstance(said, dict) and set(said) == {"ops"}:
         said = said["ops"]

@@ -256,6 +256,7 @@ async def test_a_transaction_is_done_as_one(run: Run, node: Client, tmp_path: Pa
         ('[{"put": "x", "base64": "?"}]', "'base64'"),
         ('[{"put": "x", "value": "1", "if": 1}]', "'if' is no text"),
         ("\xff", "not JSON"),
+        ("[" * 100_000, "not JSON"),
     ],
 )
 async def test_a_bad_transaction_is_refused(run: Run, a: FakeNode, text: str, said: str) -> None:
