@@ -22,7 +22,6 @@ PATIENCE_MAX_S = 30.0
 KEY_MAX_BYTES = 512
 #: A hundred years, which is what a node accepts.
 TTL_MAX_S = 100 * 365 * 24 * 60 * 60
-TTL_IS = f"is a number of seconds, more than 0 and at most {TTL_MAX_S}"
 
 
 def key_path(key: str, route: str = "/kv") -> str:
@@ -125,12 +124,15 @@ def replicas(count: int | None) -> dict[str, str]:
     return {} if count is None else {"replicas": str(count)}
 
 
-def ttl(seconds: object) -> float | None:
+def ttl(seconds: object, name: str = "ttl_s") -> float | None:
     """How long a value lives, if not for ever. Raises BadInput when no node would accept it."""
     if seconds is None:
         return None
     if not isinstance(seconds, int | float) or not 1e-6 <= seconds <= TTL_MAX_S:
-        raise BadInput(f"ttl_s {TTL_IS}, not {seconds!r}; nothing was sent.")
+        raise BadInput(
+            f"{name} is a number of seconds, more than 0 and at most {TTL_MAX_S}, not {seconds!r}; "
+            "nothing was sent."
+        )
     return seconds
 
 

@@ -65,10 +65,11 @@ def read(text: bytes, number: int) -> Line | None:
         line = _line(text)
         if (line.value is UNSET) == (line.base64 is UNSET):
             raise ValueError("it has `value`, which is text, or `base64`, and not both")
-        if line.ttl is not None:
-            checks.ttl(line.ttl)
-    except BadInput:
-        raise _no_put(number, f"`ttl` {checks.TTL_IS}") from None
+        checks.key_path(line.key)
+        checks.content_type(line.content_type)
+        checks.ttl(line.ttl, "`ttl`")
+    except BadInput as error:
+        raise _no_put(number, str(error).removesuffix("; nothing was sent.")) from None
     except (ValueError, RecursionError) as error:  # what msgspec raises is a ValueError
         raise _no_put(number, str(error)) from None
     return line

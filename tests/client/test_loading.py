@@ -70,6 +70,8 @@ async def test_an_empty_file_is_loaded_at_once(kv: Lightcone) -> None:
         (b'{"key": "x", "base64": 1}', "Line 5 is no put"),
         (b'{"key": "x", "value": "x", "content_type": 1}', r"at `\$.content_type`"),
         (b'{"key": "x", "value": "x", "tll": 1}', "unknown field `tll`"),
+        (b'{"key": "", "value": "x"}', "Line 5 is no put: A key has 1 to 512 bytes"),
+        (b'{"key": "x", "value": "x", "content_type": "\\n"}', "is not a content type. It was not"),
         (b"\xff\xfe", "Line 5 is no put"),
     ],
 )
