@@ -178,9 +178,7 @@ class Watcher:
         if event.id and event.id != self._place:
             self._context.answered((self._place,) if self._place else carried, event.id)
             self._place = event.id
-            self._has_moved = True
-        elif event.kind == "state":
-            self._has_moved = True
+            self._has_moved = True  # which a state has not that may have to begin anew
 
     async def _pause(self, pause_s: float, failures: Sequence[NotApplied | TooFarBack]) -> None:
         """No node could go on: wait, or raise the failure that tells most."""

@@ -166,6 +166,18 @@ async def test_a_state_that_broke_off_is_told_anew(a: FakeNode, b: FakeNode) -> 
         assert kinds == ["Begin", "KeyState", "Begin", "KeyState", "Cut"]
 
 
+async def test_a_state_that_breaks_off_each_time_is_not_asked_for_without_a_pause(
+    a: FakeNode,
+) -> None:
+    state = event("state", key="x", siblings=[], winner=None, etag=None)
+    a.misbehaviours += [streams(event("begin"), state)] * 1000
+    async with Lightcone([a.url]) as kv, aclosing(kv.watch()) as told:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await take(told, 2000)
+    assert len(a.seen) < 20
+
+
 async def test_what_was_told_is_part_of_the_session_and_of_no_other(a: FakeNode) -> None:
     a.misbehaviours.append(streams(cut("lc1;A:4"), write("A:5", "lc1;A:5"), holds=True))
     async with Lightcone([a.url]) as kv:
