@@ -61,13 +61,12 @@ class Transaction:
 
         Raises BadInput.
         """
-        op: dict[str, Any]
+        stored, _ = checks.value(value)
+        op: dict[str, Any] = {"put": key}
         if isinstance(value, str):
-            op = {"put": key, "value": value}
-        elif isinstance(value, bytes):
-            op = {"put": key, "base64": base64.b64encode(value).decode()}
+            op["value"] = value
         else:
-            raise BadInput(f"A value is bytes or text, not {type(value).__name__}.")
+            op["base64"] = base64.b64encode(stored).decode()
         if content_type is not None:
             op["content_type"] = content_type
         if checks.ttl(ttl_s) is not None:

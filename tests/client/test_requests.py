@@ -1,6 +1,7 @@
 """What is sent for each call, what comes back, and what is refused before anything is sent."""
 
 import asyncio
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -90,11 +91,14 @@ async def test_a_transaction_about_what_cannot_be_said_in_json_is_refused_unsent
 
 @pytest.mark.parametrize("value", [7, None, {"a": 1}, "\ud800"])
 async def test_a_value_that_is_neither_bytes_nor_text_is_refused_unsent(
-    a: FakeNode, value: Any
+    a: FakeNode, tmp_path: Path, value: Any
 ) -> None:
-    async with Lightcone([a.url]) as kv:
-        with pytest.raises(BadInput):
+    async with Lightcone([a.url], record=tmp_path / "history") as kv:
+        with pytest.raises(BadInput, match=r"[Nn]othing was sent"):
             await kv.put("key", value)
+        with pytest.raises(BadInput, match=r"[Nn]othing was sent"):
+            async with kv.txn() as txn:
+                txn.put("key", value)
     assert a.seen == []
 
 
