@@ -79,8 +79,9 @@ class Recorder:
     def open(self) -> None:
         """The file is there and empty, whatever it held before. Raises OSError."""
         if self._path is not None:
-            # SIM115 wants a block, but it is `close` that closes it.
-            self._file = Path(self._path).open("w", encoding="utf-8")  # noqa: SIM115
+            # Each line is in the file when it is written, for the process may be killed. SIM115
+            # wants a block, but it is `close` that closes it.
+            self._file = Path(self._path).open("w", 1, encoding="utf-8")  # noqa: SIM115
 
     def close(self) -> None:
         """Everything is in the file."""

@@ -231,6 +231,16 @@ async def test_a_file_that_is_there_is_replaced(a: FakeNode, older: Path) -> Non
     assert len(recorded(older)) == 1
 
 
+async def test_what_has_ended_is_in_the_file_whatever_becomes_of_the_process(
+    a: FakeNode, path: Path
+) -> None:
+    async with Lightcone([a.url], record=path) as kv:
+        await kv.put("lunch", "noon?")
+        assert len(recorded(path)) == 1
+        await kv.get("lunch")
+        assert len(recorded(path)) == 2
+
+
 async def test_a_file_that_cannot_be_is_told_at_once(a: FakeNode, path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         async with Lightcone([a.url], record=path / "below" / "nothing"):
