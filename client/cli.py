@@ -62,7 +62,7 @@ def made(*, completion: bool) -> typer.Typer:
     app.command("ls", rich_help_panel=_VALUES)(command(ls))
     app.command("txn", rich_help_panel=_VALUES)(command(txn, writes=True))
     app.command("load", rich_help_panel=_VALUES)(command(load, writes=True))
-    app.command("watch", rich_help_panel=_VALUES)(command(watch))
+    app.command("watch", rich_help_panel=_VALUES)(command(watch, in_lines=True))
     app.command("conflicts", rich_help_panel=_CONFLICTS)(command(conflicts))
     app.command("explain", rich_help_panel=_CONFLICTS)(command(explain))
     app.command("status", rich_help_panel=_NODES)(command(status, in_session=False))

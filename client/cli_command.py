@@ -140,11 +140,13 @@ def command(
     in_session: bool = True,
     writes: bool = False,
     is_timed: bool = True,
+    in_lines: bool = False,
 ) -> Callable[..., None]:
     """What typer is to call for this command.
 
     `in_session` says that it has part in a session, `writes` that what became of it is unknown when
-    it is interrupted; without `is_timed` it takes as long as it takes.
+    it is interrupted, `in_lines` that each of its documents is a line; without `is_timed` it takes
+    as long as it takes.
     """
     own = list(inspect.signature(run).parameters.values())[1:]
     shared: list[tuple[str, Any, Any]] = [("node", Node, None), ("as_json", AsJson, False)]
@@ -160,7 +162,8 @@ def command(
 
     def called(**given: Any) -> None:
         options = _Options(**{name: given.pop(name) for name, _, _ in shared})
-        raise typer.Exit(_end(run, options, given, writes=writes))
+        screen = Screen(as_json=options.as_json, in_lines=in_lines)
+        raise typer.Exit(_end(run, options, given, screen, writes=writes))
 
     called.__name__, called.__doc__ = run.__name__, flowing(inspect.getdoc(run) or "")
     called.__annotations__ = {one.name: one.annotation for one in parameters}
@@ -174,10 +177,14 @@ def flowing(text: str) -> str:
 
 
 def _end(
-    run: Callable[..., Awaitable[Result]], options: _Options, own: dict[str, Any], *, writes: bool
+    run: Callable[..., Awaitable[Result]],
+    options: _Options,
+    own: dict[str, Any],
+    screen: Screen,
+    *,
+    writes: bool,
 ) -> Code:
     """The command has run, and has been told of. Returns the code to end with."""
-    screen = Screen(as_json=options.as_json)
     result: Result | None = None
     try:
         result, trouble = asyncio.run(_carry_out(run, options, own, screen))

@@ -49,8 +49,9 @@ class Result:
 class Screen:
     """Where results and failures are shown."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, in_lines: bool = False) -> None:
         self.as_json = as_json
+        self._indent = None if in_lines else 2
         if isinstance(sys.stdout, TextIOWrapper):  # what its encoding lacks is shown as an escape
             sys.stdout.reconfigure(errors="backslashreplace")
         self.out = _console(sys.stdout)
@@ -74,7 +75,7 @@ class Screen:
     def line(self, document: Mapping[str, Any], *texts: Text) -> None:
         """One of many results is on stdout: as one line of JSON, or as these lines."""
         if self.as_json:
-            print(json.dumps(document), flush=True)
+            self._document(document)
         else:
             for text in texts:
                 self.out.print(text, soft_wrap=True)
@@ -100,7 +101,7 @@ class Screen:
 
     def _document(self, document: Mapping[str, Any]) -> None:
         # ASCII: any terminal and any locale can show it.
-        print(json.dumps(document, indent=2), flush=True)
+        print(json.dumps(document, indent=self._indent), flush=True)
 
     def _raw(self, value: bytes, code: Code) -> Code:
         if not sys.stdout.isatty():

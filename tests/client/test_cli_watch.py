@@ -120,7 +120,8 @@ async def test_who_is_too_far_back_is_told_what_to_do(a: FakeNode) -> None:
         running = await watch(kv, "--since", "lc1;A:1", "--json")
         out, err = await running.communicate()
     assert running.returncode == Code.BAD_INPUT
-    error = json.loads(out)["error"]
+    [line] = out.splitlines()  # as what it tells otherwise
+    error = json.loads(line)["error"]
     assert (error["kind"], error["problem"]["missed"]) == ("too-far-back", gap)
     assert "--state" in error["advice"] and "lc1;A:6" in error["advice"]
     assert b"Traceback" not in err
