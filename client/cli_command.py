@@ -31,6 +31,7 @@ import typer
 from client.cli_errors import Code, LocalTrouble, interrupted, told, unexpected
 from client.cli_output import Result, Screen
 from client.cli_session import SessionFile, named
+from client.cli_threads import Unawaited
 from client.errors import BadInput, LightconeError
 from client.lightcone import Lightcone
 
@@ -220,6 +221,8 @@ async def _carry_out(
 ) -> tuple[Result, LocalTrouble | None]:
     """The result, and what hindered the session from being kept."""
     _be_interruptible()
+    # It is there that names are looked up, which may take longer than the command wants to.
+    asyncio.get_running_loop().set_default_executor(Unawaited())
     if options.is_of_two_sessions:
         raise BadInput("Give --session or --session-file, not both. Nothing was sent.")
     file = options.file()

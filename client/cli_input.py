@@ -16,13 +16,12 @@ import asyncio
 import contextlib
 import select
 import sys
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, TextIO, TypeVar
 
 from client.cli_errors import LocalTrouble
+from client.cli_threads import Unawaited
 from client.errors import BadInput
 
 T = TypeVar("T")
@@ -31,6 +30,8 @@ T = TypeVar("T")
 _PART_BYTES = 1 << 18
 #: Where so long nothing comes, what has come is not kept waiting.
 _PAUSE_S = 0.05
+
+_THREADS = Unawaited()
 
 
 async def everything(file: Path) -> bytes:
@@ -123,14 +124,5 @@ def _called(file: Path) -> str:
 
 async def _apart(call: Callable[[], T]) -> T:
     """What the call returns or raises, in a thread that nobody waits for when this is cancelled."""
-    ended: Future[T] = Future()
-    ended.set_running_or_notify_cancel()  # and cannot be cancelled from here on
-
-    def run() -> None:
-        try:
-            ended.set_result(call())
-        except Exception as error:
-            ended.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return await asyncio.wrap_future(ended)
+    result: T = await asyncio.wrap_future(_THREADS.submit(call))
+    return result

@@ -953,6 +953,31 @@ async def test_a_command_that_waits_for_its_input_can_be_interrupted(
     assert a.seen == []
 
 
+SLOW_NAMES = """
+import socket, time
+from client.__main__ import main
+socket.getaddrinfo = lambda *_, **__: time.sleep(60)
+main()
+"""
+
+
+async def test_a_command_does_not_wait_for_a_name_longer_than_it_may() -> None:
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", SLOW_NAMES, "get", "x"),
+        *("--node", "http://slow.example", "--timeout", "0.5"),
+        cwd=ROOT,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(20):
+            _, err = await running.communicate()
+    finally:
+        if running.returncode is None:
+            running.kill()
+            await running.wait()
+    assert running.returncode == Code.NOT_APPLIED and b"cannot be reached" in err
+
+
 async def test_a_load_sends_what_it_has_while_it_waits_for_more(node: Client) -> None:
     running = await process("load", "-", *at(node), stdin=asyncio.subprocess.PIPE)
     assert running.stdin is not None
