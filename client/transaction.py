@@ -37,7 +37,7 @@ class Transaction:
     def __init__(self, send: Callable[[Ops], Awaitable[Transacted]]) -> None:
         self._send = send
         self._ops: Ops = []
-        self._was_sent = False
+        self._was_sent = self._is_under_way = False
         self._result: Transacted | None = None
 
     def get(
@@ -84,8 +84,8 @@ class Transaction:
             raise BadInput("An operation has if_match or if_none_match, not both.")
         if if_none_match not in (None, "*"):
             raise BadInput(f'if_none_match is "*" or nothing, not {if_none_match!r}.')
-        if self._result is not None:
-            raise BadInput("This transaction is done; begin another one.")
+        if self._result is not None or self._is_under_way:
+            raise BadInput("This transaction is done, or under way; begin another one.")
         if if_match is not None:
             op["if"] = if_match
         elif if_none_match is not None:
@@ -97,9 +97,14 @@ class Transaction:
 
         Raises BadInput, PreconditionFailed, NotApplied, ReplicasMissing, OutcomeUnknown.
         """
+        if self._is_under_way:
+            raise BadInput("This transaction is under way: wait for it.")
         if self._result is None:
-            self._was_sent = True
-            self._result = await self._send(self._ops)
+            self._was_sent = self._is_under_way = True
+            try:
+                self._result = await self._send(self._ops)
+            finally:
+                self._is_under_way = False
         return self._result
 
     @property

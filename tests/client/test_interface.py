@@ -1,5 +1,6 @@
 """What a client can ask of a node beyond reading and writing one key, asked of a real one."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,6 +162,21 @@ async def test_a_transaction_that_was_sent_in_its_block_is_not_sent_again_at_its
         with pytest.raises(BadInput, match="not committed"):
             _ = txn.result
     assert [seen.path for seen in a.seen] == ["/txn?wait=1.000"]
+
+
+async def test_a_transaction_that_is_under_way_takes_nothing_more_and_is_sent_once(
+    kv: Lightcone,
+) -> None:
+    txn = kv.txn()
+    txn.put("lunch", "noon?")
+    committing = asyncio.create_task(txn.commit())
+    await asyncio.sleep(0)
+    with pytest.raises(BadInput, match="under way"):
+        await txn.commit()
+    with pytest.raises(BadInput, match="begin another one"):
+        txn.put("dinner", "seven?")
+    assert (await committing).dot == "A:1"
+    assert (await kv.put("next", "x")).dot == "A:2"
 
 
 async def test_a_transaction_that_fails_a_condition_names_the_keys(kv: Lightcone) -> None:
