@@ -9,6 +9,7 @@ is not known.
 What it does not know: what is in a backup, but for its frame.
 """
 
+import asyncio
 import hashlib
 import os
 import stat
@@ -68,7 +69,8 @@ async def restore(node: str, file: Path, told: Told = lambda _: None) -> Restore
     Raises BadInput if the file is no whole backup, NotApplied if the node refuses, and
     OutcomeUnknown if its answer was lost, or is not a node's.
     """
-    whole = check(file)
+    # In a thread, for a large file takes seconds, in which other requests go on.
+    whole = await asyncio.to_thread(check, file)
     try:
         async with (
             _http() as http,

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,7 +27,7 @@ from app.local_nodes import LocalCluster
 from app.vector_clock import VectorClock
 from app.wire import Batch
 from app.write import Put
-from client import cli_input
+from client import BadInput, backups, cli_input
 from client.cli import made
 from client.cli_errors import Code
 from client.cli_output import Result as Said
@@ -650,6 +651,21 @@ async def test_what_cannot_be_put_back_is_not_sent(
     assert result.exit_code == Code.BAD_INPUT and "read twice" in result.stderr
     await asyncio.gather(writing, return_exceptions=True)
     assert a.seen == []
+
+
+async def test_other_requests_go_on_while_a_backup_is_looked_through(
+    a: FakeNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+
+    def look(_file: Path) -> backups.Progress:
+        assert goes_on.wait(5), "the event loop stands still"
+        raise BadInput("enough")
+
+    monkeypatch.setattr(backups, "check", look)
+    asyncio.get_running_loop().call_soon(goes_on.set)
+    with pytest.raises(BadInput, match="enough"):
+        await backups.restore(a.url, tmp_path / "a.backup")
 
 
 # --- failures -------------------------------------------------------------------------------------
