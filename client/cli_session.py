@@ -32,7 +32,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 def named(name: str) -> Path:
     """Where the session of this name is kept.
 
-    Raises BadInput when it cannot be a name.
+    Raises BadInput when it cannot be a name, or there is no place for it.
     """
     if not _NAME.fullmatch(name):
         raise BadInput(
@@ -41,7 +41,13 @@ def named(name: str) -> Path:
         )
     # As the XDG base directories say: what is not absolute is ignored.
     state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
+    try:
+        base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
+    except RuntimeError:
+        raise BadInput(
+            "Sessions are kept in a home directory, and this user has none: use --session-file, "
+            "or set XDG_STATE_HOME. Nothing was sent."
+        ) from None
     return base / "lightcone" / "sessions" / name
 
 

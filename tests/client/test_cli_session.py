@@ -75,6 +75,18 @@ def test_sessions_lie_where_state_belongs(tmp_path: Path, monkeypatch: pytest.Mo
     assert named("ann") == Path("/home/ann/.local/state/lightcone/sessions/ann")
 
 
+def test_a_user_who_has_no_home_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in containers that run under a number that is nobody's."""
+
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", fail)
+    with pytest.raises(BadInput, match="--session-file"):
+        named("ann")
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".hidden", "-x", "a b", "é", "x" * 101])
 def test_what_cannot_be_the_name_of_a_file_names_no_session(name: str) -> None:
     with pytest.raises(BadInput, match="name a session"):
