@@ -824,12 +824,20 @@ def test_nothing_that_comes_from_a_node_can_move_the_cursor() -> None:
 
 
 def interruptible() -> None:
-    """SIGINT does what it does by default, also where the tests run with it ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Signals do what they do by default, also where the tests run with some of them ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def under_nohup() -> None:
+    """SIGHUP is ignored, as by nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 async def process(
-    *arguments: str, stdin: int = asyncio.subprocess.DEVNULL
+    *arguments: str,
+    stdin: int = asyncio.subprocess.DEVNULL,
+    begin: Callable[[], None] = interruptible,
 ) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "client", *arguments),
@@ -838,7 +846,7 @@ async def process(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={name: value for name, value in os.environ.items() if name != "COLUMNS"},
-        preexec_fn=interruptible,
+        preexec_fn=begin,
     )
 
 
@@ -919,6 +927,20 @@ async def test_an_interrupted_write_says_that_its_outcome_is_unknown(
     holds.release()
     assert (running.returncode, out) == (Code.INTERRUPTED, b"")
     assert b"may or may not" in err and b"Traceback" not in err
+
+
+async def test_what_nohup_has_a_command_ignore_it_ignores(
+    a: FakeNode, until: Callable[..., Awaitable[None]]
+) -> None:
+    holds = Holds(a)
+    a.misbehaviours.append(holds)
+    running = await process("put", "x", "1", "--timeout", "60", *at(a), begin=under_nohup)
+    await until(lambda: len(a.seen) == 1)
+    running.send_signal(signal.SIGHUP)
+    holds.release()
+    _, err = await running.communicate()
+    assert (running.returncode, err) == (0, b"")
+    assert a.stored["x"].value == b"1"
 
 
 INTERRUPTED_AMID_ITS_OWN = """
