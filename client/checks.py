@@ -24,20 +24,25 @@ KEY_MAX_BYTES = 512
 TTL_MAX_S = 100 * 365 * 24 * 60 * 60
 
 
-def key_path(key: str, route: str = "/kv") -> str:
-    """The path of this key under a route. Raises BadInput when it is no key."""
-    if not isinstance(key, str):
-        raise BadInput(f"A key is text, not {type(key).__name__}; nothing was sent.")
+def key(given: str) -> str:
+    """A key. Raises BadInput when it is none."""
+    if not isinstance(given, str):
+        raise BadInput(f"A key is text, not {type(given).__name__}; nothing was sent.")
     try:
-        size = len(key.encode())
+        size = len(given.encode())
     except UnicodeEncodeError:
-        raise BadInput(f"The key {key!r} is not UTF-8; nothing was sent.") from None
+        raise BadInput(f"The key {given!r} is not UTF-8; nothing was sent.") from None
     if not 1 <= size <= KEY_MAX_BYTES:
         raise BadInput(
             f"A key has 1 to {KEY_MAX_BYTES} bytes, and this one has {size}; nothing was sent."
         )
+    return given
+
+
+def key_path(given: str, route: str = "/kv") -> str:
+    """The path of this key under a route. Raises BadInput when it is no key."""
     # Slashes are quoted as well, so that no proxy takes `a//b` or `a/../b` for another path.
-    return f"{route}/{_quoted(key)}"
+    return f"{route}/{_quoted(key(given))}"
 
 
 def fault_path(peer: str) -> str:

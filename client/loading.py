@@ -65,7 +65,7 @@ def read(text: bytes, number: int) -> Line | None:
         line = _line(text)
         if (line.value is UNSET) == (line.base64 is UNSET):
             raise ValueError("it has `value`, which is text, or `base64`, and not both")
-        checks.key_path(line.key)
+        checks.key(line.key)
         checks.content_type(line.content_type)
         checks.ttl(line.ttl, "`ttl`")
     except BadInput as error:
