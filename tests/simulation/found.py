@@ -39,5 +39,9 @@ FOUND: Final[dict[tuple[int, str], str]] = {
         30527,
         "mix",
     ): "the oracle missed after a power cut what had just come home, and had been lost with a disk",
+    (
+        70173,
+        "gaps",
+    ): "the oracle had a deferred write wait for the past of what was declared lost",
 }
 """(seed, profile) -> what it found."""

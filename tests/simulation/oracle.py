@@ -27,7 +27,7 @@ from app.lost import Loss
 from app.vector_clock import SEQUENCE_MAX, Dot, VectorClock, node_of
 from app.write import SYSTEM, Delete, Operation, Put, Version, Write, expires_us, microseconds
 from tests import model
-from tests.simulation.promises import Broken, Promises
+from tests.simulation.promises import Broken, Promises, Seen
 from tests.simulation.record import Record
 from tests.simulation.steps import Request
 
@@ -101,17 +101,6 @@ class Twin(model.Node):
         self.removed.clear()
         self.stored.clear()
         self._ends = VectorClock()
-
-
-@dataclass
-class Seen:
-    """What a session has seen, all of it or at one node."""
-
-    past: VectorClock = field(default_factory=VectorClock)
-    dots: set[Dot] = field(default_factory=set)
-    """What it was told of or shown itself; the rest of its past these depend on."""
-    gone: dict[str, set[Dot]] = field(default_factory=dict)
-    """Versions of a key that had been applied where it was read, and were not there any more."""
 
 
 @dataclass
@@ -207,7 +196,7 @@ class Oracle:
         self._acknowledged: dict[Dot, Request] = {}
         self._not_applied: dict[str, Request] = {}
         self._repeated: dict[Request, Repeated] = {}
-        self.promises = Promises()
+        self.promises = Promises(self._past_at)
         self.told: set[Dot] = set()
         """What watchers were told."""
         self._latest_us = latest_us
@@ -602,6 +591,10 @@ class Oracle:
                 seen.past = seen.past.merge(past).with_dot(dot)
             seen.gone.clear()  # what it had replaced is back
 
+    def _past_at(self, node: str, seen: Seen) -> VectorClock:
+        self._give_up(seen, self.twins[node])
+        return seen.past
+
     def _is_given_up(self, dot: Dot, node: str) -> bool:
         """Whether it is covered there, and was applied under no name."""
         twin = self.twins[node]
@@ -696,7 +689,7 @@ class Oracle:
         if not answer.context.covers(dot):
             raise Violation("G7", f"{who}: {dot} was accepted, and its context is {answer.context}")
         with _violations():
-            self.promises.made_to(answer.request, dot, seen.past)
+            self.promises.made_to(answer.request, dot, seen)
         name = self.promises.done.get(dot, dot)
         waits = dot in self.promises.waits.get(answer.request.node, ())
         is_here = waits or name in self.writes or len(asked.lost) > 0

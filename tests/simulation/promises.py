@@ -4,13 +4,14 @@ with a disk.
 What it is: `Promises`. The oracle tells it of each change of a Redis and of each answer 202.
 
 What it assumes and guarantees: what waits is read from Redis, so that an entry which goes away is
-missed at once: it must have become a write in that step, or have come home. Of the past that a
-session had when its write was accepted it knows from the oracle, and not from the node.
+missed at once: it must have become a write in that step, or have come home. What a session had seen
+when its write was accepted, and what the past of that is, it knows from the oracle, and not from
+the node.
 
 What it does not know: which node should do what when.
 """
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -36,18 +37,38 @@ class Holder(Protocol):
     def has(self, dot: Dot) -> bool: ...
 
 
+@dataclass
+class Seen:
+    """What a session has seen, all of it or at one node."""
+
+    past: VectorClock = field(default_factory=VectorClock)
+    dots: set[Dot] = field(default_factory=set)
+    """What it was told of or shown itself; the rest of its past these depend on."""
+    gone: dict[str, set[Dot]] = field(default_factory=dict)
+    """Versions of a key that had been applied where it was read, and were not there any more."""
+
+
 @dataclass(frozen=True)
 class Promise:
     """The request that was accepted, and what its session had seen then."""
 
     request: Request
     past: VectorClock
+    dots: frozenset[Dot]
+
+    @property
+    def seen(self) -> Seen:
+        """That, as it was then."""
+        return Seen(self.past, set(self.dots))
 
 
 @dataclass
 class Promises:
     """All that was promised, by dot."""
 
+    past_at: Callable[[str, Seen], VectorClock]
+    """What a node must have that does what follows from this: all that was seen, but what was
+    declared lost there."""
     made: dict[Dot, Promise] = field(default_factory=dict)
     done: dict[Dot, Dot] = field(default_factory=dict)
     """What was done under another name than that which it was promised under."""
@@ -57,11 +78,11 @@ class Promises:
     once: dict[Dot, set[Dot]] = field(default_factory=dict)
     """All names under which it was ever done: one may come home when it waits again."""
 
-    def made_to(self, request: Request, dot: Dot, past: VectorClock) -> None:
-        """The client was told so. Raises Broken."""
+    def made_to(self, request: Request, dot: Dot, seen: Seen) -> None:
+        """The client was told so, whose session has seen this. Raises Broken."""
         if dot in self.made:
             raise Broken("G4", f"{dot} was promised before, to another")
-        self.made[dot] = Promise(request, past)
+        self.made[dot] = Promise(request, seen.past, frozenset(seen.dots))
 
     def look(
         self, node: str, holder: Holder, data: Mapping[bytes, Any], fresh: Sequence[Write]
@@ -83,7 +104,7 @@ class Promises:
         self.done |= renamed
         for write in fresh:
             if write.dot in before:
-                self._check(write.dot, before[write.dot], write)
+                self._check(node, write.dot, before[write.dot], write)
         self._note(node, data, now)
         return renamed
 
@@ -138,20 +159,20 @@ class Promises:
         """Under which name it was done, now or before a loss."""
         for write in fresh:
             if write.operations == waited.operations and waited.dot in self.former:
-                self._check(waited.dot, waited, write)
+                self._check(node, waited.dot, waited, write)
                 return write.dot
         for name in sorted(self.once.get(waited.dot, ())):
             if holder.has(name):
                 return name
         raise Broken("G8", f"{waited.dot} was accepted by {node}, and is gone")
 
-    def _check(self, dot: Dot, waited: codec.Deferred, write: Write) -> None:
+    def _check(self, node: str, dot: Dot, waited: codec.Deferred, write: Write) -> None:
         """It was done after what it follows. Of its own lane it follows what came before it."""
         if write.operations != waited.operations:
             raise Broken("G4", f"{write.dot} is not what was accepted as {dot}")
         needs = [waited.context]
         if dot in self.made:
-            needs.append(self.made[dot].past)
+            needs.append(self.past_at(node, self.made[dot].seen))
         for need in needs:
             beyond = need.beyond(write.dependencies).dots()
             # What was done under another name is there under that.
