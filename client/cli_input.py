@@ -3,35 +3,28 @@
 What it is: `everything`, and `lines`, as they come.
 
 What it assumes and guarantees: a read may wait for a terminal, or for another program, as long as
-these like. Requests that are under way go on meanwhile, and who interrupts the command ends it at
-once, whatever it waits for.
+these like. It is done in a thread, of those that a command's loop has and does not wait for
+(`cli_threads.py`): so requests that are under way go on meanwhile, and who interrupts the command
+ends it at once, whatever it waits for.
 
 What it does not know: what is read.
-
-Where the idea is from: `asyncio.to_thread`, whose threads are waited for at the end, so that a
-command would not end before its input does. Nobody waits for ours.
 """
 
 import asyncio
 import contextlib
 import select
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
-from typing import IO, TextIO, TypeVar
+from typing import IO, TextIO
 
 from client.cli_errors import LocalTrouble
-from client.cli_threads import Unawaited
 from client.errors import BadInput
-
-T = TypeVar("T")
 
 #: What is read at a time; of a pipe it is what there is.
 _PART_BYTES = 1 << 18
 #: Where so long nothing comes, what has come is not kept waiting.
 _PAUSE_S = 0.05
-
-_THREADS = Unawaited()
 
 
 async def everything(file: Path) -> bytes:
@@ -42,7 +35,7 @@ async def everything(file: Path) -> bytes:
             return b"".join(iter(lambda: _part(source), b""))
 
     try:
-        return await _apart(read)
+        return await asyncio.to_thread(read)
     except OSError as error:
         detail = f"{_called(file)} cannot be read: {error.strerror}. Nothing was sent."
         raise BadInput(detail) from None
@@ -56,7 +49,7 @@ async def lines(file: Path) -> AsyncIterator[AsyncIterator[list[bytes]]]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            source = await _apart(lambda: stack.enter_context(_opened(file)))
+            source = await asyncio.to_thread(stack.enter_context, _opened(file))
         except OSError as error:
             detail = f"{_called(file)} cannot be read: {error.strerror}. Nothing was sent."
             raise LocalTrouble(detail) from None
@@ -79,7 +72,7 @@ async def _lines(parts: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
 async def _parts(source: IO[bytes]) -> AsyncGenerator[bytes, None]:
     """What is read, as it comes; nothing where there is a pause."""
     while True:
-        reading = asyncio.create_task(_apart(lambda: _part(source)))
+        reading = asyncio.create_task(asyncio.to_thread(_part, source))
         try:
             if not (await asyncio.wait({reading}, timeout=_PAUSE_S))[0]:
                 yield b""
@@ -120,9 +113,3 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
 
 def _called(file: Path) -> str:
     return "Standard input" if str(file) == "-" else str(file)
-
-
-async def _apart(call: Callable[[], T]) -> T:
-    """What the call returns or raises, in a thread that nobody waits for when this is cancelled."""
-    result: T = await asyncio.wrap_future(_THREADS.submit(call))
-    return result
