@@ -43,5 +43,9 @@ FOUND: Final[dict[tuple[int, str], str]] = {
         70173,
         "gaps",
     ): "the oracle had a deferred write wait for the past of what was declared lost",
+    (
+        70082,
+        "lanes",
+    ): "the oracle wanted to see under both names what was done under another one after a loss",
 }
 """(seed, profile) -> what it found."""

@@ -597,9 +597,14 @@ class Oracle:
 
     def _is_given_up(self, dot: Dot, node: str) -> bool:
         """Whether it is covered there, and was applied under no name."""
+        names = self.promises.once.get(dot, ())
+        return self._is_only_covered(dot, node) and not any(map(self.twins[node].has, names))
+
+    def _is_only_covered(self, dot: Dot, node: str) -> bool:
+        """Whether it is covered there, and was not applied: it was declared lost, or its lane has
+        ended and it was done under another name, which is a write of its own."""
         twin = self.twins[node]
-        names = {dot, *self.promises.once.get(dot, ())}
-        return twin.clock.covers(dot) and not any(map(twin.has, names))
+        return twin.clock.covers(dot) and not twin.has(dot)
 
     def _check_lost(self, answer: Answered) -> None:
         """What a session is told is lost was lost with a disk, and nobody has it.
@@ -717,7 +722,7 @@ class Oracle:
                 for write in self.writes.values()
                 if _about(write, key)
                 and answer.cut.covers(write.dot)
-                and not self._is_given_up(write.dot, request.node)
+                and not self._is_only_covered(write.dot, request.node)
             ]
             expected = {
                 w.dot
@@ -755,7 +760,7 @@ class Oracle:
         if not seen.past <= here and not self._clients_only:
             raise Violation("G7", f"{who}: served without {seen.past.beyond(here)}, which it saw")
         for other in about:
-            if not seen.past.covers(other.dot) or self._is_given_up(other.dot, request.node):
+            if not seen.past.covers(other.dot) or self._is_only_covered(other.dot, request.node):
                 continue
             for dot in sorted(versions):
                 if other.dependencies.covers(dot):
