@@ -79,6 +79,18 @@ class Route:
     head: bool = False
 
     @property
+    def is_open_to_pages(self) -> bool:
+        """Whether a browser sends it for a page of any site without asking first, and it is to
+        change something: POST, and what opens a WebSocket."""
+        return self.method == "POST" or any(answer.status == 101 for answer in self.answers)
+
+    @property
+    def refusals(self) -> Problems:
+        """All problems that it may have."""
+        from_pages = (errors.CrossOrigin,) if self.is_open_to_pages else ()
+        return (*EVERYWHERE, *from_pages, *self.problems)
+
+    @property
     def query(self) -> list[str]:
         """The names of all that may stand in the query."""
         return [one.name for one in self.parameters if one.place == "query"]
@@ -88,8 +100,6 @@ class Route:
 
 #: Of every request: what came is not HTTP, or has something in its query that is not declared.
 EVERYWHERE: Final[Problems] = (errors.BadHttp, errors.BadParameter)
-#: Of what a browser sends for a page of any site without asking first: POST, and WebSockets.
-FOR_PAGES: Final[Problems] = (errors.CrossOrigin,)
 IN_SESSION: Final[Problems] = (
     *(errors.BadContext, errors.ForeignContext, errors.TooLarge),
     *(errors.NotCaughtUp, errors.Lost, errors.RedisUnavailable),

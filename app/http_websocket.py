@@ -15,7 +15,7 @@ from typing import Final, Literal
 import msgspec
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, hdrs, web
 
-from app import checks, contract, errors, metrics
+from app import contract, errors, metrics
 from app.carriers import SignedAnswer, SignedBatch
 from app.contract import Route
 from app.interface import Interface
@@ -34,7 +34,7 @@ WEBSOCKET: Final = Route(
     about="A WebSocket: each message is a batch, and is answered with what became of it before "
     "the next one is looked at.\n\ndocs/protocol.md has the fields of the messages.",
     answers=(contract.Answer(101, "Batches may come."),),
-    problems=(errors.NoWebsocket, *contract.FOR_PAGES),
+    problems=(errors.NoWebsocket,),
 )
 
 _Socket = web.WebSocketResponse[Literal[True]]
@@ -70,7 +70,6 @@ class WebSocketRoutes:
 
     async def websocket(self, request: web.BaseRequest) -> web.StreamResponse:
         """Each batch is answered, until the peer or this node ends it."""
-        checks.own_origin(request)
         # Of one, aiohttp would warn the operator.
         if hdrs.SEC_WEBSOCKET_PROTOCOL in request.headers:
             raise _no_websocket("no protocol is spoken in it but that of batches")

@@ -42,10 +42,11 @@ _FRAGMENT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
-    """A handler, and the parameters that it knows."""
+    """A handler, the parameters that it knows, and whether a page of any site may come to it."""
 
     handler: Handler
     parameters: Sequence[str]
+    is_open_to_pages: bool
 
 
 class Interface:
@@ -59,7 +60,7 @@ class Interface:
 
     def serve(self, route: Route, handler: Handler) -> None:
         """The route is served, and is in the contract."""
-        endpoint = _Endpoint(handler, route.query)
+        endpoint = _Endpoint(handler, route.query, route.is_open_to_pages)
         for method in (route.method, *(["HEAD"] if route.head else [])):
             self._router.add(method, route.path, endpoint)
         self._routes.append(route)
@@ -89,7 +90,7 @@ class Interface:
         else:
             method, path = request.method, resource.path
             try:
-                if method == "POST":  # others a browser asks leave for first
+                if endpoint.is_open_to_pages:
                     checks.own_origin(request)
                 if hdrs.EXPECT in request.headers:
                     await _go_on(request)

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from app import __version__, errors, shapes
-from app.contract import BYTES, EVERYWHERE, FOR_PAGES, HEADERS, Answer, Content, Parameter, Route
+from app.contract import BYTES, HEADERS, Answer, Content, Parameter, Route
 from app.errors import RequestError
 from app.lost import Loss
 from app.problems import OF_NO_ROUTE, PROBLEM, STATUS, kind, shown
@@ -145,8 +145,7 @@ def _operation(route: Route, parts: _Parts) -> dict[str, Any]:
         and {"required": route.body.shape is not None, "content": _content(route.body, parts)},
     }
     responses = {answer.status: _answer(answer, parts) for answer in route.answers}
-    for_pages = FOR_PAGES if route.method == "POST" else ()
-    declared = dict.fromkeys((*EVERYWHERE, *for_pages, *route.problems))
+    declared = dict.fromkeys(route.refusals)
     for status, raised in groupby(sorted(declared, key=STATUS.__getitem__), STATUS.__getitem__):
         responses[status] = parts.refusal(sorted(raised, key=kind))
     in_order = {str(status): responses[status] for status in sorted(responses)}

@@ -90,11 +90,16 @@ def prefix(given: str) -> str:
     return given
 
 
+def absence(if_none_match: str | None) -> None:
+    """A write may want that its key has no value, and no more. Raises BadInput."""
+    if if_none_match not in (None, "*"):
+        raise BadInput(f'if_none_match is "*" or nothing, not {if_none_match!r}; nothing was sent.')
+
+
 def conditions(if_match: str | None, if_none_match: str | None) -> dict[str, str]:
     """The headers that say what the key must hold before it is written. Raises BadInput for what
     no header can say, or no node looks at."""
-    if if_none_match not in (None, "*"):
-        raise BadInput(f'if_none_match is "*" or nothing, not {if_none_match!r}; nothing was sent.')
+    absence(if_none_match)
     given = {"If-Match": if_match, "If-None-Match": if_none_match}
     return {name: _in_header(name, text) for name, text in given.items() if text is not None}
 

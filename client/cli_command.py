@@ -234,7 +234,7 @@ async def _carry_out(
     ) as kv:
         try:
             result = await run(Call(kv, screen), **own)
-        except BaseException:
+        except BaseException:  # also an interruption: what has been seen until then is kept
             # What ends the command is told, with its code; this is told before it.
             if (trouble := _kept(file, kv)) is not None:
                 screen.note(str(trouble))

@@ -82,8 +82,7 @@ class Transaction:
     def _add(self, op: dict[str, Any], if_match: str | None, if_none_match: str | None) -> None:
         if if_match is not None and if_none_match is not None:
             raise BadInput("An operation has if_match or if_none_match, not both.")
-        if if_none_match not in (None, "*"):
-            raise BadInput(f'if_none_match is "*" or nothing, not {if_none_match!r}.')
+        checks.absence(if_none_match)
         if self._result is not None or self._is_under_way:
             raise BadInput("This transaction is done, or under way; begin another one.")
         if if_match is not None:

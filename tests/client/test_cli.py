@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import pytest
 import typer.main
+from aiohttp import web
 from typer.testing import CliRunner, Result
 
 import app
@@ -423,16 +424,21 @@ async def test_a_refusal_is_part_of_the_session(run: Run, node: Client, tmp_path
     assert file.read_text() == "lc1;A:1\n"
 
 
+def takes_away(file: Path, serves: Misbehaviour) -> Misbehaviour:
+    """Meanwhile the file cannot be written any more."""
+
+    def take_away(request: web.Request) -> Awaitable[web.StreamResponse]:
+        file.mkdir()
+        return serves(request)
+
+    return take_away
+
+
 async def test_a_session_that_cannot_be_kept_is_said_after_the_result(
     run: Run, a: FakeNode, tmp_path: Path
 ) -> None:
     file = tmp_path / "session"
-
-    async def take_away(request: Any) -> Any:
-        file.mkdir()
-        return await a._serve(request)
-
-    a.misbehaviours.append(take_away)
+    a.misbehaviours.append(takes_away(file, a._serve))
     result = await run("put", "x", "1", "--session-file", str(file), *at(a))
     assert (result.exit_code, result.stdout) == (Code.LOCAL, f"A:1 at {a.url}\n")
     assert "The request itself is done" in result.stderr
@@ -442,13 +448,8 @@ async def test_a_session_that_cannot_be_kept_is_said_before_what_failed(
     run: Run, a: FakeNode, tmp_path: Path
 ) -> None:
     file = tmp_path / "session"
-
-    async def take_away(request: Any) -> Any:
-        file.mkdir()
-        held = {"dot": "A:1", "nodes": ["A"], "outcome": "applied"}
-        return await refuses("replicas-missing", 504, **held)(request)
-
-    a.misbehaviours.append(take_away)
+    held = refuses("replicas-missing", 504, dot="A:1", nodes=["A"], outcome="applied")
+    a.misbehaviours.append(takes_away(file, held))
     result = await run("put", "x", "1", "--replicas", "2", "--session-file", str(file), *at(a))
     assert result.exit_code == Code.REPLICAS_MISSING
     assert result.stderr.index("it lacks the last request") < result.stderr.index("is held by A")
