@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 from aiohttp import ClientResponse
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from redis import Redis as BlockingRedis
 from yarl import URL
@@ -62,10 +62,16 @@ class Asked:
         return (
             is_good_key(self.key)
             and all(value in parameters.get(name, ()) for name, value in self.query)
+            and not self._waits_for_nothing
             and is_good_context(self.context or "")
             and (self.method != "PUT" or is_good_type(self.content_type))
             and (self.method != "PUT" or len(self.value) <= VALUE_MAX)
         )
+
+    @property
+    def _waits_for_nothing(self) -> bool:
+        """Whether it says how long to wait, and that it is to be answered at once."""
+        return ("stale", "true") in self.query and any(name == "wait" for name, _ in self.query)
 
 
 def is_good_key(key: bytes) -> bool:
@@ -156,6 +162,10 @@ requests = st.builds(
     value=mostly(st.binary(max_size=VALUE_MAX), st.just(bytes(VALUE_MAX + 1))),
 )
 
+AT_ONCE_AND_LATER: Final = Asked(
+    "GET", b"lunch", False, (("wait", "0"), ("stale", "true")), None, None, b""
+)
+
 
 # --- what is answered -----------------------------------------------------------------------------
 
@@ -230,6 +240,7 @@ async def hold(url: str, several: Sequence[Asked]) -> None:
 def test_a_request_with_anything_wrong_is_refused_and_does_nothing(redis_socket: Path) -> None:
     @effort(120)
     @given(st.lists(requests, min_size=1, max_size=10))
+    @example([AT_ONCE_AND_LATER])
     def check(several: list[Asked]) -> None:
         asyncio.run(hold(f"unix://{redis_socket}?db=4", several))
 
